@@ -1,0 +1,1 @@
+//! The service: domain, adapters, configuration and bootstrap around `cdc-actors`.
