@@ -1,0 +1,426 @@
+//! Keeps the events of a row in order while they are published, and tells which went out late all the same.
+//!
+//! A lane is a row with something on the wire or waiting. As long as nothing fails its events are sent at once, pipelined.
+//! After a failure nothing of the row is sent until everything on the wire has been answered; then the oldest event that
+//! failed goes out alone, and when it is confirmed the rest follow in source order.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant};
+
+use crate::message::{CommitPosition, Late, OrderKey};
+
+/// The newest position handed to the connection, per row, for a bounded number of rows.
+///
+/// Two generations of a map stand in for an exact LRU: what is used moves to the young one, and the old one is
+/// forgotten as a whole, so at least the `capacity` rows used last are remembered.
+#[derive(Debug)]
+pub struct RowMemory {
+    capacity: usize,
+    young: HashMap<OrderKey, CommitPosition>,
+    old: HashMap<OrderKey, CommitPosition>,
+}
+
+impl RowMemory {
+    /// Remembers between `capacity` and twice as many rows.
+    pub fn new(capacity: usize) -> Self {
+        Self { capacity: capacity.max(1), young: HashMap::new(), old: HashMap::new() }
+    }
+
+    fn get(&self, row: OrderKey) -> Option<CommitPosition> {
+        self.young.get(&row).or_else(|| self.old.get(&row)).copied()
+    }
+
+    /// Corrects the newest position of a row after failures: only what is or may be stored counts.
+    fn correct(&mut self, row: OrderKey, floor: Option<CommitPosition>) {
+        match floor {
+            Some(floor) => self.set(row, floor),
+            None => {
+                self.young.remove(&row);
+                self.old.remove(&row);
+            }
+        }
+    }
+
+    fn set(&mut self, row: OrderKey, position: CommitPosition) {
+        if self.young.len() >= self.capacity && !self.young.contains_key(&row) {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(row, position);
+    }
+}
+
+/// What came of an attempt, as far as order is concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sent {
+    /// Confirmed.
+    Stored,
+    /// It may have been stored.
+    Unknown,
+    /// It was not stored.
+    NotStored,
+}
+
+/// An event of a lane: what the lanes need to know of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Place {
+    /// Its row.
+    pub row: OrderKey,
+    /// Its place in the database's history.
+    pub position: Option<CommitPosition>,
+    /// The source has delivered it before.
+    pub redelivered: bool,
+}
+
+#[derive(Debug)]
+struct Waiting<T> {
+    item: T,
+    place: Place,
+}
+
+#[derive(Debug)]
+struct Lane<T> {
+    on_wire: usize,
+    /// By number of admission, which is source order within a row.
+    waiting: BTreeMap<u64, Waiting<T>>,
+    /// Something failed and the oldest waiting event has not been confirmed yet.
+    blocked: bool,
+    failures: u32,
+    retry_at: Option<Instant>,
+    /// The newest position that is or may be stored.
+    floor: Option<CommitPosition>,
+}
+
+/// An event to hand to the connection now.
+#[derive(Debug)]
+pub struct Departure<T> {
+    /// Its number, to be named in [`Lanes::answered`].
+    pub number: u64,
+    /// The event.
+    pub item: T,
+    /// Its place.
+    pub place: Place,
+    /// Whether it goes out late.
+    pub late: Option<Late>,
+}
+
+/// All lanes. `T` is what travels; the lanes hold it only while it waits.
+#[derive(Debug)]
+pub struct Lanes<T> {
+    next: u64,
+    lanes: HashMap<OrderKey, Lane<T>>,
+    blocked: usize,
+    held: usize,
+}
+
+impl<T> Default for Lanes<T> {
+    fn default() -> Self {
+        Self { next: 0, lanes: HashMap::new(), blocked: 0, held: 0 }
+    }
+}
+
+impl<T> Lanes<T> {
+    /// Takes an event in source order: it departs at once unless its row is blocked.
+    pub fn admit(&mut self, memory: &mut RowMemory, item: T, place: Place) -> Option<Departure<T>> {
+        let number = self.next;
+        self.next += 1;
+        let lane = self.lanes.entry(place.row).or_insert_with(|| Lane {
+            on_wire: 0,
+            waiting: BTreeMap::new(),
+            blocked: false,
+            failures: 0,
+            retry_at: None,
+            floor: memory.get(place.row),
+        });
+        if lane.blocked {
+            lane.waiting.insert(number, Waiting { item, place });
+            self.held += 1;
+            return None;
+        }
+        Some(depart(lane, memory, number, item, place, false))
+    }
+
+    /// Whether events of this row have to wait.
+    pub fn is_blocked(&self, row: OrderKey) -> bool {
+        self.lanes.get(&row).is_some_and(|lane| lane.blocked)
+    }
+
+    /// Events that wait in blocked lanes.
+    pub fn held(&self) -> usize {
+        self.held
+    }
+
+    /// Whether any lane is blocked.
+    pub fn any_blocked(&self) -> bool {
+        self.blocked > 0
+    }
+
+    /// The attempt `number` has been answered. `again` brings the event back if it is to be sent again.
+    /// Returns what departs now. `delay` says how long a lane waits after so many failures.
+    pub fn answered(
+        &mut self,
+        memory: &mut RowMemory,
+        number: u64,
+        place: Place,
+        sent: Sent,
+        again: Option<T>,
+        retry_at: impl FnOnce(u32) -> Instant,
+    ) -> Vec<Departure<T>> {
+        let Some(lane) = self.lanes.get_mut(&place.row) else { return Vec::new() };
+        lane.on_wire -= 1;
+        if sent != Sent::NotStored {
+            lane.floor = lane.floor.max(place.position);
+        }
+        if let Some(item) = again {
+            lane.waiting.insert(number, Waiting { item, place });
+            self.held += 1;
+            lane.failures += 1;
+            if !lane.blocked {
+                lane.blocked = true;
+                self.blocked += 1;
+            }
+        }
+        if lane.on_wire > 0 {
+            return Vec::new();
+        }
+        if lane.blocked {
+            memory.correct(place.row, lane.floor);
+            let confirmed_alone = sent == Sent::Stored && lane.retry_at.take().is_some();
+            if confirmed_alone || lane.waiting.is_empty() {
+                lane.blocked = false;
+                lane.failures = 0;
+                self.blocked -= 1;
+            } else {
+                lane.retry_at = Some(retry_at(lane.failures));
+                return Vec::new();
+            }
+        }
+        self.held -= lane.waiting.len();
+        let released = std::mem::take(&mut lane.waiting);
+        let departures: Vec<_> =
+            released.into_iter().map(|(number, w)| depart(lane, memory, number, w.item, w.place, true)).collect();
+        if lane.on_wire == 0 {
+            self.lanes.remove(&place.row);
+        }
+        departures
+    }
+
+    /// The oldest event of every blocked lane whose time has come departs, alone.
+    pub fn due(&mut self, memory: &mut RowMemory, now: Instant) -> Vec<Departure<T>> {
+        let mut departures = Vec::new();
+        for lane in self.lanes.values_mut().filter(|lane| lane.blocked && lane.on_wire == 0) {
+            if lane.retry_at.is_none_or(|at| at <= now)
+                && let Some((number, waiting)) = lane.waiting.pop_first()
+            {
+                self.held -= 1;
+                departures.push(depart(lane, memory, number, waiting.item, waiting.place, true));
+            }
+        }
+        departures.sort_by_key(|departure| departure.number);
+        departures
+    }
+
+    /// Makes every blocked lane due at once: the target is back.
+    pub fn hasten(&mut self, now: Instant) {
+        for lane in self.lanes.values_mut().filter(|lane| lane.blocked && lane.on_wire == 0) {
+            lane.retry_at = Some(now);
+        }
+    }
+
+    /// How long until the next blocked lane is due.
+    pub fn next_due(&self, now: Instant) -> Option<Duration> {
+        let due = self.lanes.values().filter(|lane| lane.blocked && lane.on_wire == 0).filter_map(|lane| lane.retry_at);
+        due.min().map(|at| at.saturating_duration_since(now))
+    }
+
+    /// Takes back everything that waits in lanes with nothing on the wire, in order of admission.
+    pub fn take_waiting(&mut self) -> Vec<T> {
+        let mut taken = BTreeMap::new();
+        self.lanes.retain(|_, lane| {
+            if lane.on_wire > 0 {
+                return true;
+            }
+            self.held -= lane.waiting.len();
+            taken.append(&mut lane.waiting);
+            if lane.blocked {
+                self.blocked -= 1;
+            }
+            false
+        });
+        taken.into_values().map(|waiting| waiting.item).collect()
+    }
+}
+
+fn depart<T>(
+    lane: &mut Lane<T>,
+    memory: &mut RowMemory,
+    number: u64,
+    item: T,
+    place: Place,
+    resent: bool,
+) -> Departure<T> {
+    let newest = memory.get(place.row);
+    let late = match (place.position, newest) {
+        (Some(position), Some(newest)) if position < newest => Some(Late::True),
+        (Some(_), None) if place.redelivered || (resent && lane.floor.is_some()) => Some(Late::Unknown),
+        _ => None,
+    };
+    if let Some(position) = place.position {
+        memory.set(place.row, newest.map_or(position, |newest| newest.max(position)));
+    }
+    lane.on_wire += 1;
+    Departure { number, item, place, late }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROW: OrderKey = OrderKey(1);
+
+    fn place(lsn: u64) -> Place {
+        Place { row: ROW, position: Some(CommitPosition { lsn, idx: 0 }), redelivered: false }
+    }
+
+    struct Bench {
+        lanes: Lanes<u64>,
+        memory: RowMemory,
+        now: Instant,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            Self { lanes: Lanes::default(), memory: RowMemory::new(100), now: Instant::now() }
+        }
+        fn admit(&mut self, lsn: u64) -> Option<Departure<u64>> {
+            self.lanes.admit(&mut self.memory, lsn, place(lsn))
+        }
+        fn answer(&mut self, departure: &Departure<u64>, sent: Sent) -> Vec<u64> {
+            let again = (sent != Sent::Stored).then_some(departure.item);
+            let now = self.now;
+            let out =
+                self.lanes.answered(&mut self.memory, departure.number, departure.place, sent, again, |_| now);
+            out.into_iter().map(|d| d.item).collect()
+        }
+        fn due(&mut self) -> Vec<Departure<u64>> {
+            self.lanes.due(&mut self.memory, self.now)
+        }
+    }
+
+    #[test]
+    fn events_of_a_row_are_pipelined_while_nothing_fails() {
+        let mut bench = Bench::new();
+        let sent: Vec<_> = (1..=3).map(|lsn| bench.admit(lsn).expect("departs at once")).collect();
+        assert!(sent.iter().all(|d| d.late.is_none()));
+        for departure in &sent {
+            assert!(bench.answer(departure, Sent::Stored).is_empty());
+        }
+        assert!(bench.lanes.lanes.is_empty(), "an idle row holds no lane");
+    }
+
+    #[test]
+    fn after_a_failure_nothing_new_departs_until_the_wire_is_quiet_and_the_failed_one_is_stored() {
+        let mut bench = Bench::new();
+        let (one, two) = (bench.admit(1).expect("sent"), bench.admit(2).expect("sent"));
+        assert!(bench.answer(&one, Sent::NotStored).is_empty());
+        assert!(bench.admit(3).is_none(), "the row is blocked");
+        assert!(bench.due().is_empty(), "two is still on the wire");
+        assert!(bench.answer(&two, Sent::NotStored).is_empty());
+        let again = bench.due();
+        assert_eq!(again.iter().map(|d| d.item).collect::<Vec<_>>(), [1], "the oldest goes alone");
+        assert_eq!(again[0].late, None, "two was not stored, so one is not late");
+        assert_eq!(bench.answer(&again[0], Sent::Stored), [2, 3], "then the rest, in source order");
+    }
+
+    #[test]
+    fn an_event_behind_a_stored_newer_one_is_marked_late() {
+        let mut bench = Bench::new();
+        let (one, two) = (bench.admit(1).expect("sent"), bench.admit(2).expect("sent"));
+        bench.answer(&one, Sent::NotStored);
+        bench.answer(&two, Sent::Stored);
+        let again = bench.due();
+        assert_eq!((again[0].item, again[0].late), (1, Some(Late::True)));
+    }
+
+    #[test]
+    fn an_unknown_outcome_counts_as_stored_for_lateness() {
+        let mut bench = Bench::new();
+        let (one, two) = (bench.admit(1).expect("sent"), bench.admit(2).expect("sent"));
+        bench.answer(&one, Sent::NotStored);
+        bench.answer(&two, Sent::Unknown);
+        assert_eq!(bench.due()[0].late, Some(Late::True));
+    }
+
+    #[test]
+    fn a_redelivery_of_a_forgotten_row_is_of_unknown_lateness() {
+        let mut bench = Bench::new();
+        let redelivered = Place { redelivered: true, ..place(5) };
+        let departure = bench.lanes.admit(&mut bench.memory, 5, redelivered).expect("sent");
+        assert_eq!(departure.late, Some(Late::Unknown));
+        assert_eq!(bench.admit(6).expect("sent").late, None);
+    }
+
+    #[test]
+    fn a_failure_of_one_row_does_not_hold_another() {
+        let mut bench = Bench::new();
+        let one = bench.admit(1).expect("sent");
+        bench.answer(&one, Sent::NotStored);
+        let other = Place { row: OrderKey(2), ..place(1) };
+        assert!(bench.lanes.admit(&mut bench.memory, 9, other).is_some());
+        assert!(bench.lanes.is_blocked(ROW) && !bench.lanes.is_blocked(OrderKey(2)));
+    }
+
+    #[test]
+    fn what_waits_is_taken_back_in_order_but_not_behind_something_on_the_wire() {
+        let mut bench = Bench::new();
+        let (one, two) = (bench.admit(1).expect("sent"), bench.admit(2).expect("sent"));
+        bench.answer(&one, Sent::NotStored);
+        assert!(bench.lanes.take_waiting().is_empty(), "two may still be stored");
+        bench.answer(&two, Sent::NotStored);
+        assert_eq!(bench.lanes.take_waiting(), [1, 2]);
+        assert_eq!((bench.lanes.held(), bench.lanes.any_blocked()), (0, false));
+    }
+
+    #[test]
+    fn the_memory_is_bounded_and_keeps_what_was_used_last() {
+        let mut memory = RowMemory::new(10);
+        for row in 0..1000 {
+            memory.set(OrderKey(row), CommitPosition { lsn: 1, idx: 0 });
+        }
+        assert!(memory.young.len() + memory.old.len() <= 20);
+        assert!((990..1000).all(|row| memory.get(OrderKey(row)).is_some()));
+    }
+
+    proptest::proptest! {
+        /// Whatever fails, with what outcome: everything is stored in the end, and every inversion is marked.
+        #[test]
+        fn every_inversion_is_marked(outcomes in proptest::collection::vec(0_u8..3, 0..60), count in 1_u64..12) {
+            let mut bench = Bench::new();
+            let mut outcomes = outcomes.into_iter();
+            let mut wire: Vec<Departure<u64>> = (1..=count).filter_map(|lsn| bench.admit(lsn)).collect();
+            let mut stored: Vec<(u64, Option<Late>)> = Vec::new();
+            let mut rounds = 0;
+            while stored.iter().map(|s| s.0).collect::<std::collections::BTreeSet<_>>().len() < usize::try_from(count).expect("small") {
+                rounds += 1;
+                proptest::prop_assert!(rounds < 1000, "stuck");
+                if wire.is_empty() {
+                    wire = bench.due();
+                }
+                let departure = wire.remove(0);
+                let sent = match outcomes.next() { Some(0) => Sent::NotStored, Some(1) => Sent::Unknown, _ => Sent::Stored };
+                // An unknown outcome was in fact stored; its second attempt is swallowed by the duplicate window.
+                if sent != Sent::NotStored && !stored.iter().any(|s| s.0 == departure.item) {
+                    stored.push((departure.item, departure.late));
+                }
+                let again = (sent != Sent::Stored).then_some(departure.item);
+                let now = bench.now;
+                let more = bench.lanes.answered(&mut bench.memory, departure.number, departure.place, sent, again, |_| now);
+                wire.extend(more);
+            }
+            let mut newest = 0;
+            for (lsn, late) in stored {
+                proptest::prop_assert!(lsn > newest || late == Some(Late::True), "{lsn} after {newest} unmarked");
+                newest = newest.max(lsn);
+            }
+        }
+    }
+}
