@@ -89,6 +89,13 @@ pub enum Telemetry<'a> {
         /// From database commit to confirmed, if the commit time is known and not in the future.
         since_commit: Option<Duration>,
     },
+    /// Attempts at publishing failed, all for the same reason or one of several.
+    PublishFailed {
+        /// How many.
+        attempts: u64,
+        /// What the last of them said.
+        failure: &'a Failure,
+    },
     /// An event goes out late.
     Late {
         /// The table.
@@ -175,6 +182,11 @@ pub enum Telemetry<'a> {
         reason: PauseReason,
         /// Whether it is now paused for it.
         paused: bool,
+    },
+    /// An actor is alive and gets to its messages.
+    Alive {
+        /// Its name.
+        actor: &'static str,
     },
     /// Messages and bytes in flight now.
     InFlight {

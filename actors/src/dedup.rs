@@ -1,0 +1,287 @@
+//! The DedupActor: drops what was published before, and records what has been.
+//!
+//! Checks and records each merge whatever waits into one round trip; one of each is under way at most, so events keep their order.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Instant;
+
+use actix::prelude::*;
+
+use crate::message::{EventKey, Record};
+use crate::ports::{Checked, DedupStore, Dependency, Failure};
+use crate::shared::{
+    ActorKind, Check, Confirmed, Core, HandBack, Life, Pending, Publish, RecordStored, SetTarget, beat,
+};
+use crate::telemetry::{Outcome, Telemetry};
+
+/// Events in one round trip at most, so that a backlog does not make one huge pipeline.
+const ROUND_TRIP: usize = 1024;
+
+/// Checks and records; see the module.
+pub struct DedupActor {
+    core: Arc<Core>,
+    store: Arc<dyn DedupStore>,
+    target: Option<SetTarget>,
+    checks: VecDeque<Pending>,
+    checking: bool,
+    check_failures: u32,
+    records: VecDeque<Confirmed>,
+    recording: bool,
+    record_failures: u32,
+    _life: Life,
+}
+
+impl DedupActor {
+    pub(crate) fn new(core: Arc<Core>, store: Arc<dyn DedupStore>, target: Option<SetTarget>, life: Life) -> Self {
+        Self {
+            core,
+            store,
+            target,
+            checks: VecDeque::new(),
+            checking: false,
+            check_failures: 0,
+            records: VecDeque::new(),
+            recording: false,
+            record_failures: 0,
+            _life: life,
+        }
+    }
+
+    /// Starts a check of what waits. While the store is down an empty check finds out when it is back.
+    fn run_checks(&mut self, ctx: &mut Context<Self>) {
+        if self.checking || (self.checks.is_empty() && self.check_failures == 0) {
+            return;
+        }
+        self.checking = true;
+        let batch: Vec<Pending> = self.checks.drain(..self.checks.len().min(ROUND_TRIP)).collect();
+        let keys: Vec<EventKey> = batch.iter().map(|pending| pending.event.key.clone()).collect();
+        let (store, started) = (Arc::clone(&self.store), self.core.clock.now());
+        let call = async move { store.check(keys).await };
+        ctx.spawn(
+            call.into_actor(self)
+                .map(move |result, actor, ctx| actor.checked(batch, result, started, ctx)),
+        );
+    }
+
+    fn checked(
+        &mut self,
+        batch: Vec<Pending>,
+        result: Result<Checked, Failure>,
+        started: Instant,
+        ctx: &mut Context<Self>,
+    ) {
+        let failed = match result {
+            Ok(checked) => self.sort_out(batch, checked),
+            Err(failure) => Some((batch, failure)),
+        };
+        let bypass = self.core.settings.bypass_dedup;
+        let failure = failed.as_ref().map(|(_, failure)| failure);
+        self.core.called(Dependency::Dedup, "check", started, failure, bypass);
+        let Some((unchecked, _)) = failed else {
+            self.check_failures = 0;
+            self.checking = false;
+            return self.run_checks(ctx);
+        };
+        self.check_failures += 1;
+        if bypass {
+            if !unchecked.is_empty() {
+                self.core.observer.observe(Telemetry::DedupBypassed {
+                    events: unchecked.len() as u64,
+                });
+                self.core.publish.send(Publish(unchecked));
+            }
+        } else {
+            unchecked
+                .into_iter()
+                .rev()
+                .for_each(|pending| self.checks.push_front(pending));
+        }
+        let delay = if bypass && !self.checks.is_empty() {
+            std::time::Duration::ZERO
+        } else {
+            self.core.settings.backoff.delay(self.check_failures)
+        };
+        ctx.run_later(delay, |actor, ctx| {
+            actor.checking = false;
+            actor.run_checks(ctx);
+        });
+    }
+
+    /// Acknowledges duplicates and passes the rest on. An event whose check failed stays, and what follows in its row with it.
+    fn sort_out(&mut self, batch: Vec<Pending>, checked: Checked) -> Option<(Vec<Pending>, Failure)> {
+        let asked = batch.len();
+        let (mut fresh, mut failed, mut last) = (Vec::with_capacity(asked), Vec::new(), None);
+        let (mut stuck, mut hits) = (HashSet::new(), 0);
+        if let Some(target) = &mut self.target {
+            target.generation = checked.generation;
+        }
+        for (pending, record) in batch.into_iter().zip(checked.records) {
+            match record {
+                _ if stuck.contains(&pending.row) => failed.push(pending),
+                Err(failure) => {
+                    stuck.insert(pending.row);
+                    failed.push(pending);
+                    last = Some(failure);
+                }
+                Ok(Some(record)) if self.is_valid(record) => {
+                    hits += 1;
+                    let table = pending.event.table;
+                    pending.ticket.done(Some(table), Outcome::Duplicate);
+                }
+                Ok(_) => fresh.push(pending),
+            }
+        }
+        let misses = fresh.len() as u64;
+        self.core.observer.observe(Telemetry::DedupChecked { hits, misses });
+        if !fresh.is_empty() {
+            self.core.publish.send(Publish(fresh));
+        }
+        last.map(|failure| (failed, failure))
+    }
+
+    /// A record of another stream or generation says nothing about this target.
+    fn is_valid(&self, record: Record) -> bool {
+        self.target
+            .is_some_and(|known| record.stream_created == known.target.created && record.generation == known.generation)
+    }
+
+    fn run_records(&mut self, ctx: &mut Context<Self>) {
+        if self.recording || self.records.is_empty() {
+            return;
+        }
+        self.recording = true;
+        let generation = self.target.map_or(0, |known| known.generation);
+        let batch: Vec<Confirmed> = self.records.drain(..self.records.len().min(ROUND_TRIP)).collect();
+        let records = batch.iter().map(|confirmed| {
+            let stored = confirmed.stored;
+            let record = Record {
+                stream_created: stored.stream_created,
+                generation,
+                sequence: stored.sequence,
+            };
+            (confirmed.pending.event.key.clone(), record)
+        });
+        let (store, records, started) = (Arc::clone(&self.store), records.collect(), self.core.clock.now());
+        let call = async move { store.record(records).await };
+        ctx.spawn(
+            call.into_actor(self)
+                .map(move |result, actor, ctx| actor.recorded(batch, result, started, ctx)),
+        );
+    }
+
+    fn recorded(
+        &mut self,
+        batch: Vec<Confirmed>,
+        result: Result<Vec<Result<(), Failure>>, Failure>,
+        started: Instant,
+        ctx: &mut Context<Self>,
+    ) {
+        let results = result.unwrap_or_else(|failure| batch.iter().map(|_| Err(failure.clone())).collect());
+        let (mut again, mut last) = (VecDeque::new(), None);
+        for (confirmed, result) in batch.into_iter().zip(results) {
+            let Err(failure) = result else {
+                acknowledge(confirmed);
+                continue;
+            };
+            if self.is_out_of_patience(&confirmed) {
+                let key = &confirmed.pending.event.key;
+                self.core
+                    .observer
+                    .observe(Telemetry::Unrecorded { key, failure: &failure });
+                acknowledge(confirmed);
+            } else {
+                again.push_back(confirmed);
+            }
+            last = Some(failure);
+        }
+        self.core.called(
+            Dependency::Dedup,
+            "record",
+            started,
+            last.as_ref(),
+            self.core.settings.bypass_dedup,
+        );
+        self.record_failures = if last.is_some() { self.record_failures + 1 } else { 0 };
+        again.append(&mut self.records);
+        self.records = again;
+        let delay = match last {
+            // Patience is short: several attempts must fit into it.
+            Some(_) => self
+                .core
+                .settings
+                .backoff
+                .delay(self.record_failures)
+                .min(self.core.settings.record_patience / 4),
+            None => std::time::Duration::ZERO,
+        };
+        if delay.is_zero() {
+            self.recording = false;
+            return self.run_records(ctx);
+        }
+        ctx.run_later(delay, |actor, ctx| {
+            actor.recording = false;
+            actor.run_records(ctx);
+        });
+    }
+
+    fn is_out_of_patience(&self, confirmed: &Confirmed) -> bool {
+        let age = self.core.clock.now().saturating_duration_since(confirmed.since);
+        self.core.settings.bypass_dedup || age >= self.core.settings.record_patience
+    }
+}
+
+fn acknowledge(confirmed: Confirmed) {
+    let Confirmed { pending, stored, .. } = confirmed;
+    // A duplicate on a retry is our own first attempt, whose answer was lost.
+    let outcome = if stored.duplicate && pending.attempts == 0 {
+        Outcome::Duplicate
+    } else {
+        Outcome::Processed
+    };
+    pending.ticket.done(Some(pending.event.table), outcome);
+}
+
+impl Actor for DedupActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        beat(ctx, &self.core, ActorKind::Dedup);
+    }
+}
+
+impl Handler<Check> for DedupActor {
+    type Result = ();
+
+    fn handle(&mut self, Check(events): Check, ctx: &mut Self::Context) {
+        self.checks.extend(events);
+        self.run_checks(ctx);
+    }
+}
+
+impl Handler<RecordStored> for DedupActor {
+    type Result = ();
+
+    fn handle(&mut self, RecordStored(confirmed): RecordStored, ctx: &mut Self::Context) {
+        self.records.extend(confirmed);
+        self.run_records(ctx);
+    }
+}
+
+impl Handler<SetTarget> for DedupActor {
+    type Result = ();
+
+    fn handle(&mut self, target: SetTarget, _: &mut Self::Context) {
+        self.target = Some(target);
+    }
+}
+
+impl Handler<HandBack> for DedupActor {
+    type Result = ();
+
+    fn handle(&mut self, _: HandBack, _: &mut Self::Context) {
+        for pending in self.checks.drain(..) {
+            pending.ticket.give_back(std::time::Duration::ZERO);
+        }
+    }
+}

@@ -1,0 +1,492 @@
+//! The IngestActor: pulls what permits allow, sends each delivery to the worker of its row, and settles it in the end.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix::prelude::*;
+use futures::stream;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use crate::flight::{Admission, Fate, Flight, Ticket};
+use crate::message::{Delivery, DeliveryId, OrderKey, Reason, Settle, Settlement};
+use crate::ports::{DedupStore, Dependency, Failure, Source, Transform};
+use crate::shared::{ActorKind, Buried, Bury, Core, Drain, Drained, Intake, Life, Slot, beat};
+use crate::telemetry::{Outcome, PauseReason, Telemetry};
+use crate::transform::{Job, Work, caught};
+
+/// Settlements handed to the source in one go.
+const SETTLEMENTS: usize = 1024;
+/// Markers that a suspect may have left behind before it counts as one that kills the process.
+const CRASHES: u64 = 3;
+/// Between two looks at the backlog.
+const BACKLOG_INTERVAL: Duration = Duration::from_secs(2);
+
+/// What a final settlement tells once it has been handed over.
+#[derive(Clone, Copy)]
+struct Ending {
+    table: Option<&'static str>,
+    outcome: Outcome,
+    received: Instant,
+}
+
+/// A suspect runs alone: this is how far it has come.
+enum Suspect {
+    Nobody,
+    Marking,
+    Running { marker: Option<String> },
+}
+
+/// How far the end of intake has come.
+#[derive(PartialEq, Eq)]
+enum Draining {
+    No,
+    /// Pull requests are being withdrawn.
+    Stopping,
+    /// Nothing more will arrive.
+    Stopped,
+}
+
+/// The workers' present addresses, by index.
+pub(crate) type Workers<P> = Arc<Vec<Slot<Work<P>>>>;
+
+/// Pulls and settles; see the module.
+pub struct IngestActor<T: Transform> {
+    core: Arc<Core>,
+    source: Arc<dyn Source>,
+    dedup: Arc<dyn DedupStore>,
+    transform: Arc<T>,
+    workers: Workers<T::Parsed>,
+    flight: Flight,
+    fates: UnboundedSender<(DeliveryId, Fate)>,
+    reported: Option<UnboundedReceiver<(DeliveryId, Fate)>>,
+    paused: BTreeSet<PauseReason>,
+    pulling: Option<SpawnHandle>,
+    pull_failures: u32,
+    /// Admitted but not yet sent to a worker: a suspect, and whatever came after it.
+    held: VecDeque<Delivery>,
+    suspect: Suspect,
+    to_settle: VecDeque<(Settlement, Option<Ending>)>,
+    settling: bool,
+    settle_failures: u32,
+    draining: Draining,
+    _life: Life,
+}
+
+impl<T: Transform> IngestActor<T> {
+    pub(crate) fn new(
+        core: Arc<Core>,
+        source: Arc<dyn Source>,
+        dedup: Arc<dyn DedupStore>,
+        transform: Arc<T>,
+        workers: Workers<T::Parsed>,
+        paused: BTreeSet<PauseReason>,
+        life: Life,
+    ) -> Self {
+        let (fates, reported) = unbounded_channel();
+        let flight = Flight::new(core.settings.in_flight, core.settings.remembered_deliveries);
+        Self {
+            core,
+            source,
+            dedup,
+            transform,
+            workers,
+            flight,
+            fates,
+            reported: Some(reported),
+            paused,
+            pulling: None,
+            pull_failures: 0,
+            held: VecDeque::new(),
+            suspect: Suspect::Nobody,
+            to_settle: VecDeque::new(),
+            settling: false,
+            settle_failures: 0,
+            draining: Draining::No,
+            _life: life,
+        }
+    }
+
+    /// Starts the next pull if there is a reason to and room for it.
+    fn pump(&mut self, ctx: &mut Context<Self>) {
+        if self.pulling.is_some() || self.draining != Draining::No || !self.paused.is_empty() || !self.held.is_empty() {
+            return;
+        }
+        let settings = &self.core.settings;
+        let Some(budget) = self.flight.budget(settings.batch, settings.largest_message) else {
+            return;
+        };
+        let (source, started) = (Arc::clone(&self.source), self.core.clock.now());
+        let pull = async move { source.pull(budget).await };
+        let done = pull
+            .into_actor(self)
+            .map(move |result, actor, ctx| actor.pulled(result, started, ctx));
+        self.pulling = Some(ctx.spawn(done));
+    }
+
+    fn pulled(&mut self, result: Result<Vec<Delivery>, Failure>, started: Instant, ctx: &mut Context<Self>) {
+        self.core
+            .called(Dependency::Source, "pull", started, result.as_ref().err(), false);
+        match result {
+            Ok(deliveries) => {
+                self.pulling = None;
+                self.pull_failures = 0;
+                self.admit(deliveries, ctx);
+                self.pump(ctx);
+            }
+            Err(_) => {
+                self.pull_failures += 1;
+                let delay = self.core.settings.backoff.delay(self.pull_failures);
+                self.pulling = Some(ctx.run_later(delay, |actor, ctx| {
+                    actor.pulling = None;
+                    actor.pump(ctx);
+                }));
+            }
+        }
+    }
+
+    fn admit(&mut self, deliveries: Vec<Delivery>, ctx: &mut Context<Self>) {
+        let mut fresh = Vec::with_capacity(deliveries.len());
+        for delivery in deliveries {
+            match self.flight.admit(&delivery) {
+                Admission::New if self.is_suspect(&delivery) || !self.held.is_empty() => self.held.push_back(delivery),
+                Admission::New => fresh.push(delivery),
+                Admission::InFlight => {}
+                Admission::Finished => {
+                    let settlement = Settlement {
+                        receipt: delivery.receipt,
+                        settle: Settle::Ack,
+                    };
+                    self.to_settle.push_back((settlement, None));
+                }
+            }
+        }
+        self.tell_in_flight();
+        self.dispatch(fresh);
+        self.run_held(ctx);
+        self.settle(ctx);
+    }
+
+    fn is_suspect(&self, delivery: &Delivery) -> bool {
+        delivery.deliveries >= self.core.settings.suspect_after
+    }
+
+    fn tell_in_flight(&self) {
+        let (messages, bytes) = (self.flight.messages(), self.flight.bytes());
+        self.core.observer.observe(Telemetry::InFlight { messages, bytes });
+    }
+
+    /// Sends deliveries to the workers of their rows, in order.
+    fn dispatch(&self, deliveries: Vec<Delivery>) {
+        let mut batches: Vec<Vec<Job<T::Parsed>>> = self.workers.iter().map(|_| Vec::new()).collect();
+        for delivery in deliveries {
+            let delivery = Arc::new(delivery);
+            let (row, parsed) = match caught(|| self.transform.order(&delivery)) {
+                Ok((row, parsed)) => (row, Ok(parsed)),
+                Err(panic) => (OrderKey(u128::from(delivery.receipt.id.sequence)), Err(panic)),
+            };
+            let worker = usize::try_from(row.0 % batches.len() as u128).unwrap_or_default();
+            let ticket = Ticket::new(delivery, self.fates.clone());
+            batches[worker].push(Job { ticket, row, parsed });
+        }
+        for (worker, batch) in self.workers.iter().zip(batches).filter(|(_, batch)| !batch.is_empty()) {
+            worker.send(Work(batch));
+        }
+    }
+
+    /// Lets suspects run one by one, with nothing else in flight, and innocents that came behind them follow.
+    fn run_held(&mut self, ctx: &mut Context<Self>) {
+        if !matches!(self.suspect, Suspect::Nobody) {
+            return;
+        }
+        let mut innocent = Vec::new();
+        while self.held.front().is_some_and(|delivery| !self.is_suspect(delivery)) {
+            innocent.extend(self.held.pop_front());
+        }
+        let innocents = !innocent.is_empty();
+        self.dispatch(innocent);
+        let reason = PauseReason::Suspect;
+        self.core.observer.observe(Telemetry::Paused {
+            reason,
+            paused: !self.held.is_empty(),
+        });
+        if self.held.is_empty() || innocents || self.flight.messages() > self.held.len() {
+            return;
+        }
+        self.mark(ctx);
+    }
+
+    /// Counts up the marker of the suspect in front, then runs it.
+    fn mark(&mut self, ctx: &mut Context<Self>) {
+        let Some(suspect) = self.held.front() else { return };
+        let id = suspect.receipt.id;
+        let marker = format!("{}-{}-{}", id.stream_created, id.sequence, id.timestamp);
+        self.suspect = Suspect::Marking;
+        let (dedup, started, name) = (Arc::clone(&self.dedup), self.core.clock.now(), marker.clone());
+        let call = async move { dedup.mark(name).await };
+        ctx.spawn(call.into_actor(self).map(move |result, actor, ctx| {
+            let bypass = actor.core.settings.bypass_dedup;
+            actor
+                .core
+                .called(Dependency::Dedup, "mark", started, result.as_ref().err(), bypass);
+            match result {
+                Ok(count) if count > CRASHES => actor.convict(marker),
+                Ok(_) => actor.run_suspect(Some(marker)),
+                Err(_) if bypass => actor.run_suspect(None),
+                Err(_) => {
+                    let delay = actor.core.settings.backoff.max;
+                    ctx.run_later(delay, |actor, ctx| {
+                        actor.suspect = Suspect::Nobody;
+                        actor.run_held(ctx);
+                    });
+                }
+            }
+        }));
+    }
+
+    fn run_suspect(&mut self, marker: Option<String>) {
+        let Some(suspect) = self.held.pop_front() else { return };
+        self.suspect = Suspect::Running { marker };
+        self.dispatch(vec![suspect]);
+    }
+
+    fn convict(&mut self, marker: String) {
+        let Some(suspect) = self.held.pop_front() else { return };
+        self.suspect = Suspect::Running { marker: Some(marker) };
+        let ticket = Ticket::new(Arc::new(suspect), self.fates.clone());
+        let detail = format!("the process died {CRASHES} times while this message was the only one in flight");
+        self.core.bury.send(Bury(vec![Buried {
+            ticket,
+            table: None,
+            reason: Reason::CrashesProcess,
+            detail,
+        }]));
+    }
+
+    /// The suspect that ran alone has come to an orderly end.
+    fn release_suspect(&mut self, ctx: &mut Context<Self>) {
+        let Suspect::Running { marker } = std::mem::replace(&mut self.suspect, Suspect::Nobody) else {
+            return;
+        };
+        let Some(marker) = marker else { return };
+        let (dedup, started) = (Arc::clone(&self.dedup), self.core.clock.now());
+        let call = async move { dedup.unmark(marker).await };
+        ctx.spawn(call.into_actor(self).map(move |result, actor, _| {
+            // A marker that stays expires; three must stay before it matters.
+            actor
+                .core
+                .called(Dependency::Dedup, "unmark", started, result.as_ref().err(), true);
+        }));
+    }
+
+    fn take_fates(&mut self, fates: Vec<(DeliveryId, Fate)>, ctx: &mut Context<Self>) {
+        for (id, fate) in fates {
+            let finished = matches!(fate, Fate::Done { .. });
+            let Some((receipt, received)) = self.flight.leave(id, finished) else {
+                continue;
+            };
+            let (settle, ending) = match fate {
+                Fate::Done { table, outcome } => (
+                    Settle::Ack,
+                    Some(Ending {
+                        table,
+                        outcome,
+                        received,
+                    }),
+                ),
+                Fate::Returned(delay) => (Settle::Nak(delay), None),
+            };
+            self.to_settle.push_back((Settlement { receipt, settle }, ending));
+        }
+        if matches!(self.suspect, Suspect::Running { .. }) && self.flight.messages() == self.held.len() {
+            self.release_suspect(ctx);
+        }
+        self.tell_in_flight();
+        self.run_held(ctx);
+        self.settle(ctx);
+        self.pump(ctx);
+    }
+
+    /// Hands waiting settlements to the source; one batch at a time.
+    fn settle(&mut self, ctx: &mut Context<Self>) {
+        if self.settling {
+            return;
+        }
+        if self.to_settle.is_empty() {
+            return self.finish_draining(ctx);
+        }
+        self.settling = true;
+        let batch: Vec<_> = self.to_settle.drain(..self.to_settle.len().min(SETTLEMENTS)).collect();
+        let settlements = batch.iter().map(|(settlement, _)| settlement.clone()).collect();
+        let (source, started) = (Arc::clone(&self.source), self.core.clock.now());
+        let call = async move { source.settle(settlements).await };
+        ctx.spawn(
+            call.into_actor(self)
+                .map(move |result, actor, ctx| actor.settled(batch, result, started, ctx)),
+        );
+    }
+
+    fn settled(
+        &mut self,
+        batch: Vec<(Settlement, Option<Ending>)>,
+        result: Result<(), Failure>,
+        started: Instant,
+        ctx: &mut Context<Self>,
+    ) {
+        self.core
+            .called(Dependency::Source, "settle", started, result.as_ref().err(), false);
+        if result.is_err() {
+            self.settle_failures += 1;
+            batch.into_iter().rev().for_each(|item| self.to_settle.push_front(item));
+            ctx.run_later(self.core.settings.backoff.delay(self.settle_failures), |actor, ctx| {
+                actor.settling = false;
+                actor.settle(ctx);
+            });
+            return;
+        }
+        (self.settle_failures, self.settling) = (0, false);
+        let now = self.core.clock.now();
+        for Ending {
+            table,
+            outcome,
+            received,
+        } in batch.into_iter().filter_map(|(_, ending)| ending)
+        {
+            let took = now.saturating_duration_since(received);
+            self.core.observer.observe(Telemetry::Settled { table, outcome, took });
+        }
+        self.settle(ctx);
+    }
+
+    /// Tells the source that what takes long is still being worked on.
+    fn keep_alive(&mut self, ctx: &mut Context<Self>) {
+        let due = self
+            .flight
+            .due_for_progress(self.core.clock.now(), self.core.settings.ack_wait / 3);
+        if due.is_empty() || self.settling {
+            return;
+        }
+        let progress = due.into_iter().map(|receipt| {
+            (
+                Settlement {
+                    receipt,
+                    settle: Settle::InProgress,
+                },
+                None,
+            )
+        });
+        self.to_settle.extend(progress);
+        self.settle(ctx);
+    }
+
+    fn look_at_backlog(&mut self, ctx: &mut Context<Self>) {
+        let (source, started) = (Arc::clone(&self.source), self.core.clock.now());
+        let call = async move { source.backlog().await };
+        let done = call.into_actor(self).map(move |result, actor, ctx| {
+            match &result {
+                Ok(backlog) => {
+                    let now = actor.core.clock.unix_nanos();
+                    let age = backlog.oldest_unacknowledged.map_or(0, |at| now.saturating_sub(at));
+                    let lag = Duration::from_nanos(u64::try_from(age).unwrap_or_default());
+                    actor.core.observer.observe(Telemetry::Backlog {
+                        pending: backlog.pending,
+                        lag,
+                    });
+                }
+                Err(failure) => {
+                    actor
+                        .core
+                        .called(Dependency::Source, "backlog", started, Some(failure), false);
+                }
+            }
+            ctx.run_later(BACKLOG_INTERVAL, Self::look_at_backlog);
+        });
+        ctx.spawn(done);
+    }
+
+    /// Gives back what has arrived but not started; what is in flight goes on.
+    fn drain(&mut self, ctx: &mut Context<Self>) {
+        self.draining = Draining::Stopping;
+        if let Some(pulling) = self.pulling.take() {
+            ctx.cancel_future(pulling);
+        }
+        for delivery in std::mem::take(&mut self.held) {
+            drop(Ticket::new(Arc::new(delivery), self.fates.clone()));
+        }
+        let source = Arc::clone(&self.source);
+        let stop = async move { source.stop().await };
+        ctx.spawn(stop.into_actor(self).map(|arrived, actor, ctx| {
+            actor.draining = Draining::Stopped;
+            let nak = |delivery: Delivery| Settlement {
+                receipt: delivery.receipt,
+                settle: Settle::Nak(Duration::ZERO),
+            };
+            actor
+                .to_settle
+                .extend(arrived.into_iter().map(|delivery| (nak(delivery), None)));
+            actor.settle(ctx);
+        }));
+    }
+
+    fn finish_draining(&mut self, ctx: &mut Context<Self>) {
+        if self.draining != Draining::Stopped || self.settling || self.flight.messages() > 0 {
+            return;
+        }
+        self.settling = true;
+        let source = Arc::clone(&self.source);
+        let call = async move { source.confirm_settled().await };
+        ctx.spawn(call.into_actor(self).map(|result, actor, ctx| {
+            actor.settling = false;
+            match result {
+                Ok(()) if actor.to_settle.is_empty() => actor.core.drained.send(Drained),
+                _ => {
+                    ctx.run_later(actor.core.settings.backoff.initial, Self::settle);
+                }
+            }
+        }));
+    }
+}
+
+impl<T: Transform> Actor for IngestActor<T> {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        beat(ctx, &self.core, ActorKind::Ingest);
+        if let Some(reported) = self.reported.take() {
+            ctx.add_stream(stream::unfold(reported, |mut reported| async move {
+                let mut batch = Vec::new();
+                (reported.recv_many(&mut batch, SETTLEMENTS).await > 0).then_some((batch, reported))
+            }));
+        }
+        ctx.run_interval(self.core.settings.ack_wait / 6, Self::keep_alive);
+        self.look_at_backlog(ctx);
+        self.pump(ctx);
+    }
+}
+
+impl<T: Transform> StreamHandler<Vec<(DeliveryId, Fate)>> for IngestActor<T> {
+    fn handle(&mut self, fates: Vec<(DeliveryId, Fate)>, ctx: &mut Self::Context) {
+        self.take_fates(fates, ctx);
+    }
+}
+
+impl<T: Transform> Handler<Intake> for IngestActor<T> {
+    type Result = ();
+
+    fn handle(&mut self, Intake { reason, paused }: Intake, ctx: &mut Self::Context) {
+        if paused {
+            self.paused.insert(reason);
+        } else {
+            self.paused.remove(&reason);
+            self.pump(ctx);
+        }
+    }
+}
+
+impl<T: Transform> Handler<Drain> for IngestActor<T> {
+    type Result = ();
+
+    fn handle(&mut self, _: Drain, ctx: &mut Self::Context) {
+        self.drain(ctx);
+    }
+}

@@ -1,0 +1,487 @@
+//! The PublishActor: publishes events in the order of their rows, tries again what failed, and stores dead letters.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix::prelude::*;
+use futures::stream;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use crate::message::{Answer, Attempt, DeadLetter, Reason, Stored};
+use crate::order::{Departure, Lanes, Place, RowMemory, Sent};
+use crate::ports::{DeadLetters, Dependency, Failure, PublishError, Publisher, Target};
+use crate::shared::{ActorKind, Buried, Bury, Confirmed, Core, HandBack, Life, Pending, Publish, RecordStored, beat};
+use crate::telemetry::{Outcome, Telemetry};
+
+/// Answers taken in one go.
+const ANSWERS: usize = 1024;
+/// Dead letters stored at once.
+const LETTERS: usize = 32;
+/// Failing subjects that, with no success in between, mean that the target is down and not a subject refused.
+const SUBJECTS_THAT_MEAN_DOWN: usize = 2;
+
+struct Flying {
+    pending: Pending,
+    place: Place,
+    handed: Instant,
+}
+
+/// What is known of the target's health.
+#[derive(Default)]
+struct Health {
+    probing: bool,
+    /// Probes that failed in a row.
+    failures: u32,
+    /// The supervisor has been told that the target is down.
+    reported_down: bool,
+    /// Subjects that failed since the last success.
+    failing: HashSet<String>,
+    last_failure: Option<Failure>,
+    last_success: Option<Instant>,
+}
+
+/// Publishes; see the module.
+pub struct PublishActor {
+    core: Arc<Core>,
+    publisher: Arc<dyn Publisher>,
+    dead_letters: Arc<dyn DeadLetters>,
+    lanes: Lanes<Pending>,
+    flying: HashMap<u64, Flying>,
+    outbox: Vec<Attempt>,
+    sending: bool,
+    answers: UnboundedSender<Answer>,
+    health: Health,
+    handing_back: bool,
+    graves: VecDeque<Buried>,
+    burying: bool,
+    bury_failures: u32,
+    answered: Option<UnboundedReceiver<Answer>>,
+    _life: Life,
+}
+
+impl PublishActor {
+    pub(crate) fn new(
+        core: Arc<Core>,
+        publisher: Arc<dyn Publisher>,
+        dead_letters: Arc<dyn DeadLetters>,
+        life: Life,
+    ) -> Self {
+        let (answers, answered) = unbounded_channel();
+        Self {
+            core,
+            publisher,
+            dead_letters,
+            lanes: Lanes::default(),
+            flying: HashMap::new(),
+            outbox: Vec::new(),
+            sending: false,
+            answers,
+            health: Health::default(),
+            handing_back: false,
+            graves: VecDeque::new(),
+            burying: false,
+            bury_failures: 0,
+            answered: Some(answered),
+            _life: life,
+        }
+    }
+
+    fn with_rows<R>(&mut self, act: impl FnOnce(&mut Lanes<Pending>, &mut RowMemory) -> R) -> R {
+        let mut rows = self.core.rows.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        act(&mut self.lanes, &mut rows)
+    }
+
+    fn launch(&mut self, departures: impl IntoIterator<Item = Departure<Pending>>) {
+        let handed = self.core.clock.now();
+        for Departure {
+            number,
+            item,
+            place,
+            late,
+        } in departures
+        {
+            if let Some(certainty) = late {
+                let (table, key) = (item.event.table, &item.event.key);
+                self.core.observer.observe(Telemetry::Late { table, key, certainty });
+            }
+            self.outbox.push(Attempt {
+                ticket: number,
+                event: Arc::clone(&item.event),
+                late,
+            });
+            self.flying.insert(
+                number,
+                Flying {
+                    pending: item,
+                    place,
+                    handed,
+                },
+            );
+        }
+    }
+
+    /// Hands the outbox to the connection; one batch at a time, so that order is kept.
+    fn flush(&mut self, ctx: &mut Context<Self>) {
+        if self.sending || self.outbox.is_empty() {
+            return;
+        }
+        self.sending = true;
+        let (publisher, answers) = (Arc::clone(&self.publisher), self.answers.clone());
+        let batch = std::mem::take(&mut self.outbox);
+        let send = async move { publisher.publish(batch, answers).await };
+        ctx.spawn(send.into_actor(self).map(|(), actor, ctx| {
+            actor.sending = false;
+            actor.flush(ctx);
+        }));
+    }
+
+    fn take_answers(&mut self, answers: Vec<Answer>, ctx: &mut Context<Self>) {
+        let now = self.core.clock.now();
+        let (mut confirmed, mut failed, mut last, mut oldest) = (Vec::with_capacity(answers.len()), 0, None, now);
+        for Answer { ticket, outcome } in answers {
+            let Some(Flying { pending, place, handed }) = self.flying.remove(&ticket) else {
+                continue;
+            };
+            let (sent, again) = match outcome {
+                Ok(stored) => {
+                    oldest = oldest.min(handed);
+                    self.tell_published(&pending, stored);
+                    confirmed.push(Confirmed {
+                        pending,
+                        stored,
+                        since: now,
+                    });
+                    (Sent::Stored, None)
+                }
+                Err(error @ PublishError::TooLarge { .. }) => {
+                    self.bury(pending, Reason::TooLarge, error.to_string());
+                    (Sent::NotStored, None)
+                }
+                Err(PublishError::Unknown(failure)) => {
+                    failed += 1;
+                    last = Some(failure);
+                    (Sent::Unknown, self.failed(pending, now))
+                }
+                Err(PublishError::Rejected(failure)) => {
+                    failed += 1;
+                    last = Some(failure);
+                    (Sent::NotStored, self.failed(pending, now))
+                }
+            };
+            let backoff = self.core.settings.backoff;
+            let departures = self.with_rows(|lanes, rows| {
+                lanes.answered(rows, ticket, place, sent, again, |failures| {
+                    now + backoff.delay(failures)
+                })
+            });
+            self.launch(departures);
+        }
+        if !confirmed.is_empty() {
+            self.succeeded(oldest, now);
+            self.core.record.send(RecordStored(confirmed));
+        }
+        if let Some(failure) = last {
+            self.core.observer.observe(Telemetry::PublishFailed {
+                attempts: failed,
+                failure: &failure,
+            });
+            self.health.last_failure = Some(failure);
+            self.probe(ctx);
+        }
+        if self.handing_back {
+            self.hand_back_waiting();
+        }
+        self.flush(ctx);
+        self.schedule_retries(ctx);
+    }
+
+    fn tell_published(&self, pending: &Pending, stored: Stored) {
+        let event = &pending.event;
+        let now = self.core.clock.unix_nanos() / 1_000;
+        let since_commit = event
+            .committed
+            .and_then(|at| u64::try_from(now.saturating_sub(at)).ok())
+            .map(Duration::from_micros);
+        let telemetry = Telemetry::Published {
+            table: event.table,
+            key: &event.key,
+            duplicate: stored.duplicate,
+            since_commit,
+        };
+        self.core.observer.observe(telemetry);
+    }
+
+    /// Notes a failed attempt and brings the event back if it is to be sent again. One that alone has been refused for too
+    /// long is a dead letter; one that failed while all is handed back goes back.
+    fn failed(&mut self, mut pending: Pending, now: Instant) -> Option<Pending> {
+        pending.attempts += 1;
+        if self.health.failing.len() < SUBJECTS_THAT_MEAN_DOWN {
+            self.health.failing.insert(pending.event.subject.clone());
+        }
+        if self.handing_back {
+            pending.ticket.give_back(Duration::ZERO);
+            return None;
+        }
+        if self.health.failures > 0 || self.health.reported_down {
+            pending.refused_since = None;
+            return Some(pending);
+        }
+        let since = *pending.refused_since.get_or_insert(now);
+        let refused_for = now.saturating_duration_since(since);
+        let others_were_stored = self.health.last_success.is_some_and(|at| at > since);
+        if !others_were_stored || refused_for < self.core.settings.refused_for {
+            return Some(pending);
+        }
+        let (subject, attempts) = (&pending.event.subject, pending.attempts);
+        let detail = format!(
+            "{subject} was refused {attempts} times over {} s while others were stored",
+            refused_for.as_secs()
+        );
+        self.bury(pending, Reason::Refused, detail);
+        None
+    }
+
+    fn bury(&mut self, pending: Pending, reason: Reason, detail: String) {
+        let table = Some(pending.event.table);
+        // Through the mailbox like any other dead letter, so that there is one way into the grave.
+        self.core.bury.send(Bury(vec![Buried {
+            ticket: pending.ticket,
+            table,
+            reason,
+            detail,
+        }]));
+    }
+
+    fn succeeded(&mut self, handed: Instant, now: Instant) {
+        self.health.last_success = Some(now);
+        self.health.failing.clear();
+        self.health.failures = 0;
+        self.health.reported_down = false;
+        self.handing_back = false;
+        self.core.called(Dependency::Target, "publish", handed, None, false);
+    }
+
+    /// Asks the target whether it could store anything: tells a target that is down from a subject that is refused.
+    fn probe(&mut self, ctx: &mut Context<Self>) {
+        if self.health.probing {
+            return;
+        }
+        self.health.probing = true;
+        let (publisher, started) = (Arc::clone(&self.publisher), self.core.clock.now());
+        let call = async move { publisher.target().await };
+        ctx.spawn(
+            call.into_actor(self)
+                .map(move |result, actor, ctx| actor.probed(result, started, ctx)),
+        );
+    }
+
+    fn probed(&mut self, result: Result<Target, Failure>, started: Instant, ctx: &mut Context<Self>) {
+        let was_failing = self.health.failures > 0;
+        let failure = match result {
+            Err(failure) => {
+                self.health.failures += 1;
+                Some(failure)
+            }
+            Ok(_) => {
+                self.health.failures = 0;
+                let nothing_gets_through = self.health.failing.len() >= SUBJECTS_THAT_MEAN_DOWN;
+                if was_failing {
+                    self.health.failing.clear();
+                    self.with_rows(|lanes, _| lanes.hasten(started));
+                }
+                self.health
+                    .last_failure
+                    .clone()
+                    .filter(|_| nothing_gets_through && !was_failing)
+            }
+        };
+        let down = failure.is_some();
+        if down || self.health.reported_down {
+            self.core
+                .called(Dependency::Target, "probe", started, failure.as_ref(), false);
+        }
+        self.health.reported_down = down;
+        if self.health.failures == 0 {
+            self.health.probing = false;
+            return self.schedule_retries(ctx);
+        }
+        ctx.run_later(self.core.settings.backoff.delay(self.health.failures), |actor, ctx| {
+            actor.health.probing = false;
+            actor.probe(ctx);
+        });
+    }
+
+    /// Sends what is due in blocked lanes and comes back for the rest. While the target is down the probe does that.
+    fn schedule_retries(&mut self, ctx: &mut Context<Self>) {
+        if self.health.failures > 0 || !self.lanes.any_blocked() {
+            return;
+        }
+        let now = self.core.clock.now();
+        let due = self.with_rows(|lanes, rows| lanes.due(rows, now));
+        self.launch(due);
+        self.flush(ctx);
+        if let Some(delay) = self.lanes.next_due(now) {
+            ctx.run_later(delay.max(Duration::from_millis(1)), |actor, ctx| {
+                actor.schedule_retries(ctx)
+            });
+        }
+    }
+
+    fn hand_back_waiting(&mut self) {
+        for pending in self.lanes.take_waiting() {
+            pending.ticket.give_back(Duration::ZERO);
+        }
+    }
+
+    fn run_burials(&mut self, ctx: &mut Context<Self>) {
+        if self.burying || self.graves.is_empty() {
+            return;
+        }
+        self.burying = true;
+        let batch: Vec<Buried> = self.graves.drain(..self.graves.len().min(LETTERS)).collect();
+        let letters = batch.iter().map(|buried| DeadLetter {
+            delivery: Arc::clone(&buried.ticket.delivery),
+            table: buried.table,
+            reason: buried.reason,
+            detail: buried.detail.clone(),
+        });
+        let (dead_letters, letters, started) = (
+            Arc::clone(&self.dead_letters),
+            letters.collect::<Vec<_>>(),
+            self.core.clock.now(),
+        );
+        let call = async move {
+            futures::future::join_all(letters.into_iter().map(|letter| dead_letters.store(letter))).await
+        };
+        ctx.spawn(
+            call.into_actor(self)
+                .map(move |results, actor, ctx| actor.stored(batch, results, started, ctx)),
+        );
+    }
+
+    fn stored(
+        &mut self,
+        batch: Vec<Buried>,
+        results: Vec<Result<(), Failure>>,
+        started: Instant,
+        ctx: &mut Context<Self>,
+    ) {
+        let (mut again, mut last) = (VecDeque::new(), None);
+        for (buried, result) in batch.into_iter().zip(results) {
+            match result {
+                Ok(()) => self.buried(buried),
+                Err(failure) => {
+                    last = Some(failure);
+                    again.push_back(buried);
+                }
+            }
+        }
+        self.core
+            .called(Dependency::DeadLetter, "store", started, last.as_ref(), false);
+        again.append(&mut self.graves);
+        self.graves = again;
+        if last.is_none() {
+            (self.bury_failures, self.burying) = (0, false);
+            return self.run_burials(ctx);
+        }
+        self.bury_failures += 1;
+        ctx.run_later(self.core.settings.backoff.delay(self.bury_failures), |actor, ctx| {
+            actor.burying = false;
+            actor.run_burials(ctx);
+        });
+    }
+
+    fn buried(&self, buried: Buried) {
+        let Buried {
+            ticket,
+            table,
+            reason,
+            detail,
+        } = buried;
+        let id = ticket.delivery.receipt.id;
+        let subject = &ticket.delivery.subject;
+        self.core.observer.observe(Telemetry::DeadLettered {
+            id,
+            subject,
+            table,
+            reason,
+            detail: &detail,
+        });
+        ticket.done(table, Outcome::DeadLettered);
+    }
+
+    /// Whether a refused row may not hold yet another event.
+    fn is_crowded_out(&self, pending: &Pending) -> bool {
+        let down = self.health.failures > 0 || self.health.reported_down;
+        !down && self.lanes.is_blocked(pending.row) && self.lanes.held() >= self.core.settings.in_flight.messages / 4
+    }
+}
+
+impl Actor for PublishActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        beat(ctx, &self.core, ActorKind::Publish);
+        if let Some(answered) = self.answered.take() {
+            ctx.add_stream(stream::unfold(answered, |mut answered| async move {
+                let mut batch = Vec::new();
+                (answered.recv_many(&mut batch, ANSWERS).await > 0).then_some((batch, answered))
+            }));
+        }
+    }
+}
+
+impl StreamHandler<Vec<Answer>> for PublishActor {
+    fn handle(&mut self, answers: Vec<Answer>, ctx: &mut Self::Context) {
+        self.take_answers(answers, ctx);
+    }
+}
+
+impl Handler<Publish> for PublishActor {
+    type Result = ();
+
+    fn handle(&mut self, Publish(events): Publish, ctx: &mut Self::Context) {
+        let mut departures = Vec::with_capacity(events.len());
+        for pending in events {
+            if self.is_crowded_out(&pending) {
+                // Later than the others of its row, so that it does not come back before they are through.
+                pending.ticket.give_back(self.core.settings.ack_wait);
+                continue;
+            }
+            let place = Place {
+                row: pending.row,
+                position: pending.event.position,
+                redelivered: pending.ticket.delivery.deliveries > 1,
+            };
+            departures.extend(self.with_rows(|lanes, rows| lanes.admit(rows, pending, place)));
+        }
+        self.launch(departures);
+        self.flush(ctx);
+    }
+}
+
+impl Handler<Bury> for PublishActor {
+    type Result = ();
+
+    fn handle(&mut self, Bury(letters): Bury, ctx: &mut Self::Context) {
+        self.graves.extend(letters);
+        self.run_burials(ctx);
+    }
+}
+
+impl Handler<HandBack> for PublishActor {
+    type Result = ();
+
+    fn handle(&mut self, HandBack { leaving }: HandBack, _: &mut Self::Context) {
+        // While the target answers its probes, what waits is refused here as it would be elsewhere, and finds out when that ends.
+        if leaving || self.health.failures > 0 {
+            self.handing_back = true;
+            self.hand_back_waiting();
+        }
+        // One stays, to find out when the dead-letter stream is back.
+        for buried in self.graves.drain(1.min(self.graves.len())..) {
+            buried.ticket.give_back(Duration::ZERO);
+        }
+    }
+}

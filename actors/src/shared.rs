@@ -1,0 +1,300 @@
+//! What every actor shares: settings, addresses that survive a rebuild, and the messages between them.
+
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::{Duration, Instant};
+
+use actix::prelude::*;
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::flight::Ticket;
+use crate::guard::{GuardSettings, RestartLimit};
+use crate::message::{Event, OrderKey, Reason, Stored};
+use crate::order::RowMemory;
+use crate::ports::{Budget, Clock, Dependency, Failure, Observer, Target};
+use crate::retry::Backoff;
+use crate::telemetry::{PauseReason, Telemetry};
+
+/// How the pipeline behaves.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// TransformActors, at least 1.
+    pub workers: usize,
+    /// Threads they share, at least 1.
+    pub threads: usize,
+    /// The most messages one pull asks for.
+    pub batch: usize,
+    /// What may be in flight.
+    pub in_flight: Budget,
+    /// The largest message the source may hold, in bytes: nothing is pulled unless it has room.
+    pub largest_message: usize,
+    /// How long the source waits for a settlement before it delivers again.
+    pub ack_wait: Duration,
+    /// Deliveries from which on a message is a suspect.
+    pub suspect_after: u64,
+    /// How long a failing record is retried before the source is acknowledged without one.
+    pub record_patience: Duration,
+    /// Publish without a check while the dedup store is down.
+    pub bypass_dedup: bool,
+    /// Between attempts.
+    pub backoff: Backoff,
+    /// How long one subject may be refused before its event is a dead letter.
+    pub refused_for: Duration,
+    /// When to give up.
+    pub guard: GuardSettings,
+    /// How often an actor may die.
+    pub restarts: RestartLimit,
+    /// How long a controlled shutdown may take.
+    pub grace: Duration,
+    /// Rows whose newest position is remembered.
+    pub remembered_rows: usize,
+    /// Finished deliveries that are remembered.
+    pub remembered_deliveries: usize,
+}
+
+/// The actors of the pipeline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ActorKind {
+    /// Pulls and settles.
+    Ingest,
+    /// Decides; one of a pool.
+    Transform(usize),
+    /// Checks and records.
+    Dedup,
+    /// Publishes.
+    Publish,
+    /// Watches the others.
+    Supervisor,
+}
+
+impl ActorKind {
+    /// The label `actor`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ingest => "ingest",
+            Self::Transform(_) => "transform",
+            Self::Dedup => "dedup",
+            Self::Publish => "publish",
+            Self::Supervisor => "supervisor",
+        }
+    }
+}
+
+/// The present address of an actor, for one kind of message. Sending to nobody drops the message, and dropping what it
+/// carries gives it back to the source.
+#[derive(Debug)]
+pub struct Slot<M: Message + Send>(RwLock<Option<Recipient<M>>>)
+where
+    M::Result: Send;
+
+impl<M: Message + Send> Default for Slot<M>
+where
+    M::Result: Send,
+{
+    fn default() -> Self {
+        Self(RwLock::new(None))
+    }
+}
+
+impl<M: Message + Send> Slot<M>
+where
+    M::Result: Send,
+{
+    /// From now on this one is meant.
+    pub fn point_to(&self, recipient: Recipient<M>) {
+        *self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(recipient);
+    }
+
+    /// Sends without waiting.
+    pub fn send(&self, message: M) {
+        if let Some(recipient) = &*self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner) {
+            recipient.do_send(message);
+        }
+    }
+}
+
+/// What all actors share. Outlives each of them.
+pub struct Core {
+    /// How to behave.
+    pub settings: Settings,
+    /// Where to tell what happened.
+    pub observer: Arc<dyn Observer>,
+    /// What time it is.
+    pub clock: Arc<dyn Clock>,
+    /// The newest position handed to the connection, per row.
+    pub rows: Mutex<RowMemory>,
+    pub(crate) check: Slot<Check>,
+    pub(crate) record: Slot<RecordStored>,
+    pub(crate) target: Slot<SetTarget>,
+    pub(crate) publish: Slot<Publish>,
+    pub(crate) bury: Slot<Bury>,
+    pub(crate) hand_back_checks: Slot<HandBack>,
+    pub(crate) hand_back_publishes: Slot<HandBack>,
+    pub(crate) report: Slot<Report>,
+    pub(crate) intake: Slot<Intake>,
+    pub(crate) drain: Slot<Drain>,
+    pub(crate) drained: Slot<Drained>,
+}
+
+impl Core {
+    pub(crate) fn new(settings: Settings, observer: Arc<dyn Observer>, clock: Arc<dyn Clock>) -> Self {
+        let rows = Mutex::new(RowMemory::new(settings.remembered_rows));
+        Self {
+            settings,
+            observer,
+            clock,
+            rows,
+            check: Slot::default(),
+            record: Slot::default(),
+            target: Slot::default(),
+            publish: Slot::default(),
+            bury: Slot::default(),
+            hand_back_checks: Slot::default(),
+            hand_back_publishes: Slot::default(),
+            report: Slot::default(),
+            intake: Slot::default(),
+            drain: Slot::default(),
+            drained: Slot::default(),
+        }
+    }
+
+    /// Tells metrics and supervisor how a call of a dependency ended. A `tolerated` failure does not pause intake.
+    pub(crate) fn called(
+        &self,
+        dependency: Dependency,
+        operation: &'static str,
+        started: Instant,
+        failure: Option<&Failure>,
+        tolerated: bool,
+    ) {
+        let took = self.clock.now().saturating_duration_since(started);
+        self.observer.observe(Telemetry::Called {
+            dependency,
+            operation,
+            took,
+            failure,
+        });
+        self.report.send(Report {
+            dependency,
+            failure: failure.cloned(),
+            tolerated,
+        });
+    }
+}
+
+/// Tells the supervisor when its actor is dropped, however that came about.
+#[derive(Debug)]
+pub(crate) struct Life {
+    kind: ActorKind,
+    deaths: UnboundedSender<ActorKind>,
+}
+
+impl Life {
+    pub(crate) fn new(kind: ActorKind, deaths: UnboundedSender<ActorKind>) -> Self {
+        Self { kind, deaths }
+    }
+}
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        let _ = self.deaths.send(self.kind);
+    }
+}
+
+/// Beats once a second for as long as the actor gets to its messages.
+pub(crate) fn beat<A: Actor<Context = Context<A>>>(ctx: &mut Context<A>, core: &Arc<Core>, kind: ActorKind) {
+    let core = Arc::clone(core);
+    core.observer.observe(Telemetry::Alive { actor: kind.name() });
+    ctx.run_interval(Duration::from_secs(1), move |_, _| {
+        core.observer.observe(Telemetry::Alive { actor: kind.name() })
+    });
+}
+
+/// An event on its way to the target.
+#[derive(Debug)]
+pub struct Pending {
+    pub(crate) ticket: Ticket,
+    pub(crate) row: OrderKey,
+    pub(crate) event: Arc<Event>,
+    pub(crate) attempts: u32,
+    pub(crate) refused_since: Option<Instant>,
+}
+
+/// A stored event on its way to its record and ack.
+#[derive(Debug)]
+pub(crate) struct Confirmed {
+    pub(crate) pending: Pending,
+    pub(crate) stored: Stored,
+    pub(crate) since: Instant,
+}
+
+/// A delivery on its way to the dead letters.
+#[derive(Debug)]
+pub(crate) struct Buried {
+    pub(crate) ticket: Ticket,
+    pub(crate) table: Option<&'static str>,
+    pub(crate) reason: Reason,
+    pub(crate) detail: String,
+}
+
+/// Drop what was published before, pass on the rest.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Check(pub(crate) Vec<Pending>);
+
+/// Publish these, in this order.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Publish(pub(crate) Vec<Pending>);
+
+/// Record these and acknowledge them.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct RecordStored(pub(crate) Vec<Confirmed>);
+
+/// Store these as dead letters and acknowledge them.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Bury(pub(crate) Vec<Buried>);
+
+/// The target and generation that records must name from now on.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub(crate) struct SetTarget {
+    pub(crate) target: Target,
+    pub(crate) generation: u64,
+}
+
+/// Give unpublished deliveries back to the source.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub(crate) struct HandBack {
+    /// The process is about to end.
+    pub(crate) leaving: bool,
+}
+
+/// How a call of a dependency ended.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Report {
+    pub(crate) dependency: Dependency,
+    pub(crate) failure: Option<Failure>,
+    pub(crate) tolerated: bool,
+}
+
+/// Pause or resume intake for a reason.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Intake {
+    pub(crate) reason: PauseReason,
+    pub(crate) paused: bool,
+}
+
+/// Stop pulling, settle what is in flight, and say when it is done.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Drain;
+
+/// Everything is settled, and the server has heard of it.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Drained;

@@ -1,0 +1,385 @@
+//! The SupervisorActor: rebuilds what died, counts consecutive failures, pauses intake while a dependency is down, holds the
+//! target against the records after every reconnect, and runs the controlled shutdown.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix::prelude::*;
+use futures::stream;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::oneshot;
+
+use crate::guard::{Guard, Restarts};
+use crate::ports::{DedupStore, Dependency, Failure, Publisher, Reconciled, Target};
+use crate::shared::{ActorKind, Core, Drain, Drained, HandBack, Intake, Report, SetTarget, beat};
+use crate::telemetry::{PauseReason, Telemetry};
+
+/// Between two looks at guard, connection and pauses.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Why the pipeline ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ExitReason {
+    /// It was asked to.
+    Asked,
+    /// The guard tripped.
+    GuardTripped(String),
+}
+
+/// How the pipeline ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    /// Why.
+    pub reason: ExitReason,
+    /// Everything in flight was settled and the server has heard of it. If not, what was left is delivered again.
+    pub drained: bool,
+}
+
+/// Begin the controlled shutdown.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Shutdown(pub ExitReason);
+
+/// What the supervisor knows of the target.
+enum Reconciliation {
+    /// Must be done; nothing is under way.
+    Due,
+    UnderWay,
+    /// Done for this epoch of the connection.
+    Done {
+        epoch: u64,
+    },
+}
+
+struct Leaving {
+    reason: ExitReason,
+    since: Instant,
+    handed_back: bool,
+}
+
+/// Builds an actor anew and points its slots to it.
+pub(crate) type Rebuild = Box<dyn Fn(ActorKind, &Memory)>;
+
+/// What a rebuilt actor has to be told.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Memory {
+    pub(crate) target: Option<SetTarget>,
+    pub(crate) paused: BTreeMap<PauseReason, Instant>,
+}
+
+/// Watches; see the module.
+pub struct SupervisorActor {
+    core: Arc<Core>,
+    publisher: Arc<dyn Publisher>,
+    dedup: Arc<dyn DedupStore>,
+    rebuild: Rebuild,
+    deaths: Option<UnboundedReceiver<ActorKind>>,
+    guard: Guard,
+    restarts: HashMap<ActorKind, Restarts>,
+    down: HashMap<Dependency, bool>,
+    memory: Memory,
+    reconciliation: Reconciliation,
+    reconcile_failures: u32,
+    leaving: Option<Leaving>,
+    ended: Option<oneshot::Sender<Ended>>,
+}
+
+impl SupervisorActor {
+    pub(crate) fn new(
+        core: Arc<Core>,
+        publisher: Arc<dyn Publisher>,
+        dedup: Arc<dyn DedupStore>,
+        rebuild: Rebuild,
+        deaths: UnboundedReceiver<ActorKind>,
+        memory: Memory,
+        ended: oneshot::Sender<Ended>,
+    ) -> Self {
+        Self {
+            guard: Guard::new(core.settings.guard),
+            core,
+            publisher,
+            dedup,
+            rebuild,
+            deaths: Some(deaths),
+            restarts: HashMap::new(),
+            down: HashMap::new(),
+            memory,
+            reconciliation: Reconciliation::Due,
+            reconcile_failures: 0,
+            leaving: None,
+            ended: Some(ended),
+        }
+    }
+
+    fn tick(&mut self, ctx: &mut Context<Self>) {
+        let now = self.core.clock.now();
+        if let Some(why) = self.guard.tripped(now) {
+            self.trip(why);
+        }
+        self.reconcile_if_due(ctx);
+        self.hand_back_after_long_pause(now);
+        self.end_grace(now);
+    }
+
+    fn trip(&mut self, why: String) {
+        if self.leaving.is_none() {
+            self.core.observer.observe(Telemetry::GuardTripped { why: &why });
+            self.leave(ExitReason::GuardTripped(why));
+        }
+    }
+
+    fn set_paused(&mut self, reason: PauseReason, paused: bool) {
+        let changed = if paused {
+            let now = self.core.clock.now();
+            let known = self.memory.paused.contains_key(&reason);
+            self.memory.paused.entry(reason).or_insert(now);
+            !known
+        } else {
+            self.memory.paused.remove(&reason).is_some()
+        };
+        if changed {
+            self.core.observer.observe(Telemetry::Paused { reason, paused });
+            self.core.intake.send(Intake { reason, paused });
+        }
+    }
+
+    fn reported(
+        &mut self,
+        Report {
+            dependency,
+            failure,
+            tolerated,
+        }: Report,
+    ) {
+        let was_down = self.down.insert(dependency, failure.is_some()).unwrap_or(false);
+        if was_down != failure.is_some() {
+            self.core.observer.observe(Telemetry::DependencyChanged {
+                dependency,
+                failure: failure.as_ref(),
+            });
+        }
+        let pauses = PauseReason::Dependency(dependency);
+        if failure.is_none() {
+            if self.guard.succeeded(dependency) {
+                self.core.observer.observe(Telemetry::Streak {
+                    dependency,
+                    failures: 0,
+                });
+            }
+            return self.set_paused(pauses, false);
+        }
+        if tolerated {
+            return;
+        }
+        let failures = self.guard.failed(dependency, self.core.clock.now());
+        self.core.observer.observe(Telemetry::Streak { dependency, failures });
+        // The source finds out by pulling that it is back.
+        if dependency != Dependency::Source {
+            self.set_paused(pauses, true);
+        }
+    }
+
+    /// After every connect: has the target lost data since the last record?
+    fn reconcile_if_due(&mut self, ctx: &mut Context<Self>) {
+        let epoch = self.publisher.connection_epoch();
+        match self.reconciliation {
+            Reconciliation::Done { epoch: known } if known == epoch => return,
+            Reconciliation::UnderWay => return,
+            Reconciliation::Done { .. } | Reconciliation::Due => {}
+        }
+        self.set_paused(PauseReason::Reconcile, true);
+        self.reconciliation = Reconciliation::UnderWay;
+        let (publisher, dedup, started) = (
+            Arc::clone(&self.publisher),
+            Arc::clone(&self.dedup),
+            self.core.clock.now(),
+        );
+        let bypass = self.core.settings.bypass_dedup;
+        let call = async move {
+            let target = publisher
+                .target()
+                .await
+                .map_err(|failure| (Dependency::Target, failure))?;
+            match dedup.reconcile(target).await {
+                Ok(known) => Ok((target, known)),
+                // Without the store there are no records to hold the target against, and none are trusted either.
+                Err(_) if bypass => Ok((
+                    target,
+                    Reconciled {
+                        generation: 0,
+                        regressed_from: None,
+                    },
+                )),
+                Err(failure) => Err((Dependency::Dedup, failure)),
+            }
+        };
+        ctx.spawn(
+            call.into_actor(self)
+                .map(move |result, actor, ctx| actor.reconciled(result, epoch, started, ctx)),
+        );
+    }
+
+    fn reconciled(
+        &mut self,
+        result: Result<(Target, Reconciled), (Dependency, Failure)>,
+        epoch: u64,
+        started: Instant,
+        ctx: &mut Context<Self>,
+    ) {
+        match result {
+            Ok((target, known)) => {
+                self.reconcile_failures = 0;
+                self.core.called(Dependency::Target, "reconcile", started, None, false);
+                if let Some(recorded) = known.regressed_from {
+                    let last_sequence = target.last_sequence;
+                    self.core.observer.observe(Telemetry::TargetRegressed {
+                        recorded,
+                        last_sequence,
+                    });
+                }
+                let set = SetTarget {
+                    target,
+                    generation: known.generation,
+                };
+                self.memory.target = Some(set);
+                self.core.target.send(set);
+                self.reconciliation = Reconciliation::Done { epoch };
+                self.set_paused(PauseReason::Reconcile, false);
+            }
+            Err((dependency, failure)) => {
+                self.reconcile_failures += 1;
+                self.core
+                    .called(dependency, "reconcile", started, Some(&failure), false);
+                ctx.run_later(
+                    self.core.settings.backoff.delay(self.reconcile_failures),
+                    |actor, ctx| {
+                        actor.reconciliation = Reconciliation::Due;
+                        actor.reconcile_if_due(ctx);
+                    },
+                );
+            }
+        }
+    }
+
+    /// A replica that is cut off must not hoard what others could do.
+    fn hand_back_after_long_pause(&mut self, now: Instant) {
+        let limit = self.core.settings.ack_wait * 2;
+        let long = self.memory.paused.iter().any(|(reason, since)| {
+            matches!(reason, PauseReason::Dependency(_)) && now.saturating_duration_since(*since) >= limit
+        });
+        if long && self.leaving.is_none() {
+            let leaving = false;
+            self.core.hand_back_checks.send(HandBack { leaving });
+            self.core.hand_back_publishes.send(HandBack { leaving });
+        }
+    }
+
+    fn actor_died(&mut self, kind: ActorKind) {
+        if self.ended.is_none() {
+            return;
+        }
+        self.core
+            .observer
+            .observe(Telemetry::ActorRestarted { actor: kind.name() });
+        let (limit, now) = (self.core.settings.restarts, self.core.clock.now());
+        if self.restarts.entry(kind).or_default().died(limit, now) {
+            let why = format!(
+                "actor {} died more than {} times in {:?}",
+                kind.name(),
+                limit.deaths,
+                limit.window
+            );
+            return self.trip(why);
+        }
+        (self.rebuild)(kind, &self.memory);
+        if self.leaving.is_some() && kind == ActorKind::Ingest {
+            self.core.drain.send(Drain);
+        }
+    }
+
+    fn leave(&mut self, reason: ExitReason) {
+        if self.leaving.is_some() {
+            return;
+        }
+        self.leaving = Some(Leaving {
+            reason,
+            since: self.core.clock.now(),
+            handed_back: false,
+        });
+        self.set_paused(PauseReason::Shutdown, true);
+        self.core.drain.send(Drain);
+    }
+
+    /// Near the end of the grace what has not been sent goes back; at its end what is left stays unacknowledged.
+    fn end_grace(&mut self, now: Instant) {
+        let grace = self.core.settings.grace;
+        let Some(leaving) = &mut self.leaving else { return };
+        let age = now.saturating_duration_since(leaving.since);
+        if age >= grace.mul_f64(0.8) && !leaving.handed_back {
+            leaving.handed_back = true;
+            let leaving = true;
+            self.core.hand_back_checks.send(HandBack { leaving });
+            self.core.hand_back_publishes.send(HandBack { leaving });
+        }
+        if age >= grace {
+            self.end(false);
+        }
+    }
+
+    fn end(&mut self, drained: bool) {
+        let Some(leaving) = &self.leaving else { return };
+        if let Some(ended) = self.ended.take() {
+            // Nobody waiting for the end is no reason to stay.
+            let _ = ended.send(Ended {
+                reason: leaving.reason.clone(),
+                drained,
+            });
+        }
+    }
+}
+
+impl Actor for SupervisorActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        beat(ctx, &self.core, ActorKind::Supervisor);
+        if let Some(deaths) = self.deaths.take() {
+            ctx.add_stream(stream::unfold(deaths, |mut deaths| async move {
+                deaths.recv().await.map(|kind| (kind, deaths))
+            }));
+        }
+        ctx.run_interval(TICK, Self::tick);
+        self.reconcile_if_due(ctx);
+    }
+}
+
+impl StreamHandler<ActorKind> for SupervisorActor {
+    fn handle(&mut self, kind: ActorKind, _: &mut Self::Context) {
+        self.actor_died(kind);
+    }
+}
+
+impl Handler<Report> for SupervisorActor {
+    type Result = ();
+
+    fn handle(&mut self, report: Report, _: &mut Self::Context) {
+        self.reported(report);
+    }
+}
+
+impl Handler<Shutdown> for SupervisorActor {
+    type Result = ();
+
+    fn handle(&mut self, Shutdown(reason): Shutdown, _: &mut Self::Context) {
+        self.leave(reason);
+    }
+}
+
+impl Handler<Drained> for SupervisorActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Drained, _: &mut Self::Context) {
+        self.end(true);
+    }
+}
