@@ -122,13 +122,20 @@ impl Layers {
 
 fn read_file(path: &Path) -> Result<Settings, String> {
     let text = std::fs::read_to_string(path).map_err(|cause| format!("a readable file ({cause})"))?;
-    parse(&text, &Origin::File(path.to_owned())).map_err(|cause| format!("valid YAML ({cause})"))
+    parse(&text, &Origin::File(path.to_owned())).map_err(|error| match error {
+        // What the parser says is where and why; what `config` says quotes the text, which may be a secret.
+        config::ConfigError::FileParse { cause, .. } if !cause.is::<config::ConfigError>() => {
+            format!("valid YAML ({cause})")
+        }
+        _ => "valid YAML: sections with settings".to_owned(),
+    })
 }
 
 fn parse(text: &str, origin: &Origin) -> Result<Settings, config::ConfigError> {
     let mut settings = Settings::new();
     // A file of nothing but comments is a document without a root; it is an empty layer here.
-    if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
+    let says_nothing = |line: &str| matches!(line.trim(), "" | "---") || line.trim_start().starts_with('#');
+    if text.lines().all(says_nothing) {
         return Ok(settings);
     }
     flatten("", File::from_str(text, FileFormat::Yaml).collect()?, origin, &mut settings);
