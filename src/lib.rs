@@ -1,1 +1,5 @@
 //! The service: domain, adapters, configuration and bootstrap around `cdc-actors`.
+
+pub mod cli;
+pub mod config;
+pub mod logging;

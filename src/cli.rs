@@ -1,0 +1,268 @@
+//! The command line: what can be asked for, and what the process answers with when it ends.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+const EXAMPLES: &str = "\
+Examples:
+  daisi-cdc-consumer                                   the service with config.yaml's defaults
+  daisi-cdc-consumer run --config /etc/cdc/config.yaml
+  DAISI_CDC_NATS__URL=nats://n1,nats://n2 daisi-cdc-consumer check
+  daisi-cdc-consumer demo --events 20000
+  daisi-cdc-consumer explain --subject sequin.crm.public.chats.update event.json
+
+Every setting of config.yaml can be given as a variable DAISI_CDC_<SECTION>__<KEY>.
+
+Exit status:
+  0    it did what was asked for
+  1    demo: its ledger does not add up
+  64   the command line makes no sense
+  65   explain: the input cannot be read
+  69   a dependency could not be reached for start_timeout
+  70   a dependency failed for too long; start the service again
+  78   the configuration is wrong
+  130  ended at once by a second SIGINT
+  143  ended at once by a second SIGTERM";
+
+/// What a process ends with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum ExitStatus {
+    /// It did what was asked for, an orderly shutdown included.
+    Success = 0,
+    /// The ledger of the demo does not add up.
+    LedgerOff = 1,
+    /// The command line makes no sense.
+    Usage = 64,
+    /// The input cannot be read.
+    BadInput = 65,
+    /// A dependency could not be reached at the start.
+    Unreachable = 69,
+    /// The guard tripped.
+    GuardTripped = 70,
+    /// The configuration is wrong.
+    BadConfig = 78,
+    /// A second SIGINT.
+    Interrupted = 130,
+    /// A second SIGTERM.
+    Terminated = 143,
+}
+
+impl ExitStatus {
+    /// The number.
+    pub const fn code(self) -> u8 {
+        self as u8
+    }
+}
+
+impl From<ExitStatus> for ExitCode {
+    fn from(status: ExitStatus) -> Self {
+        Self::from(status.code())
+    }
+}
+
+/// Turns Sequin change events in a NATS JetStream stream into typed, enriched events in a second one, once each.
+#[derive(Debug, Parser)]
+#[command(name = "daisi-cdc-consumer", version, after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    run: ConfigArgs,
+}
+
+/// What is asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum Command {
+    /// Run the service (the default command)
+    Run(ConfigArgs),
+    /// Run the whole pipeline on this machine with generated traffic; ends with a ledger
+    Demo(DemoArgs),
+    /// Check configuration and connections; creates nothing, says what it would create
+    Check(ConfigArgs),
+    /// Show what would become of one event; needs no servers
+    Explain(ExplainArgs),
+}
+
+/// Where the configuration is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+pub struct ConfigArgs {
+    /// YAML file with the settings that differ from the defaults
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// What the demo does.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct DemoArgs {
+    /// Events to feed
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    pub events: u64,
+    /// Events per second; as fast as possible if not given
+    #[arg(long, value_name = "N")]
+    pub rate: Option<NonZeroU32>,
+    /// Seed of the generated traffic: the same seed gives the same events
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+}
+
+/// The event to explain.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+#[command(after_help = "Prints one JSON object. Exit status 0 whatever the verdict, 65 if the input cannot be read.")]
+pub struct ExplainArgs {
+    /// Subject the event came under, such as sequin.crm.public.messages.insert
+    #[arg(long, value_name = "SUBJECT")]
+    pub subject: String,
+    /// Header of the event; may be given more than once
+    #[arg(long = "header", value_name = "NAME: VALUE", value_parser = header)]
+    pub headers: Vec<Header>,
+    #[command(flatten)]
+    /// Settings decide about tables, prefixes and tokens.
+    pub config: ConfigArgs,
+    /// File that holds the event's JSON; standard input if absent or -
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
+}
+
+impl ExplainArgs {
+    /// The file to read; `None` is standard input.
+    pub fn input(&self) -> Option<&PathBuf> {
+        self.file.as_ref().filter(|file| file.as_os_str() != "-")
+    }
+}
+
+/// A header given on the command line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Header {
+    /// Its name.
+    pub name: String,
+    /// Its value.
+    pub value: String,
+}
+
+fn header(text: &str) -> Result<Header, String> {
+    let (name, value) = text.split_once(':').ok_or("a header is written 'Name: value'")?;
+    let name = name.trim();
+    if name.is_empty() || !name.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err("the name of a header is visible ASCII without spaces".to_owned());
+    }
+    if value.contains(['\r', '\n']) {
+        return Err("the value of a header is one line".to_owned());
+    }
+    Ok(Header { name: name.to_owned(), value: value.trim().to_owned() })
+}
+
+/// There is nothing to run: help or version were asked for, or the command line makes no sense.
+#[derive(Debug)]
+pub struct Refused(clap::Error);
+
+impl Refused {
+    /// Says so, help and version on standard output, mistakes on standard error.
+    pub fn print(&self) -> std::io::Result<()> {
+        self.0.print()
+    }
+
+    /// [`ExitStatus::Success`] for help and version, else [`ExitStatus::Usage`].
+    pub fn status(&self) -> ExitStatus {
+        if self.0.use_stderr() { ExitStatus::Usage } else { ExitStatus::Success }
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for Refused {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.0)
+    }
+}
+
+/// Reads a command line, the program's name first.
+///
+/// # Errors
+/// Help and version count as errors here: there is nothing to run.
+pub fn parse(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<Command, Refused> {
+    let cli = Cli::try_parse_from(args).map_err(Refused)?;
+    Ok(cli.command.unwrap_or(Command::Run(cli.run)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &[&str]) -> Command {
+        parse([&["daisi-cdc-consumer"], line].concat()).unwrap()
+    }
+
+    fn refused(line: &[&str]) -> Refused {
+        parse([&["daisi-cdc-consumer"], line].concat()).unwrap_err()
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn run_is_the_default() {
+        let with = |file: &str| ConfigArgs { config: Some(PathBuf::from(file)) };
+        assert_eq!(parsed(&[]), Command::Run(ConfigArgs::default()));
+        assert_eq!(parsed(&["--config", "a.yaml"]), Command::Run(with("a.yaml")));
+        assert_eq!(parsed(&["run", "--config", "a.yaml"]), Command::Run(with("a.yaml")));
+        assert_eq!(parsed(&["check", "--config=b"]), Command::Check(with("b")));
+    }
+
+    #[test]
+    fn demo_has_defaults() {
+        assert_eq!(parsed(&["demo"]), Command::Demo(DemoArgs { events: 10_000, rate: None, seed: 1 }));
+        let Command::Demo(demo) = parsed(&["demo", "--events", "5", "--rate", "100", "--seed", "9"]) else { panic!() };
+        assert_eq!((demo.events, demo.rate, demo.seed), (5, NonZeroU32::new(100), 9));
+    }
+
+    #[test]
+    fn explain_takes_headers_and_a_file_or_standard_input() {
+        let Command::Explain(args) =
+            parsed(&["explain", "--subject", "s", "--header", "Nats-Msg-Id: a:b", "--header", "X:", "event.json"])
+        else {
+            panic!()
+        };
+        let header = |name: &str, value: &str| Header { name: name.into(), value: value.into() };
+        assert_eq!(args.headers, [header("Nats-Msg-Id", "a:b"), header("X", "")]);
+        assert_eq!(args.input(), Some(&PathBuf::from("event.json")));
+        for line in [&["explain", "--subject", "s"][..], &["explain", "--subject", "s", "-"]] {
+            let Command::Explain(args) = parsed(line) else { panic!() };
+            assert_eq!(args.input(), None);
+        }
+    }
+
+    #[test]
+    fn mistakes_end_with_64_help_and_version_with_0() {
+        for line in [
+            &["walk"][..],
+            &["demo", "--events", "0"],
+            &["demo", "--rate", "0"],
+            &["explain"],
+            &["explain", "--subject", "s", "--header", "nothing"],
+            &["explain", "--subject", "s", "--header", "a b: c"],
+            &["--config"],
+            &["--config", "x", "check"],
+        ] {
+            assert_eq!(refused(line).status(), ExitStatus::Usage, "{line:?}");
+        }
+        assert_eq!(refused(&["--version"]).status(), ExitStatus::Success);
+        let help = refused(&["--help"]);
+        assert_eq!(help.status().code(), 0);
+        for expected in ["Examples:", "Exit status:", "explain", "check", "demo", "run"] {
+            assert!(help.to_string().contains(expected), "{expected}");
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! Settings held against each other.
+
+use super::reader::Reader;
+use super::values::{overlap, written_duration};
+use super::{Config, DedupKind, WhenUnavailable};
+
+/// Refuses what cannot work together, naming the setting that is most likely to be changed.
+pub(super) fn combinations(config: &Config, r: &mut Reader<'_>) {
+    duplicate_window(config, r);
+    order(config, r);
+    streams(config, r);
+    subjects(config, r);
+    let Config { tables, .. } = config;
+    if !(tables.messages.enabled || tables.chats.enabled || tables.agents.enabled) {
+        r.refuse("tables.messages.enabled", "at least one table to be enabled, or every event would be thrown away");
+    }
+}
+
+fn duplicate_window(config: &Config, r: &mut Reader<'_>) {
+    let (window, wait) = (config.target.duplicate_window, config.source.ack_wait);
+    if r.sound(&["target.duplicate_window", "source.ack_wait"]) && window < 2 * wait {
+        let (least, wait) = (written_duration(2 * wait), written_duration(wait));
+        r.refuse(
+            "target.duplicate_window",
+            format!("at least {least}, twice source.ack_wait ({wait}): a redelivery must find its first attempt"),
+        );
+    }
+    if let Some(age) = config.target.limits.max_age
+        && r.sound(&["target.duplicate_window", "target.max_age"])
+        && window > age
+    {
+        r.refuse("target.duplicate_window", format!("at most target.max_age ({})", written_duration(age)));
+    }
+}
+
+fn order(config: &Config, r: &mut Reader<'_>) {
+    if r.sound(&["retry.initial", "retry.max"]) && config.retry.initial > config.retry.max {
+        r.refuse("retry.initial", format!("at most retry.max ({})", written_duration(config.retry.max)));
+    }
+    let guard = config.guard;
+    if r.sound(&["guard.min_duration", "guard.max_duration"]) && guard.min_duration > guard.max_duration {
+        r.refuse("guard.min_duration", format!("at most guard.max_duration ({})", written_duration(guard.max_duration)));
+    }
+}
+
+fn streams(config: &Config, r: &mut Reader<'_>) {
+    let names = [
+        ("source.stream", &config.source.stream),
+        ("target.stream", &config.target.stream),
+        ("dead_letter.stream", &config.dead_letter.stream),
+    ];
+    for (at, (key, name)) in names.iter().enumerate() {
+        let twin = names[..at].iter().find(|(other, same)| same == name && r.sound(&[key, other]));
+        if let Some((other, _)) = twin {
+            r.refuse(key, format!("a stream of its own, not the one of {other}"));
+        }
+    }
+}
+
+/// A server refuses streams and consumers whose subjects overlap, and a service that reads what it writes never ends.
+fn subjects(config: &Config, r: &mut Reader<'_>) {
+    if r.sound(&["source.subjects"]) {
+        let subjects = &config.source.subjects;
+        let twice = subjects.iter().enumerate().find_map(|(at, subject)| {
+            subjects[..at].iter().find(|other| overlap(subject, other)).map(|other| (subject, other))
+        });
+        if let Some((subject, other)) = twice {
+            r.refuse("source.subjects", format!("subjects that do not overlap; {other} and {subject} do"));
+        }
+    }
+    let mut taken: Vec<(&str, Vec<String>)> = Vec::new();
+    // The filter on an existing stream may be as wide as it likes; the subjects of one that we create may not.
+    if config.source.create {
+        taken.push(("source.subjects", config.source.subjects.clone()));
+    }
+    taken.push(("target.subject_prefix", vec![format!("{}.>", config.target.subject_prefix)]));
+    taken.push(("dead_letter.subject_prefix", vec![format!("{}.>", config.dead_letter.subject_prefix)]));
+    for at in 1..taken.len() {
+        let (key, mine) = &taken[at];
+        let clash = taken[..at].iter().find(|(other, theirs)| {
+            r.sound(&[key, other]) && mine.iter().any(|a| theirs.iter().any(|b| overlap(a, b)))
+        });
+        if let Some((other, _)) = clash {
+            r.refuse(key, format!("subjects that do not overlap those of {other}"));
+        }
+    }
+}
+
+/// What works, but probably not as intended.
+pub(super) fn warnings(config: &Config) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let mut warn = |applies: bool, text: &str| {
+        if applies {
+            warnings.push(text.to_owned());
+        }
+    };
+    let (source, dedup, in_flight) = (&config.source, &config.dedup, &config.in_flight);
+    warn(
+        dedup.ttl < config.target.duplicate_window,
+        "dedup.ttl is shorter than target.duplicate_window: events are forgotten while the target still knows them",
+    );
+    warn(
+        in_flight.messages < source.batch,
+        "in_flight.messages is below source.batch: pulls are cut down to what may be in flight",
+    );
+    warn(
+        usize::try_from(source.max_ack_pending).is_ok_and(|pending| pending < in_flight.messages),
+        "source.max_ack_pending is below in_flight.messages: the server stops delivering before that many are in flight",
+    );
+    warn(
+        source.max_deliver.is_some(),
+        "source.max_deliver is limited: after an outage the server may stop delivering messages, and nothing will tell; -1 is safe",
+    );
+    warn(
+        dedup.store == DedupKind::Memory,
+        "dedup.store is memory: it is not shared with other replicas and forgets when the process ends",
+    );
+    warn(
+        dedup.when_unavailable == WhenUnavailable::Bypass,
+        "dedup.when_unavailable is bypass: while the store is away only target.duplicate_window prevents duplicates",
+    );
+    warnings
+}

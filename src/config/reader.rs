@@ -1,0 +1,265 @@
+//! Turns settings as found into values of the right type and range, and collects what is wrong on the way.
+
+use std::collections::BTreeSet;
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use config::ValueKind;
+use secrecy::SecretString;
+
+use super::layers::{Layers, Origin};
+use super::problem::Problem;
+use super::values::{self, Choice, redact_url, written_duration, written_size};
+
+/// What the parser of one setting says: the value, or what is allowed.
+type Parsed<T> = Result<T, String>;
+
+/// How a value may be shown.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Shown {
+    Plain,
+    Redacted,
+}
+
+/// Reads settings by key. A bad one is noted and replaced by its default, so that reading goes on and everything that
+/// is wrong is found in one run; the replacement is never used, since a problem means that there is no `Config`.
+pub(super) struct Reader<'a> {
+    layers: &'a Layers,
+    problems: &'a mut Vec<Problem>,
+    bad: BTreeSet<String>,
+    seen: BTreeSet<String>,
+}
+
+impl<'a> Reader<'a> {
+    pub fn new(layers: &'a Layers, problems: &'a mut Vec<Problem>) -> Self {
+        Self { layers, problems, bad: BTreeSet::new(), seen: BTreeSet::new() }
+    }
+
+    /// Every key that was asked for.
+    pub fn seen(&self) -> &BTreeSet<String> {
+        &self.seen
+    }
+
+    /// Whether none of these settings is wrong by itself, so that it makes sense to hold them against each other.
+    pub fn sound(&self, keys: &[&str]) -> bool {
+        !keys.iter().any(|key| self.bad.contains(*key))
+    }
+
+    /// Notes that a setting, right by itself, cannot be used.
+    pub fn refuse(&mut self, key: &str, expected: impl Into<String>) {
+        let setting = self.layers.effective.get(key);
+        let value = setting.map_or_else(String::new, |s| show(key, &s.value, Shown::Plain));
+        let origin = setting.map_or(Origin::Default, |s| s.origin.clone());
+        self.bad.insert(key.to_owned());
+        self.problems.push(Problem::new(key, value, origin, expected));
+    }
+
+    /// Reads an optional setting: null and the empty variable are "not set".
+    fn optional<T>(&mut self, key: &str, shown: Shown, parse: impl Fn(&ValueKind) -> Parsed<T>) -> Option<T> {
+        self.seen.insert(key.to_owned());
+        let setting = self.layers.effective.get(key)?;
+        match &setting.value {
+            ValueKind::Nil => None,
+            ValueKind::String(text) if text.is_empty() => None,
+            value => match parse(value) {
+                Ok(value) => Some(value),
+                Err(expected) => {
+                    self.bad.insert(key.to_owned());
+                    self.problems.push(Problem::new(key, show(key, value, shown), setting.origin.clone(), expected));
+                    None
+                }
+            },
+        }
+    }
+
+    /// Reads a setting that must have a value.
+    fn required<T: Default>(&mut self, key: &str, parse: impl Fn(&ValueKind) -> Parsed<T>) -> T {
+        self.seen.insert(key.to_owned());
+        let found = self.layers.effective.get(key);
+        let parsed = found.map_or(Err("a value".to_owned()), |setting| parse(&setting.value));
+        parsed.unwrap_or_else(|expected| {
+            self.refuse(key, expected);
+            self.layers.defaults.get(key).and_then(|setting| parse(&setting.value).ok()).unwrap_or_default()
+        })
+    }
+
+    pub fn duration(&mut self, key: &str, range: RangeInclusive<Duration>) -> Duration {
+        self.required(key, |value| duration_in(value, &range))
+    }
+
+    pub fn optional_duration(&mut self, key: &str, range: RangeInclusive<Duration>) -> Option<Duration> {
+        self.optional(key, Shown::Plain, |value| duration_in(value, &range))
+    }
+
+    pub fn size(&mut self, key: &str, range: RangeInclusive<u64>) -> u64 {
+        self.required(key, |value| size_in(value, &range))
+    }
+
+    pub fn optional_size(&mut self, key: &str, range: RangeInclusive<u64>) -> Option<u64> {
+        self.optional(key, Shown::Plain, |value| size_in(value, &range))
+    }
+
+    pub fn integer<T>(&mut self, key: &str, range: RangeInclusive<T>) -> T
+    where
+        T: TryFrom<i64> + Default + PartialOrd + Display,
+    {
+        let allowed = format!("a whole number from {} to {}", range.start(), range.end());
+        self.required(key, |value| {
+            whole_number(value)
+                .and_then(|number| T::try_from(number).ok())
+                .filter(|number| range.contains(number))
+                .ok_or_else(|| allowed.clone())
+        })
+    }
+
+    pub fn flag(&mut self, key: &str) -> bool {
+        self.required(key, |value| match value {
+            ValueKind::Boolean(flag) => Ok(*flag),
+            ValueKind::String(text) => text.parse().map_err(|_| "true or false".to_owned()),
+            _ => Err("true or false".to_owned()),
+        })
+    }
+
+    pub fn choice<T: Choice + Default>(&mut self, key: &str) -> T {
+        self.required(key, |value| {
+            let text = text_of(value).unwrap_or_default();
+            T::ALL.iter().find(|(name, _)| *name == text).map(|(_, choice)| *choice).ok_or_else(|| {
+                let names: Vec<_> = T::ALL.iter().map(|(name, _)| *name).collect();
+                format!("one of {}", names.join(", "))
+            })
+        })
+    }
+
+    pub fn address(&mut self, key: &str) -> Option<SocketAddr> {
+        let parse = |value: &ValueKind| {
+            let address = text_of(value).and_then(|text| text.parse().ok());
+            address.map(Some).ok_or_else(|| "an IP address and port, such as 0.0.0.0:8080 or [::]:8080".to_owned())
+        };
+        self.required(key, parse)
+    }
+
+    /// A text that `check` accepts.
+    pub fn text(&mut self, key: &str, check: impl Fn(&str) -> Parsed<()>) -> String {
+        self.required(key, |value| checked_text(value, &check))
+    }
+
+    pub fn optional_text(&mut self, key: &str, check: impl Fn(&str) -> Parsed<()>) -> Option<String> {
+        self.optional(key, Shown::Plain, |value| checked_text(value, &check))
+    }
+
+    /// One or more texts that `check` accepts one by one.
+    pub fn list<T>(&mut self, key: &str, parse: impl Fn(&str) -> Parsed<T>) -> Vec<T> {
+        self.required(key, |value| {
+            let items = items_of(value).ok_or("a list of strings, or one string with commas")?;
+            if items.is_empty() {
+                return Err("at least one entry".to_owned());
+            }
+            items.iter().map(|item| parse(item)).collect()
+        })
+    }
+
+    pub fn parsed<T: Default>(&mut self, key: &str, parse: impl Fn(&str) -> Parsed<T>) -> T {
+        self.required(key, |value| parse(text_of(value).ok_or("a string")?))
+    }
+
+    pub fn secret(&mut self, key: &str) -> Option<SecretString> {
+        self.optional(key, Shown::Redacted, |value| {
+            // A bare number would have lost leading zeros and digits before it got here.
+            let text = text_of(value).ok_or("a string; put it in quotes")?;
+            Ok(SecretString::from(text))
+        })
+    }
+
+    /// The content of the file that a setting names, without the newline that editors leave behind.
+    pub fn secret_file(&mut self, key: &str) -> Option<SecretString> {
+        self.optional(key, Shown::Plain, |value| {
+            let path = text_of(value).ok_or("the path of a file")?;
+            let content = std::fs::read_to_string(path).map_err(|cause| format!("a readable file ({cause})"))?;
+            match content.trim_end_matches(['\n', '\r']) {
+                "" => Err("a file that is not empty".to_owned()),
+                secret => Ok(SecretString::from(secret)),
+            }
+        })
+    }
+
+    /// The path of a file that can be read.
+    pub fn file(&mut self, key: &str) -> Option<PathBuf> {
+        self.optional(key, Shown::Plain, |value| {
+            let path = PathBuf::from(text_of(value).ok_or("the path of a file")?);
+            match std::fs::File::open(&path).and_then(|file| file.metadata()) {
+                Ok(found) if found.is_file() => Ok(path),
+                Ok(_) => Err("a file, not a directory".to_owned()),
+                Err(cause) => Err(format!("a readable file ({cause})")),
+            }
+        })
+    }
+}
+
+fn show(key: &str, value: &ValueKind, shown: Shown) -> String {
+    let name = key.rsplit('.').next().unwrap_or(key);
+    if shown == Shown::Redacted || matches!(name, "password" | "token") {
+        return match value {
+            ValueKind::Nil => "null".to_owned(),
+            _ => "***".to_owned(),
+        };
+    }
+    let safe = |text: &str| if name == "url" { redact_url(text) } else { text.to_owned() };
+    match value {
+        ValueKind::Nil => "null".to_owned(),
+        ValueKind::String(text) => format!("{:?}", safe(text)),
+        ValueKind::Array(items) => items.iter().map(|item| safe(&item.to_string())).collect::<Vec<_>>().join(","),
+        other => safe(&other.to_string()),
+    }
+}
+
+fn text_of(value: &ValueKind) -> Option<&str> {
+    match value {
+        ValueKind::String(text) => Some(text),
+        _ => None,
+    }
+}
+
+fn checked_text(value: &ValueKind, check: impl Fn(&str) -> Parsed<()>) -> Parsed<String> {
+    let text = text_of(value).ok_or("a string; put it in quotes")?;
+    check(text).map(|()| text.to_owned())
+}
+
+fn items_of(value: &ValueKind) -> Option<Vec<&str>> {
+    match value {
+        ValueKind::String(text) if text.trim().is_empty() => Some(Vec::new()),
+        ValueKind::String(text) => Some(text.split(',').map(str::trim).collect()),
+        ValueKind::Array(items) => items.iter().map(|item| text_of(&item.kind)).collect(),
+        _ => None,
+    }
+}
+
+fn whole_number(value: &ValueKind) -> Option<i64> {
+    match value {
+        ValueKind::I64(number) => Some(*number),
+        ValueKind::U64(number) => i64::try_from(*number).ok(),
+        ValueKind::String(text) => text.trim().parse().ok(),
+        _ => None,
+    }
+}
+
+fn duration_in(value: &ValueKind, range: &RangeInclusive<Duration>) -> Parsed<Duration> {
+    let parsed = text_of(value).and_then(|text| humantime::parse_duration(text).ok());
+    parsed.filter(|duration| range.contains(duration)).ok_or_else(|| {
+        let (least, most) = (written_duration(*range.start()), written_duration(*range.end()));
+        format!("a duration from {least} to {most}, such as 500ms, 30s, 2m or 7d")
+    })
+}
+
+fn size_in(value: &ValueKind, range: &RangeInclusive<u64>) -> Parsed<u64> {
+    let parsed = match value {
+        ValueKind::String(text) => values::size(text),
+        other => whole_number(other).and_then(|number| u64::try_from(number).ok()),
+    };
+    parsed.filter(|size| range.contains(size)).ok_or_else(|| {
+        let (least, most) = (written_size(*range.start()), written_size(*range.end()));
+        format!("a size from {least} to {most}, such as 64MiB, 64MB or a number of bytes")
+    })
+}
