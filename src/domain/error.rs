@@ -1,0 +1,193 @@
+//! Why an event can never be published.
+
+use cdc_actors::message::Reason;
+
+use super::json::Shown;
+
+/// A place in an event, for messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// The envelope `{record, changes, action, metadata}`.
+    Envelope,
+    /// The row.
+    Record,
+    /// Old values of an update.
+    Changes,
+    /// What Sequin tells about the change.
+    Metadata,
+    /// The database within the metadata.
+    Database,
+}
+
+impl Part {
+    /// The name in messages.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Envelope => "the payload",
+            Self::Record => "record",
+            Self::Changes => "changes",
+            Self::Metadata => "metadata",
+            Self::Database => "metadata.database",
+        }
+    }
+}
+
+/// An event that can never succeed. Its text tells operators what to do and never holds a value of the row.
+#[derive(Debug, thiserror::Error)]
+pub enum Poison {
+    /// The payload is not text.
+    #[error("the payload is not UTF-8: {0}")]
+    NotUtf8(#[source] std::str::Utf8Error),
+    /// The payload is not JSON.
+    #[error("{} is not JSON: {source}", part.name())]
+    NotJson {
+        /// Where.
+        part: Part,
+        /// What the parser said: a position and a kind of error, no content.
+        source: serde_json::Error,
+    },
+    /// JSON, but no object where one is needed.
+    #[error("{} is not a JSON object", part.name())]
+    NotObject {
+        /// Where.
+        part: Part,
+    },
+    /// A field that must not be absent or null.
+    #[error("{}: field {field} is absent or null", part.name())]
+    Absent {
+        /// Where.
+        part: Part,
+        /// The field.
+        field: &'static str,
+    },
+    /// One name twice in an object: which value counts would be a guess.
+    #[error("{}: field {field} appears twice", part.name())]
+    Twice {
+        /// Where.
+        part: Part,
+        /// The field.
+        field: &'static str,
+    },
+    /// A value of the wrong type.
+    #[error("{}: {field} should be {expected}, found {found}", part.name())]
+    WrongType {
+        /// Where.
+        part: Part,
+        /// The field or column.
+        field: &'static str,
+        /// The type that belongs there.
+        expected: &'static str,
+        /// The type that was found.
+        found: &'static str,
+    },
+    /// A string whose escapes make no Unicode text.
+    #[error("{}: {field} is a string with an escape that is no Unicode character", part.name())]
+    Undecodable {
+        /// Where.
+        part: Part,
+        /// The field or column.
+        field: &'static str,
+        /// What the parser said.
+        source: serde_json::Error,
+    },
+    /// An action that Sequin does not send.
+    #[error("action is none of insert, update, delete, read")]
+    UnknownAction,
+    /// A commit time that cannot be read.
+    #[error("metadata: commit_timestamp is neither an ISO 8601 time with a zone nor microseconds since 1970 in range")]
+    CommitTime {
+        /// What the parser said; it quotes the input, so it is not part of the text.
+        source: jiff::Error,
+    },
+    /// The key column holds nothing.
+    #[error("key column {column} of table {table} is empty, null or absent")]
+    MissingKey {
+        /// The table.
+        table: &'static str,
+        /// Its key column.
+        column: &'static str,
+    },
+    /// A routing column holds nothing.
+    #[error("routing column {column} of table {table} is empty, null or absent, so the event has no subject")]
+    MissingRouting {
+        /// The table.
+        table: &'static str,
+        /// The routing column.
+        column: &'static str,
+    },
+    /// A delete that carries key columns alone.
+    #[error(
+        "a delete from table {table} carries its key columns alone, so its subject is unknown: \
+         run ALTER TABLE … REPLICA IDENTITY FULL on the table in PostgreSQL"
+    )]
+    ReplicaIdentity {
+        /// The table.
+        table: &'static str,
+    },
+    /// A key or routing column that arrived without its value.
+    #[error(
+        "column {column} of table {table} arrived as unchanged_toast, so the event has no identity or subject: \
+         run ALTER TABLE … REPLICA IDENTITY FULL on the table in PostgreSQL"
+    )]
+    UnchangedToast {
+        /// The table.
+        table: &'static str,
+        /// The column.
+        column: &'static str,
+    },
+    /// A field that is not known, where such are rejected.
+    #[error(
+        "table {table} has a field {} that is not known, and tables.{table}.unhandled_fields is reject",
+        Shown(field)
+    )]
+    RejectedField {
+        /// The table.
+        table: &'static str,
+        /// The first such field.
+        field: String,
+    },
+    /// A routing value that is no subject token, where such are rejected.
+    #[error(
+        "routing column {column} of table {table} is no legal subject token (it holds a dot, a wildcard, white space or a \
+         control character), and target.unsafe_tokens is reject"
+    )]
+    IllegalToken {
+        /// The table.
+        table: &'static str,
+        /// The routing column.
+        column: &'static str,
+    },
+    /// The target subject is too long.
+    #[error(
+        "the target subject would have {length} bytes, more than the {limit} allowed: its routing values are too long"
+    )]
+    SubjectTooLong {
+        /// Its length in bytes.
+        length: usize,
+        /// The longest allowed, in bytes.
+        limit: usize,
+    },
+}
+
+impl Poison {
+    /// The dead-letter reason.
+    pub const fn reason(&self) -> Reason {
+        match self {
+            Self::NotUtf8(_) | Self::NotJson { .. } => Reason::NotJson,
+            Self::NotObject { .. }
+            | Self::Absent { .. }
+            | Self::Twice { .. }
+            | Self::WrongType { .. }
+            | Self::Undecodable { .. }
+            | Self::UnknownAction
+            | Self::CommitTime { .. } => Reason::WrongShape,
+            Self::MissingKey { .. } => Reason::MissingKey,
+            Self::MissingRouting { .. } => Reason::MissingRouting,
+            Self::ReplicaIdentity { .. } => Reason::ReplicaIdentity,
+            Self::UnchangedToast { .. } => Reason::UnchangedToast,
+            Self::RejectedField { .. } => Reason::RejectedField,
+            Self::IllegalToken { .. } => Reason::IllegalToken,
+            Self::SubjectTooLong { .. } => Reason::SubjectTooLong,
+        }
+    }
+}

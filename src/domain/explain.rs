@@ -1,0 +1,127 @@
+//! One event in, the decision out, for people.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use bytes::Bytes;
+use cdc_actors::message::{Delivery, DeliveryId, Event, Headers, Reason, Receipt, Verdict};
+use cdc_actors::ports::Transform;
+use serde::Serialize;
+
+use super::settings::TransformConfig;
+use super::transform::CdcTransform;
+
+/// What the service would do with an event; what has no meaning for the verdict is `None`, and `null` in JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Explanation {
+    /// `publish`, `skip` or `dead_letter`.
+    pub verdict: &'static str,
+    /// The reason of a dead letter.
+    pub reason: Option<&'static str>,
+    /// Why it is a dead letter, else how subject and metadata contradict each other, if they do.
+    pub detail: Option<String>,
+    /// The subject it would be stored under.
+    pub subject: Option<String>,
+    /// `LSN:Table:PK`.
+    pub event_id: Option<String>,
+    /// The identity for dedup.
+    pub event_key: Option<String>,
+    /// The headers that follow from the event alone.
+    pub headers: Option<BTreeMap<String, String>>,
+    /// The body, exactly: the enriched event, or the original of a dead letter if it is text.
+    pub payload: Option<String>,
+    /// Names of fields that the typed row does not know.
+    pub unhandled_fields: Option<Vec<String>>,
+}
+
+/// Runs the service's own transform on one event.
+pub fn explain(
+    config: &TransformConfig,
+    subject: &str,
+    headers: Headers,
+    payload: Bytes,
+    dead_letter_prefix: &str,
+) -> Explanation {
+    let id = DeliveryId {
+        stream_created: 0,
+        sequence: 0,
+        timestamp: 0,
+    };
+    let delivery = Delivery {
+        receipt: Receipt { id, reply: "".into() },
+        subject: subject.to_owned(),
+        headers,
+        payload,
+        deliveries: 1,
+        received: Instant::now(),
+    };
+    let transform = CdcTransform::new(config.clone());
+    let (_, parsed) = transform.order(&delivery);
+    let decision = transform.decide(&delivery, parsed);
+    let (unhandled, mismatch) = (decision.remarks.unhandled_fields, decision.remarks.subject_mismatch);
+    match decision.verdict {
+        Verdict::Publish(event) => published(*event, unhandled, mismatch),
+        Verdict::Skip => Explanation {
+            detail: mismatch,
+            ..nothing("skip")
+        },
+        Verdict::DeadLetter { table, reason, detail } => {
+            let to = format!("{dead_letter_prefix}.{}.{reason}", table.unwrap_or("unknown"));
+            Explanation {
+                subject: Some(to),
+                unhandled_fields: Some(unhandled),
+                ..dead(&delivery, reason, detail)
+            }
+        }
+    }
+}
+
+fn published(event: Event, unhandled: Vec<String>, mismatch: Option<String>) -> Explanation {
+    let mut headers: BTreeMap<_, _> = event.headers.into_iter().collect();
+    headers.insert("Nats-Msg-Id".to_owned(), event.key.to_string());
+    Explanation {
+        detail: mismatch,
+        subject: Some(event.subject),
+        event_id: Some(event.event_id),
+        event_key: Some(event.key.to_string()),
+        headers: Some(headers),
+        payload: String::from_utf8(event.payload.into()).ok(),
+        unhandled_fields: Some(unhandled),
+        ..nothing("publish")
+    }
+}
+
+fn dead(delivery: &Delivery, reason: Reason, detail: String) -> Explanation {
+    let headers = [
+        ("Cdc-Reason", reason.name().to_owned()),
+        ("Cdc-Detail", detail.clone()),
+        ("Cdc-Subject", delivery.subject.clone()),
+    ];
+    Explanation {
+        reason: Some(reason.name()),
+        detail: Some(detail),
+        headers: Some(
+            headers
+                .into_iter()
+                .map(|(name, value)| (name.to_owned(), value))
+                .collect(),
+        ),
+        payload: String::from_utf8(delivery.payload.to_vec()).ok(),
+        ..nothing("dead_letter")
+    }
+}
+
+/// A verdict without anything else.
+fn nothing(verdict: &'static str) -> Explanation {
+    Explanation {
+        verdict,
+        reason: None,
+        detail: None,
+        subject: None,
+        event_id: None,
+        event_key: None,
+        headers: None,
+        payload: None,
+        unhandled_fields: None,
+    }
+}

@@ -1,0 +1,32 @@
+//! What the service knows about change events, free of any input and output.
+//!
+//! The way of an event, and where each step lives:
+//!
+//! 1. [`subject`] reads the subject it came under: an event of a table that is not allowed goes no further.
+//! 2. [`change`] reads the envelope `{record, changes, action, metadata}`; record and changes stay raw slices of the payload.
+//! 3. [`table`], [`column`] and [`tables`] read the record as a typed row and find its key and routing values.
+//! 4. [`event_key`], [`subject`] and [`enriched`] build identity, target subject and payload.
+//! 5. [`transform`] puts the steps together behind the port of the actors; [`explain`] shows a decision to people.
+//!
+//! Whatever cannot be published is a [`error::Poison`], which knows its dead-letter reason and never shows a value of the row.
+
+pub mod change;
+pub mod column;
+pub mod enriched;
+pub mod error;
+pub mod event_key;
+pub mod explain;
+mod json;
+pub mod settings;
+pub mod subject;
+pub mod table;
+pub mod tables;
+pub mod transform;
+
+#[cfg(test)]
+mod tests;
+
+pub use explain::{Explanation, explain};
+pub use settings::{TableSettings, Tables, TransformConfig, UnhandledFields, UnsafeTokens};
+pub use subject::{decode_token, encode_token};
+pub use transform::CdcTransform;

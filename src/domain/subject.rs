@@ -1,0 +1,270 @@
+//! Subjects: the one an event came under, and the one it goes to.
+
+use std::borrow::Cow;
+
+use percent_encoding::percent_decode_str;
+
+use super::error::Poison;
+use super::json::Shown;
+use super::settings::UnsafeTokens;
+use super::table::{RowRead, Table};
+
+/// The longest target subject, in bytes. At 4 096 the server would close the connection.
+pub const MAX_SUBJECT: usize = 1024;
+
+/// What Sequin did to a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// A new row.
+    Insert,
+    /// A changed row.
+    Update,
+    /// A row that is gone.
+    Delete,
+    /// A row read by a backfill.
+    Read,
+}
+
+impl Action {
+    /// Reads the name that Sequin uses.
+    pub fn parse(name: &str) -> Option<Self> {
+        match name {
+            "insert" => Some(Self::Insert),
+            "update" => Some(Self::Update),
+            "delete" => Some(Self::Delete),
+            "read" => Some(Self::Read),
+            _ => None,
+        }
+    }
+
+    /// The name that Sequin uses.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Insert => "insert",
+            Self::Update => "update",
+            Self::Delete => "delete",
+            Self::Read => "read",
+        }
+    }
+}
+
+/// What a subject of one of Sequin's two forms says about an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SourceSubject<'a> {
+    /// The database's name.
+    pub database: &'a str,
+    /// The schema.
+    pub schema: &'a str,
+    /// The table.
+    pub table: &'a str,
+    /// The action.
+    pub action: Action,
+}
+
+impl<'a> SourceSubject<'a> {
+    /// Reads `sequin.changes.<db>.<schema>.<table>.<action>` or `sequin.<db>.<schema>.<table>.<action>`; `None` for any
+    /// other form, an unknown action, or an empty token.
+    pub fn parse(subject: &'a str) -> Option<Self> {
+        let rest = subject.strip_prefix("sequin.")?;
+        let mut tokens = [""; 5];
+        let mut count = 0;
+        for token in rest.split('.') {
+            *tokens.get_mut(count).filter(|_| !token.is_empty())? = token;
+            count += 1;
+        }
+        let (database, schema, table, action) = match (tokens, count) {
+            (["changes", database, schema, table, action], 5) | ([database, schema, table, action, _], 4) => {
+                (database, schema, table, action)
+            }
+            _ => return None,
+        };
+        Some(Self {
+            database,
+            schema,
+            table,
+            action: Action::parse(action)?,
+        })
+    }
+
+    /// How the names that the metadata gives contradict this subject. A name that is not given, or that holds characters
+    /// which Sequin does not put into a subject, is not compared.
+    pub fn contradiction(
+        &self,
+        database: Option<&str>,
+        schema: Option<&str>,
+        table: Option<&str>,
+        action: Option<&str>,
+    ) -> Option<String> {
+        let pairs = [
+            ("database", self.database, database),
+            ("schema", self.schema, schema),
+            ("table", self.table, table),
+            ("action", self.action.name(), action),
+        ];
+        let differing = pairs.into_iter().filter_map(|(what, here, there)| {
+            let there = there.filter(|name| is_plain(name) && *name != here)?;
+            Some(format!(
+                "{what} is {} in the subject and {} in the event",
+                Shown(here),
+                Shown(there)
+            ))
+        });
+        let differing: Vec<_> = differing.collect();
+        (!differing.is_empty()).then(|| differing.join(", "))
+    }
+}
+
+/// Whether a name appears in a subject as it is.
+fn is_plain(name: &str) -> bool {
+    name.bytes()
+        .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+}
+
+/// Characters that a token must not hold: separator, wildcards, and what would end the protocol line.
+fn is_illegal(c: char) -> bool {
+    matches!(c, '.' | '*' | '>') || c.is_whitespace() || c.is_control()
+}
+
+/// Makes any text that is not empty one legal token: what is illegal, and `%`, is percent-encoded.
+pub fn encode_token(value: &str) -> Cow<'_, str> {
+    let needs = |c: char| c == '%' || is_illegal(c);
+    if !value.contains(needs) {
+        return Cow::Borrowed(value);
+    }
+    let mut token = String::with_capacity(value.len() + 16);
+    for c in value.chars() {
+        if needs(c) {
+            let mut bytes = [0; 4];
+            for byte in c.encode_utf8(&mut bytes).bytes() {
+                token.push_str(percent_encoding::percent_encode_byte(byte));
+            }
+        } else {
+            token.push(c);
+        }
+    }
+    Cow::Owned(token)
+}
+
+/// Takes [`encode_token`] back; `None` if what comes out is not UTF-8.
+pub fn decode_token(token: &str) -> Option<Cow<'_, str>> {
+    percent_decode_str(token).decode_utf8().ok()
+}
+
+/// Builds the target subject of a row whose routing values are all there.
+///
+/// # Errors
+/// [`Poison::MissingRouting`], [`Poison::IllegalToken`] or [`Poison::SubjectTooLong`].
+pub fn target(prefix: &str, tokens: UnsafeTokens, table: &dyn Table, row: &RowRead) -> Result<String, Poison> {
+    let name = table.name();
+    let mut subject = String::with_capacity(128);
+    subject.push_str(prefix);
+    for (i, &column) in table.routing_columns().iter().enumerate() {
+        if i == 2 {
+            push_token(&mut subject, name);
+        }
+        let value = row
+            .id(column)
+            .value()
+            .ok_or(Poison::MissingRouting { table: name, column })?;
+        match tokens {
+            UnsafeTokens::Encode => push_token(&mut subject, &encode_token(value)),
+            UnsafeTokens::Reject if value.contains(is_illegal) => {
+                return Err(Poison::IllegalToken { table: name, column });
+            }
+            UnsafeTokens::Reject => push_token(&mut subject, value),
+        }
+    }
+    if table.routing_columns().len() <= 2 {
+        push_token(&mut subject, name);
+    }
+    match subject.len() {
+        length if length > MAX_SUBJECT => Err(Poison::SubjectTooLong {
+            length,
+            limit: MAX_SUBJECT,
+        }),
+        _ => Ok(subject),
+    }
+}
+
+fn push_token(subject: &mut String, token: &str) {
+    subject.push('.');
+    subject.push_str(token);
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn both_forms_are_read() {
+        let expected = SourceSubject {
+            database: "db",
+            schema: "daisi_c",
+            table: "messages",
+            action: Action::Insert,
+        };
+        assert_eq!(
+            SourceSubject::parse("sequin.changes.db.daisi_c.messages.insert"),
+            Some(expected)
+        );
+        assert_eq!(
+            SourceSubject::parse("sequin.db.daisi_c.messages.insert"),
+            Some(expected)
+        );
+    }
+
+    #[test]
+    fn other_forms_are_not() {
+        for other in [
+            "sequin.changes.db.s.messages.truncate",
+            "sequin.db.s.e.messages.insert",
+            "sequin.changes.db.s.x.messages.insert",
+            "sequin.db.messages.insert",
+            "sequin.db..messages.insert",
+            "other.db.s.messages.insert",
+            "sequin",
+            "sequin.",
+            "",
+        ] {
+            assert_eq!(SourceSubject::parse(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn contradictions_are_told_and_unplain_names_left_alone() {
+        let subject = SourceSubject::parse("sequin.db.s.messages.insert").expect("a known form");
+        assert_eq!(
+            subject.contradiction(Some("db"), Some("s"), Some("messages"), Some("insert")),
+            None
+        );
+        assert_eq!(subject.contradiction(Some("d b"), Some("s.t"), None, None), None);
+        let text = subject
+            .contradiction(None, None, Some("chats"), Some("delete"))
+            .expect("two differences");
+        assert_eq!(
+            text,
+            "table is messages in the subject and chats in the event, action is insert in the subject and delete in the event"
+        );
+    }
+
+    #[test]
+    fn whatsapp_ids_are_encoded() {
+        assert_eq!(encode_token("6281@s.whatsapp.net"), "6281@s%2Ewhatsapp%2Enet");
+        assert_eq!(encode_token("100%"), "100%25");
+        assert_eq!(encode_token("a\u{2003}b"), "a%E2%80%83b");
+        assert!(matches!(encode_token("é-ok"), Cow::Borrowed("é-ok")));
+    }
+
+    proptest! {
+        #[test]
+        fn any_value_is_one_legal_token_and_comes_back(value in "\\PC*|.*|[.*>% \\x00-\\x1f\\u{85}\\u{2028}a-z]{1,20}") {
+            let token = encode_token(&value);
+            prop_assert!(!token.contains(is_illegal));
+            prop_assert_eq!(token.is_empty(), value.is_empty());
+            let decoded = decode_token(&token);
+            prop_assert_eq!(decoded.as_deref(), Some(value.as_str()));
+        }
+    }
+}
