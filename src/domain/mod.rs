@@ -4,9 +4,9 @@
 //!
 //! 1. [`subject`] reads the subject it came under: an event of a table that is not allowed goes no further.
 //! 2. [`change`] reads the envelope `{record, changes, action, metadata}`; record and changes stay raw slices of the payload.
-//! 3. [`table`], [`column`] and [`tables`] read the record as a typed row and find its key and routing values.
+//! 3. [`table`], [`mod@column`] and [`tables`] read the record as a typed row and find its key and routing values.
 //! 4. [`event_key`], [`subject`] and [`enriched`] build identity, target subject and payload.
-//! 5. [`transform`] puts the steps together behind the port of the actors; [`explain`] shows a decision to people.
+//! 5. [`transform`] puts the steps together behind the port of the actors; [`mod@explain`] shows a decision to people.
 //!
 //! Whatever cannot be published is a [`error::Poison`], which knows its dead-letter reason and never shows a value of the row.
 
