@@ -36,7 +36,10 @@ pub(super) fn render(readiness: &Readiness, liveness: &Liveness, figures: &Figur
         (true, true) => ("good", "ready"),
     };
     // Writing to a String cannot fail.
-    let _ = write!(html, "<h1>daisi-cdc-consumer</h1>\n<p>This replica is <strong class=\"{class}\">{verdict}</strong>.</p>\n");
+    let _ = write!(
+        html,
+        "<h1>daisi-cdc-consumer</h1>\n<p>This replica is <strong class=\"{class}\">{verdict}</strong>.</p>\n"
+    );
     reasons(&mut html, readiness, liveness);
     numbers(&mut html, figures);
     let _ = write!(
@@ -54,11 +57,17 @@ fn reasons(html: &mut String, readiness: &Readiness, liveness: &Liveness) {
     html.push_str("<table>\n<tr><th>What</th><th>Error</th><th>Since</th></tr>\n");
     for reason in &readiness.reasons {
         let (what, error, since) = (escape(reason.dependency), escape(&reason.error), escape(&reason.since));
-        let _ = writeln!(html, "<tr><td>{what}</td><td class=\"error\">{error}</td><td>{since}</td></tr>");
+        let _ = writeln!(
+            html,
+            "<tr><td>{what}</td><td class=\"error\">{error}</td><td>{since}</td></tr>"
+        );
     }
     for silent in &liveness.silent {
         let (actor, seconds) = (escape(&silent.actor), silent.seconds);
-        let _ = writeln!(html, "<tr><td>{actor}</td><td class=\"error\">makes no progress</td><td>for {seconds} s</td></tr>");
+        let _ = writeln!(
+            html,
+            "<tr><td>{actor}</td><td class=\"error\">makes no progress</td><td>for {seconds} s</td></tr>"
+        );
     }
     html.push_str("</table>\n");
 }
@@ -71,7 +80,10 @@ fn numbers(html: &mut String, figures: &Figures) {
         ("Dead letters", figures.dead_lettered.to_string()),
         ("In flight", figures.in_flight.to_string()),
         ("Waiting in the source", figures.pending.to_string()),
-        ("Age of the oldest unacknowledged", format!("{:.1} s", figures.lag.as_secs_f64())),
+        (
+            "Age of the oldest unacknowledged",
+            format!("{:.1} s", figures.lag.as_secs_f64()),
+        ),
     ];
     html.push_str("<table>\n<tr><th>Since the start of this process</th><th></th></tr>\n");
     for (name, value) in rows {

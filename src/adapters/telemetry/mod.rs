@@ -151,21 +151,16 @@ impl Telemetry {
     }
 
     fn unhandled_field(&self, table: &'static str, field: &str) {
-        let seen = self.fields.count(table, field, |label| self.metrics.unhandled_field(table, label));
+        let seen = self
+            .fields
+            .count(table, field, |label| self.metrics.unhandled_field(table, label));
         if seen.worth_a_line {
             warn!(self.logger, "field that this version does not know";
                 "table_name" => table, "field" => seen.shown);
         }
     }
 
-    fn dead_lettered(
-        &self,
-        id: DeliveryId,
-        subject: &str,
-        table: Option<&'static str>,
-        reason: Reason,
-        detail: &str,
-    ) {
+    fn dead_lettered(&self, id: DeliveryId, subject: &str, table: Option<&'static str>, reason: Reason, detail: &str) {
         if let Some(counter) = self.metrics.dead_letters.of(table).of(reason) {
             counter.increment(1);
         }
@@ -220,7 +215,9 @@ impl Telemetry {
         self.metrics.pending.set(pending as f64);
         self.metrics.lag.set(lag.as_secs_f64());
         self.tally.pending.store(pending, Ordering::Relaxed);
-        self.tally.lag_millis.store(u64::try_from(lag.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.tally
+            .lag_millis
+            .store(u64::try_from(lag.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     /// What happens now and then: always a line.
@@ -240,7 +237,10 @@ impl Telemetry {
                 self.metrics.restarts(actor).increment(1);
                 error!(self.logger, "actor died and was built again"; "actor" => actor);
             }
-            Event::TargetRegressed { recorded, last_sequence } => {
+            Event::TargetRegressed {
+                recorded,
+                last_sequence,
+            } => {
                 self.metrics.target_regressions.increment(1);
                 error!(self.logger, "the target has lost data: what is redelivered is published again, what was acknowledged is not refilled";
                     "recorded_seq" => recorded, "last_seq" => last_sequence);
@@ -260,7 +260,12 @@ impl Observer for Telemetry {
         match event {
             Event::Redelivered { table } => self.metrics.redelivered.of(table).increment(1),
             Event::Settled { table, outcome, took } => self.settled(table, outcome, took),
-            Event::Published { table, key, duplicate, since_commit } => {
+            Event::Published {
+                table,
+                key,
+                duplicate,
+                since_commit,
+            } => {
                 self.published(table, key.as_str(), duplicate, since_commit);
             }
             Event::Late { table, key, certainty } => self.late(table, key.as_str(), certainty),
@@ -273,10 +278,21 @@ impl Observer for Telemetry {
                 debug!(self.logger, "events went on without a check"; "events" => events);
             }
             Event::UnhandledField { table, field } => self.unhandled_field(table, field),
-            Event::DeadLettered { id, subject, table, reason, detail } => {
+            Event::DeadLettered {
+                id,
+                subject,
+                table,
+                reason,
+                detail,
+            } => {
                 self.dead_lettered(id, subject, table, reason, detail);
             }
-            Event::Called { dependency, operation, took, failure } => {
+            Event::Called {
+                dependency,
+                operation,
+                took,
+                failure,
+            } => {
                 self.called(dependency, operation, took, failure);
             }
             Event::Streak { dependency, failures } => {
