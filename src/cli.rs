@@ -121,8 +121,8 @@ pub struct ExplainArgs {
     /// Header of the event; may be given more than once
     #[arg(long = "header", value_name = "NAME: VALUE", value_parser = header)]
     pub headers: Vec<Header>,
+    /// The settings decide about tables, prefixes and tokens.
     #[command(flatten)]
-    /// Settings decide about tables, prefixes and tokens.
     pub config: ConfigArgs,
     /// File that holds the event's JSON; standard input if absent or -
     #[arg(value_name = "FILE")]

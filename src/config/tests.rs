@@ -1,7 +1,15 @@
 use std::io::Write;
 
-use super::*;
 use secrecy::ExposeSecret;
+
+use super::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+const DAY: Duration = Duration::from_secs(86_400);
+const MIB: u64 = 1 << 20;
+
+/// Variables without their prefix.
+type Variables = &'static [(&'static str, &'static str)];
 
 fn env(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
     pairs
@@ -182,7 +190,7 @@ fn each_kind_of_bad_value_names_its_key() {
 
 #[test]
 fn impossible_combinations_are_refused() {
-    let cases: &[(&[(&str, &str)], &str, &str)] = &[
+    let cases: &[(Variables, &str, &str)] = &[
         (
             &[("SOURCE__ACK_WAIT", "61s")],
             "target.duplicate_window",

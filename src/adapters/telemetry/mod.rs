@@ -226,7 +226,7 @@ impl Telemetry {
             Event::Unrecorded { key, failure } => {
                 self.metrics.dedup_unrecorded.increment(1);
                 warn!(self.logger, "stored event acknowledged without a record: a redelivery may be published twice";
-                    "event_key" => key.as_str(), "dependency" => Dependency::Dedup.name(), "error" => chain(*failure));
+                    "event_key" => key.as_str(), "dependency" => Dependency::Dedup.name(), "error" => chain(failure));
             }
             Event::SubjectMismatch { id, detail } => {
                 self.metrics.subject_mismatch.increment(1);
