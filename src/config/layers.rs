@@ -60,11 +60,19 @@ impl Layers {
         env: impl IntoIterator<Item = (String, String)>,
         problems: &mut Vec<Problem>,
     ) -> Self {
-        let mut layers = Self { defaults: Settings::new(), effective: Settings::new() };
+        let mut layers = Self {
+            defaults: Settings::new(),
+            effective: Settings::new(),
+        };
         match parse(DEFAULTS, &Origin::Default) {
             Ok(defaults) => layers.defaults = defaults,
             // Cannot happen in a build whose tests passed; reported all the same rather than assumed.
-            Err(cause) => problems.push(Problem::new("config.yaml", "", Origin::Default, format!("valid YAML ({cause})"))),
+            Err(cause) => problems.push(Problem::new(
+                "config.yaml",
+                "",
+                Origin::Default,
+                format!("valid YAML ({cause})"),
+            )),
         }
         layers.effective.clone_from(&layers.defaults);
         if let Some(path) = file {
@@ -88,7 +96,12 @@ impl Layers {
                 // `nats:` with every line below it commented out means "nothing to say".
             } else {
                 // The value is kept back: a misspelt key may well hold a secret.
-                problems.push(Problem::new(&key, "(not shown)", setting.origin, self.allowed_near(&key)));
+                problems.push(Problem::new(
+                    &key,
+                    "(not shown)",
+                    setting.origin,
+                    self.allowed_near(&key),
+                ));
             }
         }
     }
@@ -124,7 +137,7 @@ fn read_file(path: &Path) -> Result<Settings, String> {
     let text = std::fs::read_to_string(path).map_err(|cause| format!("a readable file ({cause})"))?;
     parse(&text, &Origin::File(path.to_owned())).map_err(|error| match error {
         // What the parser says is where and why; what `config` says quotes the text, which may be a secret.
-        config::ConfigError::FileParse { cause, .. } if !cause.is::<config::ConfigError>() => {
+        config::ConfigError::FileParse { cause, .. } if !cause.is::<Box<config::ConfigError>>() => {
             format!("valid YAML ({cause})")
         }
         _ => "valid YAML: sections with settings".to_owned(),
@@ -138,17 +151,32 @@ fn parse(text: &str, origin: &Origin) -> Result<Settings, config::ConfigError> {
     if text.lines().all(says_nothing) {
         return Ok(settings);
     }
-    flatten("", File::from_str(text, FileFormat::Yaml).collect()?, origin, &mut settings);
+    flatten(
+        "",
+        File::from_str(text, FileFormat::Yaml).collect()?,
+        origin,
+        &mut settings,
+    );
     Ok(settings)
 }
 
 fn flatten(prefix: &str, table: Map<String, Value>, origin: &Origin, settings: &mut Settings) {
     for (name, value) in table {
-        let key = if prefix.is_empty() { name } else { format!("{prefix}.{name}") };
+        let key = if prefix.is_empty() {
+            name
+        } else {
+            format!("{prefix}.{name}")
+        };
         match value.kind {
             ValueKind::Table(table) => flatten(&key, table, origin, settings),
             value => {
-                settings.insert(key, Setting { value, origin: origin.clone() });
+                settings.insert(
+                    key,
+                    Setting {
+                        value,
+                        origin: origin.clone(),
+                    },
+                );
             }
         }
     }
@@ -159,7 +187,13 @@ fn from_environment(env: impl IntoIterator<Item = (String, String)>) -> Settings
         .filter_map(|(name, value)| {
             let rest = name.strip_prefix(ENV_PREFIX).filter(|rest| !is_service_link(rest))?;
             let key = rest.to_ascii_lowercase().replace("__", ".");
-            Some((key, Setting { value: ValueKind::String(value), origin: Origin::Environment(name) }))
+            Some((
+                key,
+                Setting {
+                    value: ValueKind::String(value),
+                    origin: Origin::Environment(name),
+                },
+            ))
         })
         .collect()
 }

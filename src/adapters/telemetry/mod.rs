@@ -1,0 +1,325 @@
+//! Metrics, log lines and state, derived in one place from what the actors say happened.
+
+mod fields;
+mod metrics;
+pub mod status;
+
+#[cfg(test)]
+pub(crate) mod tests;
+
+use std::error::Error;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use cdc_actors::message::{DeliveryId, Late, Reason};
+use cdc_actors::ports::{Clock, Dependency, Failure, Observer};
+use cdc_actors::telemetry::{Outcome, PauseReason, Telemetry as Event};
+use slog::{Logger, crit, debug, error, info, warn};
+
+use crate::config::redact_text;
+use fields::Fields;
+use metrics::Metrics;
+use status::Status;
+
+/// The key figures, for the page for people. Counts are since the start of the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Figures {
+    /// Events published.
+    pub processed: u64,
+    /// Events that had been published before.
+    pub duplicates: u64,
+    /// Events that are not for us.
+    pub skipped: u64,
+    /// Events in the dead-letter stream.
+    pub dead_lettered: u64,
+    /// Messages between pull and settlement.
+    pub in_flight: usize,
+    /// Messages the consumer has yet to be given.
+    pub pending: u64,
+    /// Age of the first unacknowledged message.
+    pub lag: Duration,
+}
+
+#[derive(Default)]
+struct Tally {
+    processed: AtomicU64,
+    duplicates: AtomicU64,
+    skipped: AtomicU64,
+    dead_lettered: AtomicU64,
+    in_flight: AtomicUsize,
+    pending: AtomicU64,
+    lag_millis: AtomicU64,
+}
+
+/// The [`Observer`] of the service.
+pub struct Telemetry {
+    logger: Logger,
+    metrics: Metrics,
+    fields: Fields,
+    tally: Tally,
+    status: Arc<Status>,
+}
+
+impl Telemetry {
+    /// Registers every metric at zero; the clock decides what is logged again and since when something is wrong.
+    pub fn new(logger: Logger, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            logger,
+            metrics: Metrics::new(),
+            fields: Fields::new(Arc::clone(&clock)),
+            tally: Tally::default(),
+            status: Arc::new(Status::new(clock)),
+        }
+    }
+
+    /// Readiness and liveness.
+    pub fn status(&self) -> Arc<Status> {
+        Arc::clone(&self.status)
+    }
+
+    /// The Prometheus text format.
+    pub fn render(&self) -> String {
+        self.metrics.render()
+    }
+
+    /// Keeps the memory of histograms bounded; call it every few seconds, scraped or not.
+    pub fn upkeep(&self) {
+        self.metrics.upkeep();
+    }
+
+    /// The connection to NATS was made anew.
+    pub fn nats_reconnected(&self) {
+        self.metrics.nats_reconnects.increment(1);
+        info!(self.logger, "connected to NATS again");
+    }
+
+    /// The key figures.
+    pub fn figures(&self) -> Figures {
+        let tally = &self.tally;
+        Figures {
+            processed: tally.processed.load(Ordering::Relaxed),
+            duplicates: tally.duplicates.load(Ordering::Relaxed),
+            skipped: tally.skipped.load(Ordering::Relaxed),
+            dead_lettered: tally.dead_lettered.load(Ordering::Relaxed),
+            in_flight: tally.in_flight.load(Ordering::Relaxed),
+            pending: tally.pending.load(Ordering::Relaxed),
+            lag: Duration::from_millis(tally.lag_millis.load(Ordering::Relaxed)),
+        }
+    }
+
+    fn settled(&self, table: Option<&'static str>, outcome: Outcome, took: Duration) {
+        if let Some(counter) = self.metrics.events.of(table).of(outcome) {
+            counter.increment(1);
+        }
+        self.metrics.processing.of(table).record(took);
+        let count = match outcome {
+            Outcome::Processed => &self.tally.processed,
+            Outcome::Duplicate => &self.tally.duplicates,
+            Outcome::Skipped => &self.tally.skipped,
+            Outcome::DeadLettered => &self.tally.dead_lettered,
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+        debug!(self.logger, "event settled"; "table_name" => table, "result" => outcome.name());
+    }
+
+    fn published(&self, table: &'static str, key: &str, duplicate: bool, since_commit: Option<Duration>) {
+        if duplicate {
+            // It was stored by an earlier attempt, at a time not known here: that is no latency to record.
+            self.metrics.target_duplicates.of(Some(table)).increment(1);
+        } else if let Some(since) = since_commit {
+            self.metrics.commit_to_publish.of(Some(table)).record(since);
+        }
+        debug!(self.logger, "event stored"; "event_key" => key, "table_name" => table, "duplicate" => duplicate);
+    }
+
+    fn late(&self, table: &'static str, key: &str, certainty: Late) {
+        if let Some(counter) = self.metrics.late.of(Some(table)).of(certainty) {
+            counter.increment(1);
+        }
+        match certainty {
+            Late::True => {
+                warn!(self.logger, "event published after a newer one of its row";
+                    "event_key" => key, "table_name" => table);
+            }
+            // Every redelivery after a restart is one of these: no news.
+            Late::Unknown => {
+                debug!(self.logger, "event published perhaps after a newer one of its row";
+                    "event_key" => key, "table_name" => table);
+            }
+        }
+    }
+
+    fn unhandled_field(&self, table: &'static str, field: &str) {
+        let seen = self
+            .fields
+            .count(table, field, |label| self.metrics.unhandled_field(table, label));
+        if seen.worth_a_line {
+            warn!(self.logger, "field that this version does not know";
+                "table_name" => table, "field" => seen.shown);
+        }
+    }
+
+    fn dead_lettered(&self, id: DeliveryId, subject: &str, table: Option<&'static str>, reason: Reason, detail: &str) {
+        if let Some(counter) = self.metrics.dead_letters.of(table).of(reason) {
+            counter.increment(1);
+        }
+        warn!(self.logger, "event is a dead letter";
+            "table_name" => table, "subject" => subject, "stream_seq" => id.sequence,
+            "reason" => reason.name(), "detail" => detail);
+    }
+
+    fn called(&self, dependency: Dependency, operation: &'static str, took: Duration, failure: Option<&Failure>) {
+        self.metrics.call(dependency, operation).record(took);
+        let Some(failure) = failure else { return };
+        match dependency {
+            Dependency::Target if operation == "publish" => self.metrics.publish_errors.increment(1),
+            Dependency::Dedup => self.metrics.dedup_errors.increment(1),
+            _ => {}
+        }
+        warn!(self.logger, "call failed";
+            "dependency" => dependency.name(), "operation" => operation,
+            "class" => ?failure.class, "error" => chain(failure));
+    }
+
+    fn dependency_changed(&self, dependency: Dependency, failure: Option<&Failure>) {
+        if let Some(gauge) = self.metrics.dependency_up.of(dependency) {
+            gauge.set(if failure.is_none() { 1.0 } else { 0.0 });
+        }
+        self.status.dependency(dependency, failure.map(chain));
+        match failure {
+            Some(failure) => {
+                error!(self.logger, "dependency is down";
+                    "dependency" => dependency.name(), "error" => chain(failure));
+            }
+            None => info!(self.logger, "dependency is back"; "dependency" => dependency.name()),
+        }
+    }
+
+    fn paused(&self, reason: PauseReason, paused: bool) {
+        if let Some(gauge) = self.metrics.paused.of(reason) {
+            gauge.set(if paused { 1.0 } else { 0.0 });
+        }
+        self.status.paused(reason, paused);
+        let text = if paused { "intake paused" } else { "intake resumed" };
+        info!(self.logger, "{}", text; "reason" => reason.name());
+    }
+
+    fn in_flight(&self, messages: usize, bytes: usize) {
+        self.metrics.in_flight.set(messages as f64);
+        self.metrics.in_flight_bytes.set(bytes as f64);
+        self.tally.in_flight.store(messages, Ordering::Relaxed);
+    }
+
+    fn backlog(&self, pending: u64, lag: Duration) {
+        self.metrics.pending.set(pending as f64);
+        self.metrics.lag.set(lag.as_secs_f64());
+        self.tally.pending.store(pending, Ordering::Relaxed);
+        self.tally
+            .lag_millis
+            .store(u64::try_from(lag.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// What happens now and then: always a line.
+    fn incident(&self, event: &Event<'_>) {
+        match event {
+            Event::Unrecorded { key, failure } => {
+                self.metrics.dedup_unrecorded.increment(1);
+                warn!(self.logger, "stored event acknowledged without a record: a redelivery may be published twice";
+                    "event_key" => key.as_str(), "dependency" => Dependency::Dedup.name(), "error" => chain(failure));
+            }
+            Event::SubjectMismatch { id, detail } => {
+                self.metrics.subject_mismatch.increment(1);
+                warn!(self.logger, "subject contradicts metadata; metadata decides";
+                    "stream_seq" => id.sequence, "detail" => detail);
+            }
+            Event::ActorRestarted { actor } => {
+                self.metrics.restarts(actor).increment(1);
+                error!(self.logger, "actor died and was built again"; "actor" => actor);
+            }
+            Event::TargetRegressed {
+                recorded,
+                last_sequence,
+            } => {
+                self.metrics.target_regressions.increment(1);
+                error!(self.logger, "the target has lost data: what is redelivered is published again, what was acknowledged is not refilled";
+                    "recorded_seq" => recorded, "last_seq" => last_sequence);
+            }
+            Event::HandedBack { deliveries, why } => {
+                info!(self.logger, "deliveries handed back"; "deliveries" => deliveries, "reason" => why);
+            }
+            Event::GuardTripped { why } => crit!(self.logger, "guard tripped, shutting down"; "error" => why),
+            // The remaining events are told apart by `observe`; one added later is at least not lost.
+            other => debug!(self.logger, "telemetry"; "event" => ?other),
+        }
+    }
+}
+
+impl Observer for Telemetry {
+    fn observe(&self, event: Event<'_>) {
+        match event {
+            Event::Redelivered { table } => self.metrics.redelivered.of(table).increment(1),
+            Event::Settled { table, outcome, took } => self.settled(table, outcome, took),
+            Event::Published {
+                table,
+                key,
+                duplicate,
+                since_commit,
+            } => {
+                self.published(table, key.as_str(), duplicate, since_commit);
+            }
+            Event::Late { table, key, certainty } => self.late(table, key.as_str(), certainty),
+            Event::DedupChecked { hits, misses } => {
+                self.metrics.hits.increment(hits);
+                self.metrics.misses.increment(misses);
+            }
+            Event::DedupBypassed { events } => {
+                self.metrics.dedup_bypassed.increment(events);
+                debug!(self.logger, "events went on without a check"; "events" => events);
+            }
+            Event::UnhandledField { table, field } => self.unhandled_field(table, field),
+            Event::DeadLettered {
+                id,
+                subject,
+                table,
+                reason,
+                detail,
+            } => {
+                self.dead_lettered(id, subject, table, reason, detail);
+            }
+            Event::Called {
+                dependency,
+                operation,
+                took,
+                failure,
+            } => {
+                self.called(dependency, operation, took, failure);
+            }
+            Event::Streak { dependency, failures } => {
+                if let Some(gauge) = self.metrics.consecutive_failures.of(dependency) {
+                    gauge.set(failures as f64);
+                }
+            }
+            Event::DependencyChanged { dependency, failure } => self.dependency_changed(dependency, failure),
+            Event::Paused { reason, paused } => self.paused(reason, paused),
+            Event::InFlight { messages, bytes } => self.in_flight(messages, bytes),
+            Event::Backlog { pending, lag } => self.backlog(pending, lag),
+            incident => self.incident(&incident),
+        }
+    }
+}
+
+/// A failure with everything that caused it, outermost first, without the passwords of any URL in it.
+fn chain(failure: &Failure) -> String {
+    let mut text = failure.to_string();
+    // The failure's own text ends with that of its cause; what caused the cause is still to be told.
+    let mut source = failure.cause.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    redact_text(&text)
+}
