@@ -4,31 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Parts of crate names that the actor system must not depend on.
-const FOREIGN_TO_ACTORS: &[&str] = &[
-    "nats",
-    "redis",
-    "prometheus",
-    "metrics",
-    "actix-web",
-    "actix-http",
-    "hyper",
-    "http",
-    "config",
-    "slog",
-    "daisi",
-];
+const FOREIGN_TO_ACTORS: &[&str] =
+    &["nats", "redis", "prometheus", "metrics", "actix-web", "actix-http", "hyper", "http", "config", "slog", "daisi"];
 
 /// Words of Daisi's tables that the actor system must not know. (`messages` alone is also what streams carry.)
-const TABLE_WORDS: &[&str] = &[
-    "chats",
-    "agents",
-    "chat_id",
-    "agent_id",
-    "company_id",
-    "message_id",
-    "Chats",
-    "Agents",
-];
+const TABLE_WORDS: &[&str] = &["chats", "agents", "chat_id", "agent_id", "company_id", "message_id", "Chats", "Agents"];
 
 /// Paths that nothing in `src/domain` may name: it neither talks to the world nor knows who does.
 const FOREIGN_TO_DOMAIN: &[&str] = &[
@@ -115,16 +95,10 @@ fn holds_word(text: &str, word: &str) -> bool {
 fn actors_depend_on_nothing_behind_the_ports() {
     let manifest = fs::read_to_string(root().join("actors/Cargo.toml")).unwrap();
     let names = dependencies(&manifest);
-    assert!(
-        names.iter().any(|name| name == "actix"),
-        "the manifest was not understood: {names:?}"
-    );
+    assert!(names.iter().any(|name| name == "actix"), "the manifest was not understood: {names:?}");
     for name in &names {
         for foreign in FOREIGN_TO_ACTORS {
-            assert!(
-                !name.contains(foreign),
-                "actors/Cargo.toml depends on {name}: that belongs into src/adapters"
-            );
+            assert!(!name.contains(foreign), "actors/Cargo.toml depends on {name}: that belongs into src/adapters");
         }
     }
 }
@@ -136,17 +110,9 @@ fn actors_know_no_table_of_daisi() {
     for (path, text) in sources {
         let text = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
         for word in TABLE_WORDS {
-            assert!(
-                !holds_word(text, word),
-                "{} names `{word}`: tables belong into src/domain",
-                path.display()
-            );
+            assert!(!holds_word(text, word), "{} names `{word}`: tables belong into src/domain", path.display());
         }
-        assert!(
-            !text.contains("\"messages\""),
-            "{} names the table \"messages\"",
-            path.display()
-        );
+        assert!(!text.contains("\"messages\""), "{} names the table \"messages\"", path.display());
     }
 }
 
@@ -154,18 +120,10 @@ fn actors_know_no_table_of_daisi() {
 fn the_domain_is_pure() {
     let sources = sources(&root().join("src/domain"));
     let library = fs::read_to_string(root().join("src/lib.rs")).unwrap();
-    assert_eq!(
-        library.contains("mod domain;"),
-        !sources.is_empty(),
-        "the domain is not where this test looks for it"
-    );
+    assert_eq!(library.contains("mod domain;"), !sources.is_empty(), "the domain is not where this test looks for it");
     for (path, text) in sources {
         for foreign in FOREIGN_TO_DOMAIN {
-            assert!(
-                !text.contains(foreign),
-                "{} names `{foreign}`: the domain is pure",
-                path.display()
-            );
+            assert!(!text.contains(foreign), "{} names `{foreign}`: the domain is pure", path.display());
         }
     }
 }

@@ -5,3 +5,5 @@
 pub mod message;
 pub mod ports;
 pub mod telemetry;
+#[cfg(any(test, feature = "testkit"))]
+pub mod testkit;
