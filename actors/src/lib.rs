@@ -20,3 +20,5 @@ pub mod shared;
 pub mod supervisor;
 pub mod telemetry;
 pub mod transform;
+#[cfg(any(test, feature = "testkit"))]
+pub mod testkit;

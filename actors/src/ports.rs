@@ -100,7 +100,12 @@ pub trait DedupStore: Send + Sync {
     /// Records events that the target has confirmed, and raises the highest sequence known of their stream. One result per record.
     fn record(&self, records: Vec<(EventKey, Record)>) -> BoxFuture<'_, Result<Vec<Result<(), Failure>>, Failure>>;
 
+    /// The highest sequence recorded of the stream created then; 0 if none is. Read before the target is asked for its last
+    /// sequence, it tells a target that is behind from one whose newest events another replica recorded in the meantime.
+    fn highest(&self, stream_created: i64) -> BoxFuture<'_, Result<u64, Failure>>;
+
     /// Holds the target against the highest sequence recorded of it and, in one atomic step, raises the generation if the target is behind.
+    /// To be called when the target was found behind what [`Self::highest`] said before the target was asked.
     fn reconcile(&self, target: Target) -> BoxFuture<'_, Result<Reconciled, Failure>>;
 
     /// Counts up the marker of a suspect delivery and returns the new count.
@@ -172,11 +177,7 @@ impl Failure {
         class: FailureClass,
         cause: impl Into<Box<dyn StdError + Send + Sync>>,
     ) -> Self {
-        Self {
-            action: action.into(),
-            class,
-            cause: Arc::from(cause.into()),
-        }
+        Self { action: action.into(), class, cause: Arc::from(cause.into()) }
     }
 
     /// `action` was not answered within `after`.

@@ -1,4 +1,6 @@
-//! What connects the actors' ports to the world.
+//! Implementations of the ports: what connects the service to the world.
 
 pub mod http;
+pub mod memory;
+pub mod redis;
 pub mod telemetry;

@@ -1,0 +1,249 @@
+//! A stream with one consumer, in memory.
+
+use std::collections::BTreeMap;
+use std::pin::pin;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::{BoxFuture, pending, ready, select};
+use tokio::sync::watch;
+
+use super::{Faults, ManualClock, lock};
+use crate::message::{Delivery, DeliveryId, Headers, Receipt, Settle, Settlement};
+use crate::ports::{Backlog, Budget, Clock, Failure, Source};
+
+/// A stream that delivers again what is handed back, or not settled within `ack_wait` of its clock.
+#[derive(Debug)]
+pub struct FakeSource {
+    /// Orders to fail: `pull`, `settle`, `confirm_settled`, `backlog`.
+    pub faults: Faults,
+    clock: ManualClock,
+    ack_wait: Duration,
+    state: Mutex<State>,
+    changed: watch::Sender<()>,
+}
+
+#[derive(Debug)]
+struct State {
+    stream_created: i64,
+    last_sequence: u64,
+    messages: BTreeMap<u64, Message>,
+    settlements: Vec<Settlement>,
+    stopped: bool,
+    arrived_at_stop: usize,
+}
+
+#[derive(Debug)]
+struct Message {
+    subject: String,
+    headers: Headers,
+    payload: Bytes,
+    timestamp: i64,
+    deliveries: u64,
+    /// When it may be delivered (again); `None` is at once.
+    not_before: Option<Instant>,
+}
+
+impl Message {
+    fn due(&self, now: Instant) -> bool {
+        self.not_before.is_none_or(|at| at <= now)
+    }
+}
+
+impl FakeSource {
+    /// An empty stream.
+    pub fn new(clock: ManualClock, ack_wait: Duration) -> Self {
+        let state = State {
+            stream_created: clock.unix_nanos(),
+            last_sequence: 0,
+            messages: BTreeMap::new(),
+            settlements: Vec::new(),
+            stopped: false,
+            arrived_at_stop: 0,
+        };
+        Self { faults: Faults::default(), clock, ack_wait, state: Mutex::new(state), changed: watch::Sender::new(()) }
+    }
+
+    /// Adds a message and returns its sequence.
+    pub fn feed(&self, subject: &str, headers: Headers, payload: impl Into<Bytes>) -> u64 {
+        let timestamp = self.clock.unix_nanos();
+        let sequence = {
+            let mut state = lock(&self.state);
+            state.last_sequence += 1;
+            let message = Message {
+                subject: subject.to_owned(),
+                headers,
+                payload: payload.into(),
+                timestamp,
+                deliveries: 0,
+                not_before: None,
+            };
+            let sequence = state.last_sequence;
+            state.messages.insert(sequence, message);
+            sequence
+        };
+        self.changed.send_replace(());
+        sequence
+    }
+
+    /// Delivers a message again although it is being worked on, as a server that restarted does.
+    pub fn redeliver(&self, sequence: u64) {
+        if let Some(message) = lock(&self.state).messages.get_mut(&sequence) {
+            message.not_before = None;
+        }
+        self.changed.send_replace(());
+    }
+
+    /// Sets how often a message counts as delivered so far.
+    pub fn set_deliveries(&self, sequence: u64, deliveries: u64) {
+        if let Some(message) = lock(&self.state).messages.get_mut(&sequence) {
+            message.deliveries = deliveries;
+        }
+    }
+
+    /// Deletes the stream and creates it anew: empty, its sequences starting over.
+    pub fn begin_new_life(&self) {
+        let mut state = lock(&self.state);
+        state.stream_created += 1;
+        state.last_sequence = 0;
+        state.messages.clear();
+    }
+
+    /// Makes `stop` return up to so many messages as having arrived unasked for.
+    pub fn arrive_at_stop(&self, messages: usize) {
+        lock(&self.state).arrived_at_stop = messages;
+    }
+
+    /// Whether `stop` was called.
+    pub fn stopped(&self) -> bool {
+        lock(&self.state).stopped
+    }
+
+    /// Sequences that are not acknowledged, in order.
+    pub fn unacknowledged(&self) -> Vec<u64> {
+        lock(&self.state).messages.keys().copied().collect()
+    }
+
+    /// Every settlement handed in, in order, those without effect included.
+    pub fn settlements(&self) -> Vec<Settlement> {
+        lock(&self.state).settlements.clone()
+    }
+
+    fn take(&self, state: &mut State, budget: Budget) -> Vec<Delivery> {
+        let now = self.clock.now();
+        let mut bytes = 0;
+        let mut batch = Vec::new();
+        for (sequence, message) in state.messages.iter_mut().filter(|(_, message)| message.due(now)) {
+            let id =
+                DeliveryId { stream_created: state.stream_created, sequence: *sequence, timestamp: message.timestamp };
+            let delivery = Delivery {
+                receipt: Receipt { id, reply: Arc::from(format!("ack.{}.{sequence}", state.stream_created)) },
+                subject: message.subject.clone(),
+                headers: message.headers.clone(),
+                payload: message.payload.clone(),
+                deliveries: message.deliveries + 1,
+                received: now,
+            };
+            bytes += delivery.size();
+            if batch.len() == budget.messages || (bytes > budget.bytes && !batch.is_empty()) {
+                break;
+            }
+            message.deliveries += 1;
+            message.not_before = Some(now + self.ack_wait);
+            batch.push(delivery);
+        }
+        batch
+    }
+
+    async fn next_batch(&self, budget: Budget) -> Result<Vec<Delivery>, Failure> {
+        self.faults.enter("pull")?;
+        if self.stopped() {
+            return pending().await;
+        }
+        let mut changed = self.changed.subscribe();
+        let mut moved = self.clock.moves();
+        loop {
+            {
+                let mut state = lock(&self.state);
+                let batch = if state.stopped { Vec::new() } else { self.take(&mut state, budget) };
+                if !batch.is_empty() || state.stopped {
+                    return Ok(batch);
+                }
+            }
+            select(pin!(changed.changed()), pin!(moved.changed())).await;
+        }
+    }
+
+    fn settle_now(&self, settlements: Vec<Settlement>) -> Result<(), Failure> {
+        self.faults.enter("settle")?;
+        let now = self.clock.now();
+        let mut state = lock(&self.state);
+        for settlement in settlements {
+            let id = settlement.receipt.id;
+            let same = id.stream_created == state.stream_created
+                && state.messages.get(&id.sequence).is_some_and(|message| message.timestamp == id.timestamp);
+            if same {
+                state.apply(id.sequence, settlement.settle, now, self.ack_wait);
+            }
+            state.settlements.push(settlement);
+        }
+        drop(state);
+        self.changed.send_replace(());
+        Ok(())
+    }
+
+    fn stop_now(&self) -> Vec<Delivery> {
+        let mut state = lock(&self.state);
+        let arrived = state.arrived_at_stop;
+        let left = self.take(&mut state, Budget { messages: arrived, bytes: usize::MAX });
+        state.stopped = true;
+        drop(state);
+        self.changed.send_replace(());
+        left
+    }
+
+    fn backlog_now(&self) -> Result<Backlog, Failure> {
+        self.faults.enter("backlog")?;
+        let state = lock(&self.state);
+        let pending = state.messages.values().filter(|message| message.deliveries == 0).count();
+        Ok(Backlog {
+            pending: u64::try_from(pending).unwrap_or(u64::MAX),
+            oldest_unacknowledged: state.messages.values().next().map(|message| message.timestamp),
+        })
+    }
+}
+
+impl State {
+    fn apply(&mut self, sequence: u64, settle: Settle, now: Instant, ack_wait: Duration) {
+        let Some(message) = self.messages.get_mut(&sequence) else { return };
+        match settle {
+            Settle::Ack => drop(self.messages.remove(&sequence)),
+            Settle::Nak(delay) => message.not_before = Some(now + delay),
+            Settle::InProgress => message.not_before = Some(now + ack_wait),
+        }
+    }
+}
+
+impl Source for FakeSource {
+    fn pull(&self, budget: Budget) -> BoxFuture<'_, Result<Vec<Delivery>, Failure>> {
+        self.next_batch(budget).boxed()
+    }
+
+    fn settle(&self, settlements: Vec<Settlement>) -> BoxFuture<'_, Result<(), Failure>> {
+        ready(self.settle_now(settlements)).boxed()
+    }
+
+    fn stop(&self) -> BoxFuture<'_, Vec<Delivery>> {
+        ready(self.stop_now()).boxed()
+    }
+
+    fn confirm_settled(&self) -> BoxFuture<'_, Result<(), Failure>> {
+        ready(self.faults.enter("confirm_settled")).boxed()
+    }
+
+    fn backlog(&self) -> BoxFuture<'_, Result<Backlog, Failure>> {
+        ready(self.backlog_now()).boxed()
+    }
+}

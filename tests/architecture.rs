@@ -1,0 +1,142 @@
+//! Enforces the direction of dependencies: the actor system knows ports and nothing behind them, the domain is pure.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Parts of crate names that the actor system must not depend on.
+const FOREIGN_TO_ACTORS: &[&str] =
+    &["nats", "redis", "prometheus", "metrics", "actix-web", "actix-http", "hyper", "http", "config", "slog", "daisi"];
+
+/// Words of Daisi's tables that the actor system must not know. (`messages` alone is also what streams carry.)
+const TABLE_WORDS: &[&str] = &["chats", "agents", "chat_id", "agent_id", "company_id", "message_id", "Chats", "Agents"];
+
+/// Paths that nothing in `src/domain` may name: it neither talks to the world nor knows who does.
+const FOREIGN_TO_DOMAIN: &[&str] = &[
+    "crate::adapters",
+    "crate::config",
+    "crate::bootstrap",
+    "crate::cli",
+    "actix",
+    "async_nats",
+    "deadpool_redis",
+    "metrics::",
+    "metrics_exporter_prometheus",
+    "slog",
+    "tokio::",
+    "std::fs",
+    "std::net",
+    "std::env",
+    "std::process",
+];
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Every Rust file under `dir`, with its text freed of line comments.
+fn sources(dir: &Path) -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    let mut todo = vec![dir.to_path_buf()];
+    while let Some(dir) = todo.pop() {
+        for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                todo.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+                found.push((path, without_comments(&text)));
+            }
+        }
+    }
+    found
+}
+
+fn without_comments(text: &str) -> String {
+    let kept = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+    kept.fold(String::new(), |mut all, line| {
+        all.push_str(line);
+        all.push('\n');
+        all
+    })
+}
+
+/// Names of the crates that a manifest depends on, in whatever kind of dependency table.
+fn dependencies(manifest: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    let mut in_table = false;
+    for line in manifest.lines().map(str::trim) {
+        if let Some(table) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
+            in_table = table.ends_with("dependencies");
+            // `[dependencies.name]` is one dependency by itself.
+            if let Some((_, name)) = table.split_once("dependencies.") {
+                names.push(name.trim_matches('"').to_owned());
+            }
+        } else if in_table && !line.is_empty() && !line.starts_with('#') {
+            let name = line.split(['.', '=', ' ']).next().unwrap_or_default();
+            names.push(name.trim_matches('"').to_owned());
+            // A renamed dependency gives its real name here.
+            if let Some((_, package)) = line.split_once("package = \"") {
+                names.push(package.split('"').next().unwrap_or_default().to_owned());
+            }
+        }
+    }
+    names
+}
+
+/// Whether `text` holds `word` with no part of an identifier on either side.
+fn holds_word(text: &str, word: &str) -> bool {
+    let part = |c: char| c.is_alphanumeric() || c == '_';
+    text.match_indices(word).any(|(at, _)| {
+        !text[..at].chars().next_back().is_some_and(part) && !text[at + word.len()..].chars().next().is_some_and(part)
+    })
+}
+
+#[test]
+fn actors_depend_on_nothing_behind_the_ports() {
+    let manifest = fs::read_to_string(root().join("actors/Cargo.toml")).unwrap();
+    let names = dependencies(&manifest);
+    assert!(names.iter().any(|name| name == "actix"), "the manifest was not understood: {names:?}");
+    for name in &names {
+        for foreign in FOREIGN_TO_ACTORS {
+            assert!(!name.contains(foreign), "actors/Cargo.toml depends on {name}: that belongs into src/adapters");
+        }
+    }
+}
+
+#[test]
+fn actors_know_no_table_of_daisi() {
+    let sources = sources(&root().join("actors/src"));
+    assert!(!sources.is_empty());
+    for (path, text) in sources {
+        let text = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
+        for word in TABLE_WORDS {
+            assert!(!holds_word(text, word), "{} names `{word}`: tables belong into src/domain", path.display());
+        }
+        assert!(!text.contains("\"messages\""), "{} names the table \"messages\"", path.display());
+    }
+}
+
+#[test]
+fn the_domain_is_pure() {
+    let sources = sources(&root().join("src/domain"));
+    let library = fs::read_to_string(root().join("src/lib.rs")).unwrap();
+    assert_eq!(library.contains("mod domain;"), !sources.is_empty(), "the domain is not where this test looks for it");
+    for (path, text) in sources {
+        for foreign in FOREIGN_TO_DOMAIN {
+            assert!(!text.contains(foreign), "{} names `{foreign}`: the domain is pure", path.display());
+        }
+    }
+}
+
+#[test]
+fn the_manifest_is_read_in_every_notation() {
+    let manifest = "[package]\nname = \"x\"\n[dependencies]\na = \"1\"\nb.workspace = true\nc = { package = \"d\" }\n# e = \"1\"\n\
+                    [dev-dependencies]\nf={ version = \"1\" }\n[target.'cfg(unix)'.dependencies]\ng = \"1\"\n[dependencies.h]\nversion = \"1\"\n";
+    assert_eq!(dependencies(manifest), ["a", "b", "c", "d", "f", "g", "h"]);
+}
+
+#[test]
+fn words_are_told_from_parts_of_words() {
+    assert!(holds_word("let chats = 1;", "chats") && holds_word("\"chats\"", "chats"));
+    assert!(!holds_word("snapchats", "chats") && !holds_word("chats_seen", "chats"));
+}
