@@ -154,10 +154,7 @@ fn header(text: &str) -> Result<Header, String> {
     if value.contains(['\r', '\n']) {
         return Err("the value of a header is one line".to_owned());
     }
-    Ok(Header {
-        name: name.to_owned(),
-        value: value.trim().to_owned(),
-    })
+    Ok(Header { name: name.to_owned(), value: value.trim().to_owned() })
 }
 
 /// There is nothing to run: help or version were asked for, or the command line makes no sense.
@@ -172,11 +169,7 @@ impl Refused {
 
     /// [`ExitStatus::Success`] for help and version, else [`ExitStatus::Usage`].
     pub fn status(&self) -> ExitStatus {
-        if self.0.use_stderr() {
-            ExitStatus::Usage
-        } else {
-            ExitStatus::Success
-        }
+        if self.0.use_stderr() { ExitStatus::Usage } else { ExitStatus::Success }
     }
 }
 
@@ -221,9 +214,7 @@ mod tests {
 
     #[test]
     fn run_is_the_default() {
-        let with = |file: &str| ConfigArgs {
-            config: Some(PathBuf::from(file)),
-        };
+        let with = |file: &str| ConfigArgs { config: Some(PathBuf::from(file)) };
         assert_eq!(parsed(&[]), Command::Run(ConfigArgs::default()));
         assert_eq!(parsed(&["--config", "a.yaml"]), Command::Run(with("a.yaml")));
         assert_eq!(parsed(&["run", "--config", "a.yaml"]), Command::Run(with("a.yaml")));
@@ -232,38 +223,19 @@ mod tests {
 
     #[test]
     fn demo_has_defaults() {
-        assert_eq!(
-            parsed(&["demo"]),
-            Command::Demo(DemoArgs {
-                events: 10_000,
-                rate: None,
-                seed: 1
-            })
-        );
-        let Command::Demo(demo) = parsed(&["demo", "--events", "5", "--rate", "100", "--seed", "9"]) else {
-            panic!()
-        };
+        assert_eq!(parsed(&["demo"]), Command::Demo(DemoArgs { events: 10_000, rate: None, seed: 1 }));
+        let Command::Demo(demo) = parsed(&["demo", "--events", "5", "--rate", "100", "--seed", "9"]) else { panic!() };
         assert_eq!((demo.events, demo.rate, demo.seed), (5, NonZeroU32::new(100), 9));
     }
 
     #[test]
     fn explain_takes_headers_and_a_file_or_standard_input() {
-        let Command::Explain(args) = parsed(&[
-            "explain",
-            "--subject",
-            "s",
-            "--header",
-            "Nats-Msg-Id: a:b",
-            "--header",
-            "X:",
-            "event.json",
-        ]) else {
+        let Command::Explain(args) =
+            parsed(&["explain", "--subject", "s", "--header", "Nats-Msg-Id: a:b", "--header", "X:", "event.json"])
+        else {
             panic!()
         };
-        let header = |name: &str, value: &str| Header {
-            name: name.into(),
-            value: value.into(),
-        };
+        let header = |name: &str, value: &str| Header { name: name.into(), value: value.into() };
         assert_eq!(args.headers, [header("Nats-Msg-Id", "a:b"), header("X", "")]);
         assert_eq!(args.input(), Some(&PathBuf::from("event.json")));
         for line in [&["explain", "--subject", "s"][..], &["explain", "--subject", "s", "-"]] {

@@ -115,10 +115,7 @@ pub(crate) mod tests {
 
     impl Write for Buffer {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .extend_from_slice(bytes);
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
             Ok(bytes.len())
         }
         fn flush(&mut self) -> io::Result<()> {
@@ -143,20 +140,11 @@ pub(crate) mod tests {
         let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(lines.len(), 2, "{text}");
         assert!(text.starts_with("{\"ts\":\""), "{text}");
-        assert_eq!(
-            (&lines[0]["level"], &lines[0]["msg"]),
-            (&"error".into(), &"target is down".into())
-        );
-        assert_eq!(
-            (&lines[0]["dependency"], &lines[0]["stream_seq"]),
-            (&"target".into(), &7.into())
-        );
+        assert_eq!((&lines[0]["level"], &lines[0]["msg"]), (&"error".into(), &"target is down".into()));
+        assert_eq!((&lines[0]["dependency"], &lines[0]["stream_seq"]), (&"target".into(), &7.into()));
         assert_eq!(lines[1]["msg"], "line\nbreak \"quoted\"");
         let ts = lines[0]["ts"].as_str().unwrap();
-        assert!(
-            ts.parse::<Timestamp>().is_ok() && ts.len() == "2025-01-01T00:00:00.000000Z".len(),
-            "{ts}"
-        );
+        assert!(ts.parse::<Timestamp>().is_ok() && ts.len() == "2025-01-01T00:00:00.000000Z".len(), "{ts}");
     }
 
     #[test]
@@ -172,11 +160,7 @@ pub(crate) mod tests {
 
     #[test]
     fn people_get_plain_text() {
-        let text = log(
-            LogLevel::Info,
-            LogFormat::Terminal,
-            |logger| info!(logger, "started"; "workers" => 8),
-        );
+        let text = log(LogLevel::Info, LogFormat::Terminal, |logger| info!(logger, "started"; "workers" => 8));
         assert!(text.contains("INFO started, workers: 8"), "{text}");
     }
 
@@ -195,10 +179,7 @@ pub(crate) mod tests {
         }
         let (release, stalled) = std::sync::mpsc::channel();
         let buffer = Buffer::default();
-        let config = Log {
-            level: LogLevel::Info,
-            format: LogFormat::Json,
-        };
+        let config = Log { level: LogLevel::Info, format: LogFormat::Json };
         let (logger, guard) = logger_to(&config, Stalled(stalled, buffer.clone()));
         for _ in 0..QUEUE + 100 {
             info!(logger, "line");
@@ -211,10 +192,6 @@ pub(crate) mod tests {
             std::thread::yield_now();
         }
         drop(guard);
-        assert!(
-            buffer.text().contains("dropped"),
-            "{}",
-            buffer.text().lines().last().unwrap_or_default()
-        );
+        assert!(buffer.text().contains("dropped"), "{}", buffer.text().lines().last().unwrap_or_default());
     }
 }

@@ -1,2 +1,28 @@
-//! The command line.
-fn main() {}
+//! Reads the command line, runs the command, ends with its exit status.
+
+use std::process::ExitCode;
+
+use daisi_cdc_consumer::cli::{self, Command, ExitStatus};
+use daisi_cdc_consumer::{commands, demo};
+
+fn main() -> ExitCode {
+    let command = match cli::parse(std::env::args_os()) {
+        Ok(command) => command,
+        Err(refused) => {
+            // Nowhere left to say that it cannot be said.
+            let _ = refused.print();
+            return refused.status().into();
+        }
+    };
+    let status = match command {
+        Command::Explain(arguments) => commands::explain(&arguments),
+        Command::Run(arguments) => in_system(commands::run(arguments)),
+        Command::Check(arguments) => in_system(commands::check(arguments)),
+        Command::Demo(arguments) => in_system(demo::run(arguments)),
+    };
+    status.into()
+}
+
+fn in_system(command: impl Future<Output = ExitStatus>) -> ExitStatus {
+    actix_rt::System::new().block_on(command)
+}

@@ -58,10 +58,7 @@ impl DedupActor {
         let keys: Vec<EventKey> = batch.iter().map(|pending| pending.event.key.clone()).collect();
         let (store, started) = (Arc::clone(&self.store), self.core.clock.now());
         let call = async move { store.check(keys).await };
-        ctx.spawn(
-            call.into_actor(self)
-                .map(move |result, actor, ctx| actor.checked(batch, result, started, ctx)),
-        );
+        ctx.spawn(call.into_actor(self).map(move |result, actor, ctx| actor.checked(batch, result, started, ctx)));
     }
 
     fn checked(
@@ -86,16 +83,11 @@ impl DedupActor {
         self.check_failures += 1;
         if bypass {
             if !unchecked.is_empty() {
-                self.core.observer.observe(Telemetry::DedupBypassed {
-                    events: unchecked.len() as u64,
-                });
+                self.core.observer.observe(Telemetry::DedupBypassed { events: unchecked.len() as u64 });
                 self.core.publish.send(Publish(unchecked));
             }
         } else {
-            unchecked
-                .into_iter()
-                .rev()
-                .for_each(|pending| self.checks.push_front(pending));
+            unchecked.into_iter().rev().for_each(|pending| self.checks.push_front(pending));
         }
         let delay = if bypass && !self.checks.is_empty() {
             std::time::Duration::ZERO
@@ -155,19 +147,12 @@ impl DedupActor {
         let batch: Vec<Confirmed> = self.records.drain(..self.records.len().min(ROUND_TRIP)).collect();
         let records = batch.iter().map(|confirmed| {
             let stored = confirmed.stored;
-            let record = Record {
-                stream_created: stored.stream_created,
-                generation,
-                sequence: stored.sequence,
-            };
+            let record = Record { stream_created: stored.stream_created, generation, sequence: stored.sequence };
             (confirmed.pending.event.key.clone(), record)
         });
         let (store, records, started) = (Arc::clone(&self.store), records.collect(), self.core.clock.now());
         let call = async move { store.record(records).await };
-        ctx.spawn(
-            call.into_actor(self)
-                .map(move |result, actor, ctx| actor.recorded(batch, result, started, ctx)),
-        );
+        ctx.spawn(call.into_actor(self).map(move |result, actor, ctx| actor.recorded(batch, result, started, ctx)));
     }
 
     fn recorded(
@@ -186,33 +171,22 @@ impl DedupActor {
             };
             if self.is_out_of_patience(&confirmed) {
                 let key = &confirmed.pending.event.key;
-                self.core
-                    .observer
-                    .observe(Telemetry::Unrecorded { key, failure: &failure });
+                self.core.observer.observe(Telemetry::Unrecorded { key, failure: &failure });
                 acknowledge(confirmed);
             } else {
                 again.push_back(confirmed);
             }
             last = Some(failure);
         }
-        self.core.called(
-            Dependency::Dedup,
-            "record",
-            started,
-            last.as_ref(),
-            self.core.settings.bypass_dedup,
-        );
+        self.core.called(Dependency::Dedup, "record", started, last.as_ref(), self.core.settings.bypass_dedup);
         self.record_failures = if last.is_some() { self.record_failures + 1 } else { 0 };
         again.append(&mut self.records);
         self.records = again;
         let delay = match last {
             // Patience is short: several attempts must fit into it.
-            Some(_) => self
-                .core
-                .settings
-                .backoff
-                .delay(self.record_failures)
-                .min(self.core.settings.record_patience / 4),
+            Some(_) => {
+                self.core.settings.backoff.delay(self.record_failures).min(self.core.settings.record_patience / 4)
+            }
             None => std::time::Duration::ZERO,
         };
         if delay.is_zero() {
@@ -234,11 +208,7 @@ impl DedupActor {
 fn acknowledge(confirmed: Confirmed) {
     let Confirmed { pending, stored, .. } = confirmed;
     // A duplicate on a retry is our own first attempt, whose answer was lost.
-    let outcome = if stored.duplicate && pending.attempts == 0 {
-        Outcome::Duplicate
-    } else {
-        Outcome::Processed
-    };
+    let outcome = if stored.duplicate && pending.attempts == 0 { Outcome::Duplicate } else { Outcome::Processed };
     pending.ticket.done(Some(pending.event.table), outcome);
 }
 
@@ -280,6 +250,12 @@ impl Handler<HandBack> for DedupActor {
     type Result = ();
 
     fn handle(&mut self, _: HandBack, _: &mut Self::Context) {
+        if self.checks.is_empty() {
+            return;
+        }
+        let (deliveries, why) =
+            (self.checks.len(), "the dedup store has been away for long, or the service is leaving");
+        self.core.observer.observe(Telemetry::HandedBack { deliveries, why });
         for pending in self.checks.drain(..) {
             pending.ticket.give_back(std::time::Duration::ZERO);
         }

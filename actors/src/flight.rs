@@ -36,11 +36,7 @@ pub struct Ticket {
 impl Ticket {
     /// A ticket that reports to `fates`.
     pub fn new(delivery: Arc<Delivery>, fates: UnboundedSender<(DeliveryId, Fate)>) -> Self {
-        Self {
-            delivery,
-            fates,
-            settled: false,
-        }
+        Self { delivery, fates, settled: false }
     }
 
     /// The verdict is in and what had to be stored is stored.
@@ -186,16 +182,9 @@ mod tests {
     use bytes::Bytes;
 
     fn delivery(sequence: u64, size: usize) -> Delivery {
-        let id = DeliveryId {
-            stream_created: 1,
-            sequence,
-            timestamp: 1,
-        };
+        let id = DeliveryId { stream_created: 1, sequence, timestamp: 1 };
         Delivery {
-            receipt: Receipt {
-                id,
-                reply: Arc::from("reply"),
-            },
+            receipt: Receipt { id, reply: Arc::from("reply") },
             subject: String::new(),
             headers: Vec::new(),
             payload: Bytes::from(vec![0; size]),
@@ -206,20 +195,8 @@ mod tests {
 
     #[test]
     fn permits_are_held_from_pull_to_settle() {
-        let mut flight = Flight::new(
-            Budget {
-                messages: 2,
-                bytes: 100,
-            },
-            10,
-        );
-        assert_eq!(
-            flight.budget(500, 40),
-            Some(Budget {
-                messages: 2,
-                bytes: 100
-            })
-        );
+        let mut flight = Flight::new(Budget { messages: 2, bytes: 100 }, 10);
+        assert_eq!(flight.budget(500, 40), Some(Budget { messages: 2, bytes: 100 }));
         let (first, second) = (delivery(1, 30), delivery(2, 40));
         assert_eq!(flight.admit(&first), Admission::New);
         assert_eq!(flight.budget(500, 40), Some(Budget { messages: 1, bytes: 70 }));
@@ -232,13 +209,7 @@ mod tests {
 
     #[test]
     fn a_redelivery_is_recognised_while_in_flight_and_after() {
-        let mut flight = Flight::new(
-            Budget {
-                messages: 9,
-                bytes: 900,
-            },
-            1,
-        );
+        let mut flight = Flight::new(Budget { messages: 9, bytes: 900 }, 1);
         let (first, second) = (delivery(1, 1), delivery(2, 1));
         flight.admit(&first);
         assert_eq!(flight.admit(&first), Admission::InFlight);
@@ -251,13 +222,7 @@ mod tests {
 
     #[test]
     fn what_was_given_back_is_processed_again() {
-        let mut flight = Flight::new(
-            Budget {
-                messages: 9,
-                bytes: 900,
-            },
-            10,
-        );
+        let mut flight = Flight::new(Budget { messages: 9, bytes: 900 }, 10);
         let first = delivery(1, 1);
         flight.admit(&first);
         flight.leave(first.receipt.id, false);
@@ -266,13 +231,7 @@ mod tests {
 
     #[test]
     fn the_same_sequence_in_another_life_of_the_stream_is_another_delivery() {
-        let mut flight = Flight::new(
-            Budget {
-                messages: 9,
-                bytes: 900,
-            },
-            10,
-        );
+        let mut flight = Flight::new(Budget { messages: 9, bytes: 900 }, 10);
         let first = delivery(1, 1);
         flight.admit(&first);
         flight.leave(first.receipt.id, true);
@@ -283,13 +242,7 @@ mod tests {
 
     #[test]
     fn progress_is_due_once_per_interval() {
-        let mut flight = Flight::new(
-            Budget {
-                messages: 9,
-                bytes: 900,
-            },
-            10,
-        );
+        let mut flight = Flight::new(Budget { messages: 9, bytes: 900 }, 10);
         let first = delivery(1, 1);
         flight.admit(&first);
         let (now, after) = (first.received, Duration::from_secs(10));
@@ -305,13 +258,7 @@ mod tests {
         drop(Ticket::new(Arc::clone(&shared), fates.clone()));
         assert_eq!(reported.try_recv().expect("a fate").1, Fate::Returned(Duration::ZERO));
         Ticket::new(shared, fates).done(None, Outcome::Skipped);
-        assert_eq!(
-            reported.try_recv().expect("a fate").1,
-            Fate::Done {
-                table: None,
-                outcome: Outcome::Skipped
-            }
-        );
+        assert_eq!(reported.try_recv().expect("a fate").1, Fate::Done { table: None, outcome: Outcome::Skipped });
         assert!(reported.try_recv().is_err(), "a settled ticket reports once");
     }
 }

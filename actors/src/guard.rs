@@ -32,18 +32,12 @@ pub struct Guard {
 impl Guard {
     /// A guard without streaks.
     pub fn new(settings: GuardSettings) -> Self {
-        Self {
-            settings,
-            streaks: HashMap::new(),
-        }
+        Self { settings, streaks: HashMap::new() }
     }
 
     /// Counts a failed call and returns the length of the streak.
     pub fn failed(&mut self, dependency: Dependency, now: Instant) -> u64 {
-        let streak = self.streaks.entry(dependency).or_insert(Streak {
-            failures: 0,
-            since: now,
-        });
+        let streak = self.streaks.entry(dependency).or_insert(Streak { failures: 0, since: now });
         streak.failures += 1;
         streak.failures
     }
@@ -59,13 +53,8 @@ impl Guard {
             let age = now.saturating_duration_since(streak.since);
             let counted =
                 streak.failures >= self.settings.max_consecutive_failures && age >= self.settings.min_duration;
-            (counted || age >= self.settings.max_duration).then(|| {
-                format!(
-                    "{dependency} failed {} times in a row over {} s",
-                    streak.failures,
-                    age.as_secs()
-                )
-            })
+            (counted || age >= self.settings.max_duration)
+                .then(|| format!("{dependency} failed {} times in a row over {} s", streak.failures, age.as_secs()))
         })
     }
 }
@@ -135,10 +124,7 @@ mod tests {
     #[test]
     fn an_actor_that_keeps_dying_is_noticed() {
         let (mut restarts, start) = (Restarts::default(), Instant::now());
-        let limit = RestartLimit {
-            deaths: 2,
-            window: Duration::from_secs(60),
-        };
+        let limit = RestartLimit { deaths: 2, window: Duration::from_secs(60) };
         assert!(!restarts.died(limit, start));
         assert!(!restarts.died(limit, start));
         assert!(restarts.died(limit, start));

@@ -118,15 +118,12 @@ impl<T: Transform> IngestActor<T> {
         };
         let (source, started) = (Arc::clone(&self.source), self.core.clock.now());
         let pull = async move { source.pull(budget).await };
-        let done = pull
-            .into_actor(self)
-            .map(move |result, actor, ctx| actor.pulled(result, started, ctx));
+        let done = pull.into_actor(self).map(move |result, actor, ctx| actor.pulled(result, started, ctx));
         self.pulling = Some(ctx.spawn(done));
     }
 
     fn pulled(&mut self, result: Result<Vec<Delivery>, Failure>, started: Instant, ctx: &mut Context<Self>) {
-        self.core
-            .called(Dependency::Source, "pull", started, result.as_ref().err(), false);
+        self.core.called(Dependency::Source, "pull", started, result.as_ref().err(), false);
         match result {
             Ok(deliveries) => {
                 self.pulling = None;
@@ -153,10 +150,7 @@ impl<T: Transform> IngestActor<T> {
                 Admission::New => fresh.push(delivery),
                 Admission::InFlight => {}
                 Admission::Finished => {
-                    let settlement = Settlement {
-                        receipt: delivery.receipt,
-                        settle: Settle::Ack,
-                    };
+                    let settlement = Settlement { receipt: delivery.receipt, settle: Settle::Ack };
                     self.to_settle.push_back((settlement, None));
                 }
             }
@@ -206,10 +200,7 @@ impl<T: Transform> IngestActor<T> {
         let innocents = !innocent.is_empty();
         self.dispatch(innocent);
         let reason = PauseReason::Suspect;
-        self.core.observer.observe(Telemetry::Paused {
-            reason,
-            paused: !self.held.is_empty(),
-        });
+        self.core.observer.observe(Telemetry::Paused { reason, paused: !self.held.is_empty() });
         if self.held.is_empty() || innocents || self.flight.messages() > self.held.len() {
             return;
         }
@@ -226,9 +217,7 @@ impl<T: Transform> IngestActor<T> {
         let call = async move { dedup.mark(name).await };
         ctx.spawn(call.into_actor(self).map(move |result, actor, ctx| {
             let bypass = actor.core.settings.bypass_dedup;
-            actor
-                .core
-                .called(Dependency::Dedup, "mark", started, result.as_ref().err(), bypass);
+            actor.core.called(Dependency::Dedup, "mark", started, result.as_ref().err(), bypass);
             match result {
                 Ok(count) if count > CRASHES => actor.convict(marker),
                 Ok(_) => actor.run_suspect(Some(marker)),
@@ -255,12 +244,7 @@ impl<T: Transform> IngestActor<T> {
         self.suspect = Suspect::Running { marker: Some(marker) };
         let ticket = Ticket::new(Arc::new(suspect), self.fates.clone());
         let detail = format!("the process died {CRASHES} times while this message was the only one in flight");
-        self.core.bury.send(Bury(vec![Buried {
-            ticket,
-            table: None,
-            reason: Reason::CrashesProcess,
-            detail,
-        }]));
+        self.core.bury.send(Bury(vec![Buried { ticket, table: None, reason: Reason::CrashesProcess, detail }]));
     }
 
     /// The suspect that ran alone has come to an orderly end.
@@ -273,9 +257,7 @@ impl<T: Transform> IngestActor<T> {
         let call = async move { dedup.unmark(marker).await };
         ctx.spawn(call.into_actor(self).map(move |result, actor, _| {
             // A marker that stays expires; three must stay before it matters.
-            actor
-                .core
-                .called(Dependency::Dedup, "unmark", started, result.as_ref().err(), true);
+            actor.core.called(Dependency::Dedup, "unmark", started, result.as_ref().err(), true);
         }));
     }
 
@@ -286,14 +268,7 @@ impl<T: Transform> IngestActor<T> {
                 continue;
             };
             let (settle, ending) = match fate {
-                Fate::Done { table, outcome } => (
-                    Settle::Ack,
-                    Some(Ending {
-                        table,
-                        outcome,
-                        received,
-                    }),
-                ),
+                Fate::Done { table, outcome } => (Settle::Ack, Some(Ending { table, outcome, received })),
                 Fate::Returned(delay) => (Settle::Nak(delay), None),
             };
             self.to_settle.push_back((Settlement { receipt, settle }, ending));
@@ -320,10 +295,7 @@ impl<T: Transform> IngestActor<T> {
         let settlements = batch.iter().map(|(settlement, _)| settlement.clone()).collect();
         let (source, started) = (Arc::clone(&self.source), self.core.clock.now());
         let call = async move { source.settle(settlements).await };
-        ctx.spawn(
-            call.into_actor(self)
-                .map(move |result, actor, ctx| actor.settled(batch, result, started, ctx)),
-        );
+        ctx.spawn(call.into_actor(self).map(move |result, actor, ctx| actor.settled(batch, result, started, ctx)));
     }
 
     fn settled(
@@ -333,8 +305,7 @@ impl<T: Transform> IngestActor<T> {
         started: Instant,
         ctx: &mut Context<Self>,
     ) {
-        self.core
-            .called(Dependency::Source, "settle", started, result.as_ref().err(), false);
+        self.core.called(Dependency::Source, "settle", started, result.as_ref().err(), false);
         if result.is_err() {
             self.settle_failures += 1;
             batch.into_iter().rev().for_each(|item| self.to_settle.push_front(item));
@@ -346,12 +317,7 @@ impl<T: Transform> IngestActor<T> {
         }
         (self.settle_failures, self.settling) = (0, false);
         let now = self.core.clock.now();
-        for Ending {
-            table,
-            outcome,
-            received,
-        } in batch.into_iter().filter_map(|(_, ending)| ending)
-        {
+        for Ending { table, outcome, received } in batch.into_iter().filter_map(|(_, ending)| ending) {
             let took = now.saturating_duration_since(received);
             self.core.observer.observe(Telemetry::Settled { table, outcome, took });
         }
@@ -360,21 +326,11 @@ impl<T: Transform> IngestActor<T> {
 
     /// Tells the source that what takes long is still being worked on.
     fn keep_alive(&mut self, ctx: &mut Context<Self>) {
-        let due = self
-            .flight
-            .due_for_progress(self.core.clock.now(), self.core.settings.ack_wait / 3);
+        let due = self.flight.due_for_progress(self.core.clock.now(), self.core.settings.ack_wait / 3);
         if due.is_empty() || self.settling {
             return;
         }
-        let progress = due.into_iter().map(|receipt| {
-            (
-                Settlement {
-                    receipt,
-                    settle: Settle::InProgress,
-                },
-                None,
-            )
-        });
+        let progress = due.into_iter().map(|receipt| (Settlement { receipt, settle: Settle::InProgress }, None));
         self.to_settle.extend(progress);
         self.settle(ctx);
     }
@@ -388,15 +344,10 @@ impl<T: Transform> IngestActor<T> {
                     let now = actor.core.clock.unix_nanos();
                     let age = backlog.oldest_unacknowledged.map_or(0, |at| now.saturating_sub(at));
                     let lag = Duration::from_nanos(u64::try_from(age).unwrap_or_default());
-                    actor.core.observer.observe(Telemetry::Backlog {
-                        pending: backlog.pending,
-                        lag,
-                    });
+                    actor.core.observer.observe(Telemetry::Backlog { pending: backlog.pending, lag });
                 }
                 Err(failure) => {
-                    actor
-                        .core
-                        .called(Dependency::Source, "backlog", started, Some(failure), false);
+                    actor.core.called(Dependency::Source, "backlog", started, Some(failure), false);
                 }
             }
             ctx.run_later(BACKLOG_INTERVAL, Self::look_at_backlog);
@@ -417,13 +368,9 @@ impl<T: Transform> IngestActor<T> {
         let stop = async move { source.stop().await };
         ctx.spawn(stop.into_actor(self).map(|arrived, actor, ctx| {
             actor.draining = Draining::Stopped;
-            let nak = |delivery: Delivery| Settlement {
-                receipt: delivery.receipt,
-                settle: Settle::Nak(Duration::ZERO),
-            };
-            actor
-                .to_settle
-                .extend(arrived.into_iter().map(|delivery| (nak(delivery), None)));
+            let nak =
+                |delivery: Delivery| Settlement { receipt: delivery.receipt, settle: Settle::Nak(Duration::ZERO) };
+            actor.to_settle.extend(arrived.into_iter().map(|delivery| (nak(delivery), None)));
             actor.settle(ctx);
         }));
     }

@@ -19,6 +19,6 @@ pub mod retry;
 pub mod shared;
 pub mod supervisor;
 pub mod telemetry;
-pub mod transform;
 #[cfg(any(test, feature = "testkit"))]
 pub mod testkit;
+pub mod transform;

@@ -23,11 +23,7 @@ pub struct RowMemory {
 impl RowMemory {
     /// Remembers between `capacity` and twice as many rows.
     pub fn new(capacity: usize) -> Self {
-        Self {
-            capacity: capacity.max(1),
-            young: HashMap::new(),
-            old: HashMap::new(),
-        }
+        Self { capacity: capacity.max(1), young: HashMap::new(), old: HashMap::new() }
     }
 
     fn get(&self, row: OrderKey) -> Option<CommitPosition> {
@@ -118,12 +114,7 @@ pub struct Lanes<T> {
 
 impl<T> Default for Lanes<T> {
     fn default() -> Self {
-        Self {
-            next: 0,
-            lanes: HashMap::new(),
-            blocked: 0,
-            held: 0,
-        }
+        Self { next: 0, lanes: HashMap::new(), blocked: 0, held: 0 }
     }
 }
 
@@ -207,10 +198,8 @@ impl<T> Lanes<T> {
         }
         self.held -= lane.waiting.len();
         let released = std::mem::take(&mut lane.waiting);
-        let departures: Vec<_> = released
-            .into_iter()
-            .map(|(number, w)| depart(lane, memory, number, w.item, w.place, true))
-            .collect();
+        let departures: Vec<_> =
+            released.into_iter().map(|(number, w)| depart(lane, memory, number, w.item, w.place, true)).collect();
         if lane.on_wire == 0 {
             self.lanes.remove(&place.row);
         }
@@ -241,11 +230,7 @@ impl<T> Lanes<T> {
 
     /// How long until the next blocked lane is due.
     pub fn next_due(&self, now: Instant) -> Option<Duration> {
-        let due = self
-            .lanes
-            .values()
-            .filter(|lane| lane.blocked && lane.on_wire == 0)
-            .filter_map(|lane| lane.retry_at);
+        let due = self.lanes.values().filter(|lane| lane.blocked && lane.on_wire == 0).filter_map(|lane| lane.retry_at);
         due.min().map(|at| at.saturating_duration_since(now))
     }
 
@@ -285,12 +270,7 @@ fn depart<T>(
         memory.set(place.row, newest.map_or(position, |newest| newest.max(position)));
     }
     lane.on_wire += 1;
-    Departure {
-        number,
-        item,
-        place,
-        late,
-    }
+    Departure { number, item, place, late }
 }
 
 #[cfg(test)]
@@ -300,11 +280,7 @@ mod tests {
     const ROW: OrderKey = OrderKey(1);
 
     fn place(lsn: u64) -> Place {
-        Place {
-            row: ROW,
-            position: Some(CommitPosition { lsn, idx: 0 }),
-            redelivered: false,
-        }
+        Place { row: ROW, position: Some(CommitPosition { lsn, idx: 0 }), redelivered: false }
     }
 
     struct Bench {
@@ -315,11 +291,7 @@ mod tests {
 
     impl Bench {
         fn new() -> Self {
-            Self {
-                lanes: Lanes::default(),
-                memory: RowMemory::new(100),
-                now: Instant::now(),
-            }
+            Self { lanes: Lanes::default(), memory: RowMemory::new(100), now: Instant::now() }
         }
         fn admit(&mut self, lsn: u64) -> Option<Departure<u64>> {
             self.lanes.admit(&mut self.memory, lsn, place(lsn))
@@ -327,11 +299,7 @@ mod tests {
         fn answer(&mut self, departure: &Departure<u64>, sent: Sent) -> Vec<u64> {
             let again = (sent != Sent::Stored).then_some(departure.item);
             let now = self.now;
-            let out = self
-                .lanes
-                .answered(&mut self.memory, departure.number, departure.place, sent, again, |_| {
-                    now
-                });
+            let out = self.lanes.answered(&mut self.memory, departure.number, departure.place, sent, again, |_| now);
             out.into_iter().map(|d| d.item).collect()
         }
         fn due(&mut self) -> Vec<Departure<u64>> {
@@ -359,17 +327,9 @@ mod tests {
         assert!(bench.due().is_empty(), "two is still on the wire");
         assert!(bench.answer(&two, Sent::NotStored).is_empty());
         let again = bench.due();
-        assert_eq!(
-            again.iter().map(|d| d.item).collect::<Vec<_>>(),
-            [1],
-            "the oldest goes alone"
-        );
+        assert_eq!(again.iter().map(|d| d.item).collect::<Vec<_>>(), [1], "the oldest goes alone");
         assert_eq!(again[0].late, None, "two was not stored, so one is not late");
-        assert_eq!(
-            bench.answer(&again[0], Sent::Stored),
-            [2, 3],
-            "then the rest, in source order"
-        );
+        assert_eq!(bench.answer(&again[0], Sent::Stored), [2, 3], "then the rest, in source order");
     }
 
     #[test]
@@ -394,10 +354,7 @@ mod tests {
     #[test]
     fn a_redelivery_of_a_forgotten_row_is_of_unknown_lateness() {
         let mut bench = Bench::new();
-        let redelivered = Place {
-            redelivered: true,
-            ..place(5)
-        };
+        let redelivered = Place { redelivered: true, ..place(5) };
         let departure = bench.lanes.admit(&mut bench.memory, 5, redelivered).expect("sent");
         assert_eq!(departure.late, Some(Late::Unknown));
         assert_eq!(bench.admit(6).expect("sent").late, None);
@@ -408,10 +365,7 @@ mod tests {
         let mut bench = Bench::new();
         let one = bench.admit(1).expect("sent");
         bench.answer(&one, Sent::NotStored);
-        let other = Place {
-            row: OrderKey(2),
-            ..place(1)
-        };
+        let other = Place { row: OrderKey(2), ..place(1) };
         assert!(bench.lanes.admit(&mut bench.memory, 9, other).is_some());
         assert!(bench.lanes.is_blocked(ROW) && !bench.lanes.is_blocked(OrderKey(2)));
     }

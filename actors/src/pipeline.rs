@@ -64,10 +64,7 @@ impl Pipeline {
     /// Waits for the end, which `Settings::grace` after a shutdown has begun is there at the latest.
     pub async fn ended(&mut self) -> Ended {
         let gone = || ExitReason::GuardTripped("the supervisor itself died".to_owned());
-        let ended = (&mut self.ended).await.unwrap_or_else(|_| Ended {
-            reason: gone(),
-            drained: false,
-        });
+        let ended = (&mut self.ended).await.unwrap_or_else(|_| Ended { reason: gone(), drained: false });
         for thread in &self.threads {
             thread.stop();
         }
@@ -86,11 +83,7 @@ struct Builder<T: Transform> {
 
 impl<T: Transform> Builder<T> {
     fn build(&self, kind: ActorKind, memory: &Memory) {
-        let (core, ports, life) = (
-            Arc::clone(&self.core),
-            self.ports.clone(),
-            Life::new(kind, self.deaths.clone()),
-        );
+        let (core, ports, life) = (Arc::clone(&self.core), self.ports.clone(), Life::new(kind, self.deaths.clone()));
         match kind {
             ActorKind::Ingest => {
                 let paused: BTreeSet<PauseReason> = memory.paused.keys().copied().collect();
@@ -129,11 +122,7 @@ impl<T: Transform> Builder<T> {
 /// Starts the pipeline on the running actix system. Workers get threads of their own.
 pub fn start<T: Transform>(ports: Ports<T>, settings: Settings) -> Pipeline {
     let (workers, threads) = (settings.workers.max(1), settings.threads.max(1));
-    let core = Arc::new(Core::new(
-        settings,
-        Arc::clone(&ports.observer),
-        Arc::clone(&ports.clock),
-    ));
+    let core = Arc::new(Core::new(settings, Arc::clone(&ports.observer), Arc::clone(&ports.clock)));
     let (deaths, died) = unbounded_channel();
     let (end, ended) = oneshot::channel();
     let arbiters: Vec<Arbiter> = (0..threads.min(workers)).map(|_| Arbiter::new()).collect();
@@ -148,10 +137,7 @@ pub fn start<T: Transform>(ports: Ports<T>, settings: Settings) -> Pipeline {
     let mut memory = Memory::default();
     memory.paused.insert(PauseReason::Reconcile, ports.clock.now());
     let first = memory.clone();
-    for kind in [ActorKind::Publish, ActorKind::Dedup]
-        .into_iter()
-        .chain((0..workers).map(ActorKind::Transform))
-    {
+    for kind in [ActorKind::Publish, ActorKind::Dedup].into_iter().chain((0..workers).map(ActorKind::Transform)) {
         builder.build(kind, &first);
     }
     builder.build(ActorKind::Ingest, &first);
@@ -162,9 +148,5 @@ pub fn start<T: Transform>(ports: Ports<T>, settings: Settings) -> Pipeline {
         let (publisher, dedup) = (ports.publisher, ports.dedup);
         SupervisorActor::new(Arc::clone(&core), publisher, dedup, rebuild, died, memory, end)
     });
-    Pipeline {
-        supervisor,
-        ended,
-        threads: arbiters,
-    }
+    Pipeline { supervisor, ended, threads: arbiters }
 }

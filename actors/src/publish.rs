@@ -94,30 +94,13 @@ impl PublishActor {
 
     fn launch(&mut self, departures: impl IntoIterator<Item = Departure<Pending>>) {
         let handed = self.core.clock.now();
-        for Departure {
-            number,
-            item,
-            place,
-            late,
-        } in departures
-        {
+        for Departure { number, item, place, late } in departures {
             if let Some(certainty) = late {
                 let (table, key) = (item.event.table, &item.event.key);
                 self.core.observer.observe(Telemetry::Late { table, key, certainty });
             }
-            self.outbox.push(Attempt {
-                ticket: number,
-                event: Arc::clone(&item.event),
-                late,
-            });
-            self.flying.insert(
-                number,
-                Flying {
-                    pending: item,
-                    place,
-                    handed,
-                },
-            );
+            self.outbox.push(Attempt { ticket: number, event: Arc::clone(&item.event), late });
+            self.flying.insert(number, Flying { pending: item, place, handed });
         }
     }
 
@@ -147,11 +130,7 @@ impl PublishActor {
                 Ok(stored) => {
                     oldest = oldest.min(handed);
                     self.tell_published(&pending, stored);
-                    confirmed.push(Confirmed {
-                        pending,
-                        stored,
-                        since: now,
-                    });
+                    confirmed.push(Confirmed { pending, stored, since: now });
                     (Sent::Stored, None)
                 }
                 Err(error @ PublishError::TooLarge { .. }) => {
@@ -171,9 +150,7 @@ impl PublishActor {
             };
             let backoff = self.core.settings.backoff;
             let departures = self.with_rows(|lanes, rows| {
-                lanes.answered(rows, ticket, place, sent, again, |failures| {
-                    now + backoff.delay(failures)
-                })
+                lanes.answered(rows, ticket, place, sent, again, |failures| now + backoff.delay(failures))
             });
             self.launch(departures);
         }
@@ -182,10 +159,7 @@ impl PublishActor {
             self.core.record.send(RecordStored(confirmed));
         }
         if let Some(failure) = last {
-            self.core.observer.observe(Telemetry::PublishFailed {
-                attempts: failed,
-                failure: &failure,
-            });
+            self.core.observer.observe(Telemetry::PublishFailed { attempts: failed, failure: &failure });
             self.health.last_failure = Some(failure);
             self.probe(ctx);
         }
@@ -199,16 +173,10 @@ impl PublishActor {
     fn tell_published(&self, pending: &Pending, stored: Stored) {
         let event = &pending.event;
         let now = self.core.clock.unix_nanos() / 1_000;
-        let since_commit = event
-            .committed
-            .and_then(|at| u64::try_from(now.saturating_sub(at)).ok())
-            .map(Duration::from_micros);
-        let telemetry = Telemetry::Published {
-            table: event.table,
-            key: &event.key,
-            duplicate: stored.duplicate,
-            since_commit,
-        };
+        let since_commit =
+            event.committed.and_then(|at| u64::try_from(now.saturating_sub(at)).ok()).map(Duration::from_micros);
+        let telemetry =
+            Telemetry::Published { table: event.table, key: &event.key, duplicate: stored.duplicate, since_commit };
         self.core.observer.observe(telemetry);
     }
 
@@ -234,10 +202,8 @@ impl PublishActor {
             return Some(pending);
         }
         let (subject, attempts) = (&pending.event.subject, pending.attempts);
-        let detail = format!(
-            "{subject} was refused {attempts} times over {} s while others were stored",
-            refused_for.as_secs()
-        );
+        let detail =
+            format!("{subject} was refused {attempts} times over {} s while others were stored", refused_for.as_secs());
         self.bury(pending, Reason::Refused, detail);
         None
     }
@@ -245,12 +211,7 @@ impl PublishActor {
     fn bury(&mut self, pending: Pending, reason: Reason, detail: String) {
         let table = Some(pending.event.table);
         // Through the mailbox like any other dead letter, so that there is one way into the grave.
-        self.core.bury.send(Bury(vec![Buried {
-            ticket: pending.ticket,
-            table,
-            reason,
-            detail,
-        }]));
+        self.core.bury.send(Bury(vec![Buried { ticket: pending.ticket, table, reason, detail }]));
     }
 
     fn succeeded(&mut self, handed: Instant, now: Instant) {
@@ -270,10 +231,7 @@ impl PublishActor {
         self.health.probing = true;
         let (publisher, started) = (Arc::clone(&self.publisher), self.core.clock.now());
         let call = async move { publisher.target().await };
-        ctx.spawn(
-            call.into_actor(self)
-                .map(move |result, actor, ctx| actor.probed(result, started, ctx)),
-        );
+        ctx.spawn(call.into_actor(self).map(move |result, actor, ctx| actor.probed(result, started, ctx)));
     }
 
     fn probed(&mut self, result: Result<Target, Failure>, started: Instant, ctx: &mut Context<Self>) {
@@ -290,16 +248,12 @@ impl PublishActor {
                     self.health.failing.clear();
                     self.with_rows(|lanes, _| lanes.hasten(started));
                 }
-                self.health
-                    .last_failure
-                    .clone()
-                    .filter(|_| nothing_gets_through && !was_failing)
+                self.health.last_failure.clone().filter(|_| nothing_gets_through && !was_failing)
             }
         };
         let down = failure.is_some();
         if down || self.health.reported_down {
-            self.core
-                .called(Dependency::Target, "probe", started, failure.as_ref(), false);
+            self.core.called(Dependency::Target, "probe", started, failure.as_ref(), false);
         }
         self.health.reported_down = down;
         if self.health.failures == 0 {
@@ -322,14 +276,17 @@ impl PublishActor {
         self.launch(due);
         self.flush(ctx);
         if let Some(delay) = self.lanes.next_due(now) {
-            ctx.run_later(delay.max(Duration::from_millis(1)), |actor, ctx| {
-                actor.schedule_retries(ctx)
-            });
+            ctx.run_later(delay.max(Duration::from_millis(1)), |actor, ctx| actor.schedule_retries(ctx));
         }
     }
 
     fn hand_back_waiting(&mut self) {
-        for pending in self.lanes.take_waiting() {
+        let waiting = self.lanes.take_waiting();
+        if !waiting.is_empty() {
+            let (deliveries, why) = (waiting.len(), "the target has been away for long, or the service is leaving");
+            self.core.observer.observe(Telemetry::HandedBack { deliveries, why });
+        }
+        for pending in waiting {
             pending.ticket.give_back(Duration::ZERO);
         }
     }
@@ -346,18 +303,12 @@ impl PublishActor {
             reason: buried.reason,
             detail: buried.detail.clone(),
         });
-        let (dead_letters, letters, started) = (
-            Arc::clone(&self.dead_letters),
-            letters.collect::<Vec<_>>(),
-            self.core.clock.now(),
-        );
+        let (dead_letters, letters, started) =
+            (Arc::clone(&self.dead_letters), letters.collect::<Vec<_>>(), self.core.clock.now());
         let call = async move {
             futures::future::join_all(letters.into_iter().map(|letter| dead_letters.store(letter))).await
         };
-        ctx.spawn(
-            call.into_actor(self)
-                .map(move |results, actor, ctx| actor.stored(batch, results, started, ctx)),
-        );
+        ctx.spawn(call.into_actor(self).map(move |results, actor, ctx| actor.stored(batch, results, started, ctx)));
     }
 
     fn stored(
@@ -377,8 +328,7 @@ impl PublishActor {
                 }
             }
         }
-        self.core
-            .called(Dependency::DeadLetter, "store", started, last.as_ref(), false);
+        self.core.called(Dependency::DeadLetter, "store", started, last.as_ref(), false);
         again.append(&mut self.graves);
         self.graves = again;
         if last.is_none() {
@@ -393,21 +343,10 @@ impl PublishActor {
     }
 
     fn buried(&self, buried: Buried) {
-        let Buried {
-            ticket,
-            table,
-            reason,
-            detail,
-        } = buried;
+        let Buried { ticket, table, reason, detail } = buried;
         let id = ticket.delivery.receipt.id;
         let subject = &ticket.delivery.subject;
-        self.core.observer.observe(Telemetry::DeadLettered {
-            id,
-            subject,
-            table,
-            reason,
-            detail: &detail,
-        });
+        self.core.observer.observe(Telemetry::DeadLettered { id, subject, table, reason, detail: &detail });
         ticket.done(table, Outcome::DeadLettered);
     }
 

@@ -14,9 +14,7 @@ pub struct Backoff {
 impl Backoff {
     /// The longest delay after `failures` failures in a row (1 for the first): doubles each time, up to `max`.
     pub fn ceiling(&self, failures: u32) -> Duration {
-        let factor = 1_u32
-            .checked_shl(failures.saturating_sub(1).min(31))
-            .unwrap_or(u32::MAX);
+        let factor = 1_u32.checked_shl(failures.saturating_sub(1).min(31)).unwrap_or(u32::MAX);
         self.initial.saturating_mul(factor).min(self.max)
     }
 
@@ -33,10 +31,7 @@ mod tests {
 
     #[test]
     fn doubles_up_to_the_maximum() {
-        let backoff = Backoff {
-            initial: Duration::from_millis(50),
-            max: Duration::from_secs(10),
-        };
+        let backoff = Backoff { initial: Duration::from_millis(50), max: Duration::from_secs(10) };
         assert_eq!(backoff.ceiling(1), Duration::from_millis(50));
         assert_eq!(backoff.ceiling(2), Duration::from_millis(100));
         assert_eq!(backoff.ceiling(9), Duration::from_secs(10));
@@ -45,10 +40,7 @@ mod tests {
 
     #[test]
     fn jitter_stays_below_the_ceiling() {
-        let backoff = Backoff {
-            initial: Duration::from_millis(50),
-            max: Duration::from_secs(1),
-        };
+        let backoff = Backoff { initial: Duration::from_millis(50), max: Duration::from_secs(1) };
         for failures in 1..50 {
             assert!(backoff.delay(failures) <= backoff.ceiling(failures));
         }

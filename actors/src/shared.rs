@@ -167,17 +167,8 @@ impl Core {
         tolerated: bool,
     ) {
         let took = self.clock.now().saturating_duration_since(started);
-        self.observer.observe(Telemetry::Called {
-            dependency,
-            operation,
-            took,
-            failure,
-        });
-        self.report.send(Report {
-            dependency,
-            failure: failure.cloned(),
-            tolerated,
-        });
+        self.observer.observe(Telemetry::Called { dependency, operation, took, failure });
+        self.report.send(Report { dependency, failure: failure.cloned(), tolerated });
     }
 }
 

@@ -144,28 +144,15 @@ impl SupervisorActor {
         }
     }
 
-    fn reported(
-        &mut self,
-        Report {
-            dependency,
-            failure,
-            tolerated,
-        }: Report,
-    ) {
+    fn reported(&mut self, Report { dependency, failure, tolerated }: Report) {
         let was_down = self.down.insert(dependency, failure.is_some()).unwrap_or(false);
         if was_down != failure.is_some() {
-            self.core.observer.observe(Telemetry::DependencyChanged {
-                dependency,
-                failure: failure.as_ref(),
-            });
+            self.core.observer.observe(Telemetry::DependencyChanged { dependency, failure: failure.as_ref() });
         }
         let pauses = PauseReason::Dependency(dependency);
         if failure.is_none() {
             if self.guard.succeeded(dependency) {
-                self.core.observer.observe(Telemetry::Streak {
-                    dependency,
-                    failures: 0,
-                });
+                self.core.observer.observe(Telemetry::Streak { dependency, failures: 0 });
             }
             return self.set_paused(pauses, false);
         }
@@ -190,34 +177,19 @@ impl SupervisorActor {
         }
         self.set_paused(PauseReason::Reconcile, true);
         self.reconciliation = Reconciliation::UnderWay;
-        let (publisher, dedup, started) = (
-            Arc::clone(&self.publisher),
-            Arc::clone(&self.dedup),
-            self.core.clock.now(),
-        );
+        let (publisher, dedup, started) = (Arc::clone(&self.publisher), Arc::clone(&self.dedup), self.core.clock.now());
         let bypass = self.core.settings.bypass_dedup;
         let call = async move {
-            let target = publisher
-                .target()
-                .await
-                .map_err(|failure| (Dependency::Target, failure))?;
-            match dedup.reconcile(target).await {
-                Ok(known) => Ok((target, known)),
+            match hold_against_records(&*publisher, &*dedup).await {
                 // Without the store there are no records to hold the target against, and none are trusted either.
-                Err(_) if bypass => Ok((
-                    target,
-                    Reconciled {
-                        generation: 0,
-                        regressed_from: None,
-                    },
-                )),
-                Err(failure) => Err((Dependency::Dedup, failure)),
+                Err((Dependency::Dedup, _)) if bypass => {
+                    let target = publisher.target().await.map_err(|failure| (Dependency::Target, failure))?;
+                    Ok((target, Reconciled { generation: 0, regressed_from: None }))
+                }
+                result => result,
             }
         };
-        ctx.spawn(
-            call.into_actor(self)
-                .map(move |result, actor, ctx| actor.reconciled(result, epoch, started, ctx)),
-        );
+        ctx.spawn(call.into_actor(self).map(move |result, actor, ctx| actor.reconciled(result, epoch, started, ctx)));
     }
 
     fn reconciled(
@@ -233,15 +205,9 @@ impl SupervisorActor {
                 self.core.called(Dependency::Target, "reconcile", started, None, false);
                 if let Some(recorded) = known.regressed_from {
                     let last_sequence = target.last_sequence;
-                    self.core.observer.observe(Telemetry::TargetRegressed {
-                        recorded,
-                        last_sequence,
-                    });
+                    self.core.observer.observe(Telemetry::TargetRegressed { recorded, last_sequence });
                 }
-                let set = SetTarget {
-                    target,
-                    generation: known.generation,
-                };
+                let set = SetTarget { target, generation: known.generation };
                 self.memory.target = Some(set);
                 self.core.target.send(set);
                 self.reconciliation = Reconciliation::Done { epoch };
@@ -249,15 +215,11 @@ impl SupervisorActor {
             }
             Err((dependency, failure)) => {
                 self.reconcile_failures += 1;
-                self.core
-                    .called(dependency, "reconcile", started, Some(&failure), false);
-                ctx.run_later(
-                    self.core.settings.backoff.delay(self.reconcile_failures),
-                    |actor, ctx| {
-                        actor.reconciliation = Reconciliation::Due;
-                        actor.reconcile_if_due(ctx);
-                    },
-                );
+                self.core.called(dependency, "reconcile", started, Some(&failure), false);
+                ctx.run_later(self.core.settings.backoff.delay(self.reconcile_failures), |actor, ctx| {
+                    actor.reconciliation = Reconciliation::Due;
+                    actor.reconcile_if_due(ctx);
+                });
             }
         }
     }
@@ -279,17 +241,10 @@ impl SupervisorActor {
         if self.ended.is_none() {
             return;
         }
-        self.core
-            .observer
-            .observe(Telemetry::ActorRestarted { actor: kind.name() });
+        self.core.observer.observe(Telemetry::ActorRestarted { actor: kind.name() });
         let (limit, now) = (self.core.settings.restarts, self.core.clock.now());
         if self.restarts.entry(kind).or_default().died(limit, now) {
-            let why = format!(
-                "actor {} died more than {} times in {:?}",
-                kind.name(),
-                limit.deaths,
-                limit.window
-            );
+            let why = format!("actor {} died more than {} times in {:?}", kind.name(), limit.deaths, limit.window);
             return self.trip(why);
         }
         (self.rebuild)(kind, &self.memory);
@@ -302,11 +257,7 @@ impl SupervisorActor {
         if self.leaving.is_some() {
             return;
         }
-        self.leaving = Some(Leaving {
-            reason,
-            since: self.core.clock.now(),
-            handed_back: false,
-        });
+        self.leaving = Some(Leaving { reason, since: self.core.clock.now(), handed_back: false });
         self.set_paused(PauseReason::Shutdown, true);
         self.core.drain.send(Drain);
     }
@@ -331,12 +282,27 @@ impl SupervisorActor {
         let Some(leaving) = &self.leaving else { return };
         if let Some(ended) = self.ended.take() {
             // Nobody waiting for the end is no reason to stay.
-            let _ = ended.send(Ended {
-                reason: leaving.reason.clone(),
-                drained,
-            });
+            let _ = ended.send(Ended { reason: leaving.reason.clone(), drained });
         }
     }
+}
+
+/// Has the target lost data? What is recorded is read before the target is asked, so that events which another replica
+/// stores and records in between are not taken for a loss.
+async fn hold_against_records(
+    publisher: &dyn Publisher,
+    dedup: &dyn DedupStore,
+) -> Result<(Target, Reconciled), (Dependency, Failure)> {
+    let of_target = |failure| (Dependency::Target, failure);
+    let of_dedup = |failure| (Dependency::Dedup, failure);
+    let created = publisher.target().await.map_err(of_target)?.created;
+    let recorded = dedup.highest(created).await.map_err(of_dedup)?;
+    let target = publisher.target().await.map_err(of_target)?;
+    if target.last_sequence < recorded {
+        return Ok((target, dedup.reconcile(target).await.map_err(of_dedup)?));
+    }
+    let generation = dedup.check(Vec::new()).await.map_err(of_dedup)?.generation;
+    Ok((target, Reconciled { generation, regressed_from: None }))
 }
 
 impl Actor for SupervisorActor {

@@ -32,10 +32,7 @@ pub(crate) fn caught<R>(f: impl FnOnce() -> R) -> Result<R, String> {
 }
 
 fn panic_message(panic: &(dyn Any + Send)) -> String {
-    let text = panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     text.unwrap_or("panicked without a message").to_owned()
 }
 
@@ -49,23 +46,14 @@ pub struct TransformActor<T: Transform> {
 
 impl<T: Transform> TransformActor<T> {
     pub(crate) fn new(core: Arc<Core>, transform: Arc<T>, index: usize, life: Life) -> Self {
-        Self {
-            core,
-            transform,
-            index,
-            _life: life,
-        }
+        Self { core, transform, index, _life: life }
     }
 
     fn decide(&self, job: Job<T::Parsed>, events: &mut Vec<Pending>, letters: &mut Vec<Buried>) {
         let Job { ticket, row, parsed } = job;
         let decided = parsed.and_then(|parsed| caught(|| self.transform.decide(&ticket.delivery, parsed)));
         let Decision { verdict, remarks } = decided.unwrap_or_else(|panic| Decision {
-            verdict: Verdict::DeadLetter {
-                table: None,
-                reason: Reason::Panic,
-                detail: panic,
-            },
+            verdict: Verdict::DeadLetter { table: None, reason: Reason::Panic, detail: panic },
             remarks: Remarks::default(),
         });
         let table = match &verdict {
@@ -76,21 +64,10 @@ impl<T: Transform> TransformActor<T> {
         self.remark(&ticket, table, &remarks);
         match verdict {
             Verdict::Publish(event) => {
-                events.push(Pending {
-                    ticket,
-                    row,
-                    event: Arc::from(event),
-                    attempts: 0,
-                    refused_since: None,
-                });
+                events.push(Pending { ticket, row, event: Arc::from(event), attempts: 0, refused_since: None });
             }
             Verdict::Skip => ticket.done(None, Outcome::Skipped),
-            Verdict::DeadLetter { table, reason, detail } => letters.push(Buried {
-                ticket,
-                table,
-                reason,
-                detail,
-            }),
+            Verdict::DeadLetter { table, reason, detail } => letters.push(Buried { ticket, table, reason, detail }),
         }
     }
 
@@ -105,10 +82,7 @@ impl<T: Transform> TransformActor<T> {
             }
         }
         if let Some(detail) = &remarks.subject_mismatch {
-            observer.observe(Telemetry::SubjectMismatch {
-                id: ticket.delivery.receipt.id,
-                detail,
-            });
+            observer.observe(Telemetry::SubjectMismatch { id: ticket.delivery.receipt.id, detail });
         }
     }
 }

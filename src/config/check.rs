@@ -12,10 +12,7 @@ pub(super) fn combinations(config: &Config, r: &mut Reader<'_>) {
     subjects(config, r);
     let Config { tables, .. } = config;
     if !(tables.messages.enabled || tables.chats.enabled || tables.agents.enabled) {
-        r.refuse(
-            "tables.messages.enabled",
-            "at least one table to be enabled, or every event would be thrown away",
-        );
+        r.refuse("tables.messages.enabled", "at least one table to be enabled, or every event would be thrown away");
     }
 }
 
@@ -32,19 +29,13 @@ fn duplicate_window(config: &Config, r: &mut Reader<'_>) {
         && r.sound(&["target.duplicate_window", "target.max_age"])
         && window > age
     {
-        r.refuse(
-            "target.duplicate_window",
-            format!("at most target.max_age ({})", written_duration(age)),
-        );
+        r.refuse("target.duplicate_window", format!("at most target.max_age ({})", written_duration(age)));
     }
 }
 
 fn order(config: &Config, r: &mut Reader<'_>) {
     if r.sound(&["retry.initial", "retry.max"]) && config.retry.initial > config.retry.max {
-        r.refuse(
-            "retry.initial",
-            format!("at most retry.max ({})", written_duration(config.retry.max)),
-        );
+        r.refuse("retry.initial", format!("at most retry.max ({})", written_duration(config.retry.max)));
     }
     let guard = config.guard;
     if r.sound(&["guard.min_duration", "guard.max_duration"]) && guard.min_duration > guard.max_duration {
@@ -62,9 +53,7 @@ fn streams(config: &Config, r: &mut Reader<'_>) {
         ("dead_letter.stream", &config.dead_letter.stream),
     ];
     for (at, (key, name)) in names.iter().enumerate() {
-        let twin = names[..at]
-            .iter()
-            .find(|(other, same)| same == name && r.sound(&[key, other]));
+        let twin = names[..at].iter().find(|(other, same)| same == name && r.sound(&[key, other]));
         if let Some((other, _)) = twin {
             r.refuse(key, format!("a stream of its own, not the one of {other}"));
         }
@@ -76,16 +65,10 @@ fn subjects(config: &Config, r: &mut Reader<'_>) {
     if r.sound(&["source.subjects"]) {
         let subjects = &config.source.subjects;
         let twice = subjects.iter().enumerate().find_map(|(at, subject)| {
-            subjects[..at]
-                .iter()
-                .find(|other| overlap(subject, other))
-                .map(|other| (subject, other))
+            subjects[..at].iter().find(|other| overlap(subject, other)).map(|other| (subject, other))
         });
         if let Some((subject, other)) = twice {
-            r.refuse(
-                "source.subjects",
-                format!("subjects that do not overlap; {other} and {subject} do"),
-            );
+            r.refuse("source.subjects", format!("subjects that do not overlap; {other} and {subject} do"));
         }
     }
     let mut taken: Vec<(&str, Vec<String>)> = Vec::new();
@@ -93,14 +76,8 @@ fn subjects(config: &Config, r: &mut Reader<'_>) {
     if config.source.create {
         taken.push(("source.subjects", config.source.subjects.clone()));
     }
-    taken.push((
-        "target.subject_prefix",
-        vec![format!("{}.>", config.target.subject_prefix)],
-    ));
-    taken.push((
-        "dead_letter.subject_prefix",
-        vec![format!("{}.>", config.dead_letter.subject_prefix)],
-    ));
+    taken.push(("target.subject_prefix", vec![format!("{}.>", config.target.subject_prefix)]));
+    taken.push(("dead_letter.subject_prefix", vec![format!("{}.>", config.dead_letter.subject_prefix)]));
     for at in 1..taken.len() {
         let (key, mine) = &taken[at];
         let clash = taken[..at].iter().find(|(other, theirs)| {

@@ -60,19 +60,13 @@ impl Layers {
         env: impl IntoIterator<Item = (String, String)>,
         problems: &mut Vec<Problem>,
     ) -> Self {
-        let mut layers = Self {
-            defaults: Settings::new(),
-            effective: Settings::new(),
-        };
+        let mut layers = Self { defaults: Settings::new(), effective: Settings::new() };
         match parse(DEFAULTS, &Origin::Default) {
             Ok(defaults) => layers.defaults = defaults,
             // Cannot happen in a build whose tests passed; reported all the same rather than assumed.
-            Err(cause) => problems.push(Problem::new(
-                "config.yaml",
-                "",
-                Origin::Default,
-                format!("valid YAML ({cause})"),
-            )),
+            Err(cause) => {
+                problems.push(Problem::new("config.yaml", "", Origin::Default, format!("valid YAML ({cause})")))
+            }
         }
         layers.effective.clone_from(&layers.defaults);
         if let Some(path) = file {
@@ -96,12 +90,7 @@ impl Layers {
                 // `nats:` with every line below it commented out means "nothing to say".
             } else {
                 // The value is kept back: a misspelt key may well hold a secret.
-                problems.push(Problem::new(
-                    &key,
-                    "(not shown)",
-                    setting.origin,
-                    self.allowed_near(&key),
-                ));
+                problems.push(Problem::new(&key, "(not shown)", setting.origin, self.allowed_near(&key)));
             }
         }
     }
@@ -151,32 +140,17 @@ fn parse(text: &str, origin: &Origin) -> Result<Settings, config::ConfigError> {
     if text.lines().all(says_nothing) {
         return Ok(settings);
     }
-    flatten(
-        "",
-        File::from_str(text, FileFormat::Yaml).collect()?,
-        origin,
-        &mut settings,
-    );
+    flatten("", File::from_str(text, FileFormat::Yaml).collect()?, origin, &mut settings);
     Ok(settings)
 }
 
 fn flatten(prefix: &str, table: Map<String, Value>, origin: &Origin, settings: &mut Settings) {
     for (name, value) in table {
-        let key = if prefix.is_empty() {
-            name
-        } else {
-            format!("{prefix}.{name}")
-        };
+        let key = if prefix.is_empty() { name } else { format!("{prefix}.{name}") };
         match value.kind {
             ValueKind::Table(table) => flatten(&key, table, origin, settings),
             value => {
-                settings.insert(
-                    key,
-                    Setting {
-                        value,
-                        origin: origin.clone(),
-                    },
-                );
+                settings.insert(key, Setting { value, origin: origin.clone() });
             }
         }
     }
@@ -187,13 +161,7 @@ fn from_environment(env: impl IntoIterator<Item = (String, String)>) -> Settings
         .filter_map(|(name, value)| {
             let rest = name.strip_prefix(ENV_PREFIX).filter(|rest| !is_service_link(rest))?;
             let key = rest.to_ascii_lowercase().replace("__", ".");
-            Some((
-                key,
-                Setting {
-                    value: ValueKind::String(value),
-                    origin: Origin::Environment(name),
-                },
-            ))
+            Some((key, Setting { value: ValueKind::String(value), origin: Origin::Environment(name) }))
         })
         .collect()
 }

@@ -288,12 +288,7 @@ pub struct Table {
 /// converted with replacement characters, so that it is reported as a bad value instead of being passed over.
 pub fn process_environment() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os()
-        .map(|(name, value)| {
-            (
-                name.to_string_lossy().into_owned(),
-                value.to_string_lossy().into_owned(),
-            )
-        })
+        .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
         .filter(|(name, _)| name.starts_with(ENV_PREFIX))
 }
 
@@ -323,13 +318,6 @@ impl Config {
         check::combinations(&config, &mut reader);
         let keys = reader.seen().clone();
         config.warnings = check::warnings(&config);
-        (
-            if problems.is_empty() {
-                Ok(config)
-            } else {
-                Err(ConfigError { problems })
-            },
-            keys,
-        )
+        (if problems.is_empty() { Ok(config) } else { Err(ConfigError { problems }) }, keys)
     }
 }

@@ -19,22 +19,13 @@ pub struct Problem {
 
 impl Problem {
     pub(super) fn new(key: &str, value: impl Into<String>, origin: Origin, expected: impl Into<String>) -> Self {
-        Self {
-            key: key.to_owned(),
-            value: value.into(),
-            origin,
-            expected: expected.into(),
-        }
+        Self { key: key.to_owned(), value: value.into(), origin, expected: expected.into() }
     }
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} = {} ({}): expected {}",
-            self.key, self.value, self.origin, self.expected
-        )
+        write!(f, "{} = {} ({}): expected {}", self.key, self.value, self.origin, self.expected)
     }
 }
 

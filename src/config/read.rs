@@ -21,14 +21,9 @@ const TIB: u64 = 1 << 40;
 /// Reads every setting.
 pub(super) fn config(r: &mut Reader<'_>) -> Config {
     // An absent address has been reported as a problem; the configuration is then not used.
-    let listen = r
-        .address("http.listen")
-        .unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+    let listen = r.address("http.listen").unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
     Config {
-        log: Log {
-            level: r.choice("log.level"),
-            format: r.choice("log.format"),
-        },
+        log: Log { level: r.choice("log.level"), format: r.choice("log.format") },
         http: Http { listen },
         nats: nats(r),
         source: source(r),
@@ -55,15 +50,9 @@ pub(super) fn config(r: &mut Reader<'_>) -> Config {
             min_duration: r.duration("guard.min_duration", Duration::ZERO..=DAY),
             max_duration: r.duration("guard.max_duration", Duration::ZERO..=7 * DAY),
         },
-        shutdown: Shutdown {
-            grace: r.duration("shutdown.grace", Duration::ZERO..=HOUR),
-        },
+        shutdown: Shutdown { grace: r.duration("shutdown.grace", Duration::ZERO..=HOUR) },
         start_timeout: r.duration("start_timeout", SECOND..=HOUR),
-        tables: Tables {
-            messages: table(r, "messages"),
-            chats: table(r, "chats"),
-            agents: table(r, "agents"),
-        },
+        tables: Tables { messages: table(r, "messages"), chats: table(r, "chats"), agents: table(r, "agents") },
         warnings: Vec::new(),
     }
 }
@@ -77,12 +66,7 @@ fn nats(r: &mut Reader<'_>) -> Nats {
         first: r.flag("nats.tls.first"),
     };
     let inbox_prefix = r.optional_text("nats.inbox_prefix", values::subject_prefix);
-    Nats {
-        auth: nats_auth(r, &url),
-        url,
-        tls,
-        inbox_prefix,
-    }
+    Nats { auth: nats_auth(r, &url), url, tls, inbox_prefix }
 }
 
 fn client_certificate(r: &mut Reader<'_>) -> Option<ClientCertificate> {
@@ -95,10 +79,7 @@ fn client_certificate(r: &mut Reader<'_>) -> Option<ClientCertificate> {
             _ => {}
         }
     }
-    Some(ClientCertificate {
-        cert_file: cert_file?,
-        key_file: key_file?,
-    })
+    Some(ClientCertificate { cert_file: cert_file?, key_file: key_file? })
 }
 
 fn nats_auth(r: &mut Reader<'_>, url: &[ServerUrl]) -> NatsAuth {
@@ -108,22 +89,13 @@ fn nats_auth(r: &mut Reader<'_>, url: &[ServerUrl]) -> NatsAuth {
     let seed = r.secret_file("nats.nkey_seed_file");
     let credentials = r.secret_file("nats.credentials_file");
 
-    let keys = [
-        "nats.user",
-        "nats.password",
-        "nats.password_file",
-        "nats.token",
-        "nats.token_file",
-    ];
+    let keys = ["nats.user", "nats.password", "nats.password_file", "nats.token", "nats.token_file"];
     if !r.sound(&keys) || !r.sound(&["nats.url", "nats.nkey_seed_file", "nats.credentials_file"]) {
         return NatsAuth::None;
     }
     let password_key = if user.is_none() { "nats.user" } else { "nats.password" };
     if user.is_some() != password.is_some() {
-        r.refuse(
-            password_key,
-            "nats.user together with nats.password or nats.password_file",
-        );
+        r.refuse(password_key, "nats.user together with nats.password or nats.password_file");
     }
     let ways = [
         ("nats.user", user.is_some()),
@@ -205,10 +177,7 @@ fn dedup(r: &mut Reader<'_>) -> Dedup {
     let url = r.parsed("dedup.url", values::redis_url);
     let password = r.secret_file("dedup.password_file");
     if password.is_some() && url.has_password() {
-        r.refuse(
-            "dedup.password_file",
-            "a password either here or in dedup.url, not in both",
-        );
+        r.refuse("dedup.password_file", "a password either here or in dedup.url, not in both");
     }
     Dedup {
         store: r.choice("dedup.store"),
@@ -217,11 +186,7 @@ fn dedup(r: &mut Reader<'_>) -> Dedup {
         ttl: r.duration("dedup.ttl", SECOND..=365 * DAY),
         key_prefix: r.text("dedup.key_prefix", |prefix| {
             let printable = prefix.chars().all(|c| c.is_ascii_graphic()) && prefix.len() <= 64;
-            if printable {
-                Ok(())
-            } else {
-                Err("at most 64 visible ASCII characters".to_owned())
-            }
+            if printable { Ok(()) } else { Err("at most 64 visible ASCII characters".to_owned()) }
         }),
         record_patience: r.duration("dedup.record_patience", Duration::ZERO..=HOUR),
         when_unavailable: r.choice("dedup.when_unavailable"),

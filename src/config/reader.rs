@@ -35,12 +35,7 @@ pub(super) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     pub fn new(layers: &'a Layers, problems: &'a mut Vec<Problem>) -> Self {
-        Self {
-            layers,
-            problems,
-            bad: BTreeSet::new(),
-            seen: BTreeSet::new(),
-        }
+        Self { layers, problems, bad: BTreeSet::new(), seen: BTreeSet::new() }
     }
 
     /// Every key that was asked for.
@@ -73,12 +68,7 @@ impl<'a> Reader<'a> {
                 Ok(value) => Some(value),
                 Err(expected) => {
                     self.bad.insert(key.to_owned());
-                    self.problems.push(Problem::new(
-                        key,
-                        show(key, value, shown),
-                        setting.origin.clone(),
-                        expected,
-                    ));
+                    self.problems.push(Problem::new(key, show(key, value, shown), setting.origin.clone(), expected));
                     None
                 }
             },
@@ -92,11 +82,7 @@ impl<'a> Reader<'a> {
         let parsed = found.map_or(Err("a value".to_owned()), |setting| parse(&setting.value));
         parsed.unwrap_or_else(|expected| {
             self.refuse(key, expected);
-            self.layers
-                .defaults
-                .get(key)
-                .and_then(|setting| parse(&setting.value).ok())
-                .unwrap_or_default()
+            self.layers.defaults.get(key).and_then(|setting| parse(&setting.value).ok()).unwrap_or_default()
         })
     }
 
@@ -140,23 +126,17 @@ impl<'a> Reader<'a> {
     pub fn choice<T: Choice + Default>(&mut self, key: &str) -> T {
         self.required(key, |value| {
             let text = text_of(value).unwrap_or_default();
-            T::ALL
-                .iter()
-                .find(|(name, _)| *name == text)
-                .map(|(_, choice)| *choice)
-                .ok_or_else(|| {
-                    let names: Vec<_> = T::ALL.iter().map(|(name, _)| *name).collect();
-                    format!("one of {}", names.join(", "))
-                })
+            T::ALL.iter().find(|(name, _)| *name == text).map(|(_, choice)| *choice).ok_or_else(|| {
+                let names: Vec<_> = T::ALL.iter().map(|(name, _)| *name).collect();
+                format!("one of {}", names.join(", "))
+            })
         })
     }
 
     pub fn address(&mut self, key: &str) -> Option<SocketAddr> {
         let parse = |value: &ValueKind| {
             let address = text_of(value).and_then(|text| text.parse().ok());
-            address
-                .map(Some)
-                .ok_or_else(|| "an IP address and port, such as 0.0.0.0:8080 or [::]:8080".to_owned())
+            address.map(Some).ok_or_else(|| "an IP address and port, such as 0.0.0.0:8080 or [::]:8080".to_owned())
         };
         self.required(key, parse)
     }
@@ -227,20 +207,12 @@ fn show(key: &str, value: &ValueKind, shown: Shown) -> String {
         };
     }
     let safe = |text: &str| {
-        if name == "url" {
-            redact_url(text)
-        } else {
-            text.to_owned()
-        }
+        if name == "url" { redact_url(text) } else { text.to_owned() }
     };
     match value {
         ValueKind::Nil => "null".to_owned(),
         ValueKind::String(text) => format!("{:?}", safe(text)),
-        ValueKind::Array(items) => items
-            .iter()
-            .map(|item| safe(&item.to_string()))
-            .collect::<Vec<_>>()
-            .join(","),
+        ValueKind::Array(items) => items.iter().map(|item| safe(&item.to_string())).collect::<Vec<_>>().join(","),
         other => safe(&other.to_string()),
     }
 }

@@ -12,10 +12,7 @@ const MIB: u64 = 1 << 20;
 type Variables = &'static [(&'static str, &'static str)];
 
 fn env(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
-    pairs
-        .iter()
-        .map(|(name, value)| (format!("DAISI_CDC_{name}"), (*value).to_owned()))
-        .collect()
+    pairs.iter().map(|(name, value)| (format!("DAISI_CDC_{name}"), (*value).to_owned())).collect()
 }
 
 fn load(pairs: &[(&str, &str)]) -> Result<Config, ConfigError> {
@@ -42,36 +39,18 @@ fn the_file_in_the_repository_is_valid_and_holds_the_defaults_of_the_contract() 
     assert_eq!(config.source.stream, "cdc_events_stream");
     assert_eq!(config.source.subjects, ["sequin.>"]);
     assert_eq!(config.source.consumer, "cdc_consumers");
-    assert_eq!(
-        (config.source.ack_wait, config.source.max_ack_pending),
-        (30 * SECOND, 5_000)
-    );
+    assert_eq!((config.source.ack_wait, config.source.max_ack_pending), (30 * SECOND, 5_000));
     assert_eq!((config.source.max_deliver, config.source.batch), (None, 500));
     assert_eq!(config.source.limits.max_age, Some(7 * DAY));
-    assert_eq!(
-        (config.target.stream.as_str(), config.target.subject_prefix.as_str()),
-        ("wa_stream", "wa")
-    );
+    assert_eq!((config.target.stream.as_str(), config.target.subject_prefix.as_str()), ("wa_stream", "wa"));
     assert_eq!(config.target.duplicate_window, 120 * SECOND);
     assert_eq!(config.dead_letter.subject_prefix, "cdc.dead_letters");
     assert_eq!(config.dead_letter.suspect_after, 5);
-    assert_eq!(
-        (config.dedup.ttl, config.dedup.key_prefix.as_str()),
-        (300 * SECOND, "dedup:")
-    );
-    assert_eq!(
-        (config.workers, config.in_flight.messages, config.in_flight.bytes),
-        (0, 4_096, 64 * MIB)
-    );
+    assert_eq!((config.dedup.ttl, config.dedup.key_prefix.as_str()), (300 * SECOND, "dedup:"));
+    assert_eq!((config.workers, config.in_flight.messages, config.in_flight.bytes), (0, 4_096, 64 * MIB));
     assert_eq!(config.retry.initial, Duration::from_millis(50));
-    assert_eq!(
-        (config.guard.max_consecutive_failures, config.guard.max_duration),
-        (100, 900 * SECOND)
-    );
-    assert_eq!(
-        (config.shutdown.grace, config.start_timeout),
-        (25 * SECOND, 60 * SECOND)
-    );
+    assert_eq!((config.guard.max_consecutive_failures, config.guard.max_duration), (100, 900 * SECOND));
+    assert_eq!((config.shutdown.grace, config.start_timeout), (25 * SECOND, 60 * SECOND));
     assert_eq!(config.tables.agents.unhandled_fields, UnhandledFields::Keep);
     assert_eq!(config.warnings(), &[] as &[String]);
 }
@@ -82,10 +61,7 @@ fn every_setting_is_in_the_file_with_a_comment_and_is_read() {
     let mut problems = Vec::new();
     let known: BTreeSet<String> = Layers::read(None, [], &mut problems).defaults.into_keys().collect();
     assert_eq!(known, read);
-    for line in DEFAULTS
-        .lines()
-        .filter(|line| !line.trim_start().starts_with('#') && !line.trim_end().ends_with(':'))
-    {
+    for line in DEFAULTS.lines().filter(|line| !line.trim_start().starts_with('#') && !line.trim_end().ends_with(':')) {
         assert!(line.trim().is_empty() || line.contains(" # "), "no comment: {line}");
     }
 }
@@ -95,11 +71,8 @@ fn the_environment_overrides_the_file_and_the_file_the_defaults() {
     let file = file(
         "workers: 3\nsource:\n  batch: 7\n  subjects: [a.>, b.*]\nnats:\n  # all commented out\ntarget:\n  max_age: ~\n",
     );
-    let set = env(&[
-        ("SOURCE__BATCH", "9"),
-        ("TABLES__MESSAGES__UNHANDLED_FIELDS", "drop"),
-        ("IN_FLIGHT__BYTES", "64MB"),
-    ]);
+    let set =
+        env(&[("SOURCE__BATCH", "9"), ("TABLES__MESSAGES__UNHANDLED_FIELDS", "drop"), ("IN_FLIGHT__BYTES", "64MB")]);
     let config = Config::load(Some(file.path()), set).unwrap();
     assert_eq!((config.workers, config.source.batch), (3, 9));
     assert_eq!(config.source.subjects, ["a.>", "b.*"]);
@@ -108,10 +81,7 @@ fn the_environment_overrides_the_file_and_the_file_the_defaults() {
     assert_eq!(config.in_flight.bytes, 64_000_000);
     assert_eq!(config.target.limits.max_age, None);
     let lists = load(&[("NATS__URL", "nats://a:1, tls://b"), ("SOURCE__SUBJECTS", "x,y.>")]).unwrap();
-    assert_eq!(
-        lists.nats.url.iter().map(ServerUrl::expose).collect::<Vec<_>>(),
-        ["nats://a:1", "tls://b"]
-    );
+    assert_eq!(lists.nats.url.iter().map(ServerUrl::expose).collect::<Vec<_>>(), ["nats://a:1", "tls://b"]);
     assert_eq!(lists.source.subjects, ["x", "y.>"]);
 }
 
@@ -121,26 +91,14 @@ fn every_problem_is_reported_at_once_with_key_value_origin_and_what_is_allowed()
     let error = Config::load(Some(file.path()), env(&[("RETRY__MAX", "-1s"), ("RETRY__MIX", "1s")])).unwrap_err();
     let lines: Vec<String> = error.to_string().lines().map(str::to_owned).collect();
     assert_eq!(lines.len(), 5, "{lines:#?}");
-    let has = |parts: &[&str]| {
-        assert!(
-            lines.iter().any(|l| parts.iter().all(|p| l.contains(p))),
-            "{parts:?} {lines:#?}"
-        )
-    };
+    let has =
+        |parts: &[&str]| assert!(lines.iter().any(|l| parts.iter().all(|p| l.contains(p))), "{parts:?} {lines:#?}");
     let path = file.path().display().to_string();
     has(&["workers = \"many\"", &path, "a whole number from 0 to 1024"]);
     has(&["log.level = \"loud\"", "trace, debug, info"]);
     has(&["sourse.batch", "source", "target"]);
-    has(&[
-        "retry.max = \"-1s\"",
-        "environment DAISI_CDC_RETRY__MAX",
-        "from 1ms to 1h",
-    ]);
-    has(&[
-        "retry.mix",
-        "DAISI_CDC_RETRY__MIX",
-        "retry has initial, max, refused_for",
-    ]);
+    has(&["retry.max = \"-1s\"", "environment DAISI_CDC_RETRY__MAX", "from 1ms to 1h"]);
+    has(&["retry.mix", "DAISI_CDC_RETRY__MIX", "retry has initial, max, refused_for"]);
 }
 
 #[test]
@@ -191,44 +149,16 @@ fn each_kind_of_bad_value_names_its_key() {
 #[test]
 fn impossible_combinations_are_refused() {
     let cases: &[(Variables, &str, &str)] = &[
-        (
-            &[("SOURCE__ACK_WAIT", "61s")],
-            "target.duplicate_window",
-            "twice source.ack_wait",
-        ),
-        (
-            &[("TARGET__MAX_AGE", "1m")],
-            "target.duplicate_window",
-            "at most target.max_age (1m)",
-        ),
+        (&[("SOURCE__ACK_WAIT", "61s")], "target.duplicate_window", "twice source.ack_wait"),
+        (&[("TARGET__MAX_AGE", "1m")], "target.duplicate_window", "at most target.max_age (1m)"),
         (&[("RETRY__INITIAL", "11s")], "retry.initial", "at most retry.max"),
-        (
-            &[("GUARD__MIN_DURATION", "16m")],
-            "guard.min_duration",
-            "at most guard.max_duration",
-        ),
-        (
-            &[("TARGET__STREAM", "cdc_events_stream")],
-            "target.stream",
-            "a stream of its own",
-        ),
-        (
-            &[("DEAD_LETTER__SUBJECT_PREFIX", "wa.dead")],
-            "dead_letter.subject_prefix",
-            "do not overlap",
-        ),
-        (
-            &[("TARGET__SUBJECT_PREFIX", "sequin.out")],
-            "target.subject_prefix",
-            "source.subjects",
-        ),
+        (&[("GUARD__MIN_DURATION", "16m")], "guard.min_duration", "at most guard.max_duration"),
+        (&[("TARGET__STREAM", "cdc_events_stream")], "target.stream", "a stream of its own"),
+        (&[("DEAD_LETTER__SUBJECT_PREFIX", "wa.dead")], "dead_letter.subject_prefix", "do not overlap"),
+        (&[("TARGET__SUBJECT_PREFIX", "sequin.out")], "target.subject_prefix", "source.subjects"),
         (&[("NATS__USER", "u")], "nats.password", "together"),
         (&[("NATS__PASSWORD", "p")], "nats.user", "together"),
-        (
-            &[("NATS__TOKEN", "t"), ("NATS__URL", "nats://u:p@h")],
-            "nats.url",
-            "one way to authenticate",
-        ),
+        (&[("NATS__TOKEN", "t"), ("NATS__URL", "nats://u:p@h")], "nats.url", "one way to authenticate"),
         (
             &[
                 ("TABLES__MESSAGES__ENABLED", "false"),
@@ -251,10 +181,7 @@ fn impossible_combinations_are_refused() {
 #[test]
 fn a_setting_that_is_wrong_by_itself_causes_no_further_problems() {
     assert_eq!(problem(&[("SOURCE__ACK_WAIT", "9h")]).key, "source.ack_wait");
-    assert_eq!(
-        problem(&[("RETRY__MAX", "x"), ("RETRY__INITIAL", "1m")]).key,
-        "retry.max"
-    );
+    assert_eq!(problem(&[("RETRY__MAX", "x"), ("RETRY__INITIAL", "1m")]).key, "retry.max");
 }
 
 #[test]
@@ -267,25 +194,14 @@ fn secrets_come_from_files_and_are_never_shown() {
         ("DEDUP__URL", "rediss://user:hunter2@cache:6380/1"),
     ])
     .unwrap();
-    let NatsAuth::Password { user, password } = &config.nats.auth else {
-        panic!("{:?}", config.nats.auth)
-    };
+    let NatsAuth::Password { user, password } = &config.nats.auth else { panic!("{:?}", config.nats.auth) };
     assert_eq!((user.as_str(), password.expose_secret()), ("svc", "hunter2"));
     assert_eq!(config.dedup.url.expose(), "rediss://user:hunter2@cache:6380/1");
     assert!(!format!("{config:?}").contains("hunter2"));
     assert_eq!(config.dedup.url.to_string(), "rediss://***@cache:6380/1");
 
-    let both = load(&[
-        ("NATS__USER", "u"),
-        ("NATS__PASSWORD", "hunter2"),
-        ("NATS__PASSWORD_FILE", path),
-    ])
-    .unwrap_err();
-    assert!(
-        both.to_string()
-            .contains("only one of nats.password and nats.password_file"),
-        "{both}"
-    );
+    let both = load(&[("NATS__USER", "u"), ("NATS__PASSWORD", "hunter2"), ("NATS__PASSWORD_FILE", path)]).unwrap_err();
+    assert!(both.to_string().contains("only one of nats.password and nats.password_file"), "{both}");
     let twice = problem(&[("DEDUP__URL", "redis://:hunter2@h"), ("DEDUP__PASSWORD_FILE", path)]);
     assert_eq!(twice.key, "dedup.password_file");
     for (name, value) in [
@@ -327,13 +243,8 @@ fn every_way_to_authenticate_is_understood() {
 
 #[test]
 fn a_file_that_cannot_be_used_is_a_problem() {
-    let missing = Config::load(Some(Path::new("/no/such/config.yaml")), [])
-        .unwrap_err()
-        .to_string();
-    assert!(
-        missing.contains("/no/such/config.yaml") && missing.contains("readable file"),
-        "{missing}"
-    );
+    let missing = Config::load(Some(Path::new("/no/such/config.yaml")), []).unwrap_err().to_string();
+    assert!(missing.contains("/no/such/config.yaml") && missing.contains("readable file"), "{missing}");
     for text in ["a: [", "- a\n- b\n", "just text", "a: 1\n---\nb: 2\n"] {
         let broken = file(text);
         let error = Config::load(Some(broken.path()), []).unwrap_err();
@@ -358,21 +269,14 @@ fn variables_that_kubernetes_makes_for_services_are_no_settings() {
     ])
     .unwrap();
     assert_eq!(problem(&[("WORKER", "1")]).key, "worker");
-    assert_eq!(
-        problem(&[("NATS_URL", "nats://h")]).origin,
-        Origin::Environment("DAISI_CDC_NATS_URL".into())
-    );
+    assert_eq!(problem(&[("NATS_URL", "nats://h")]).origin, Origin::Environment("DAISI_CDC_NATS_URL".into()));
 }
 
 #[test]
 fn what_is_probably_not_meant_is_a_warning() {
     let warned = |pairs: &[(&str, &str)], text: &str| {
         let config = load(pairs).unwrap();
-        assert!(
-            config.warnings().iter().any(|w| w.contains(text)),
-            "{:?}",
-            config.warnings()
-        );
+        assert!(config.warnings().iter().any(|w| w.contains(text)), "{:?}", config.warnings());
     };
     warned(&[("DEDUP__TTL", "1m")], "dedup.ttl");
     warned(&[("IN_FLIGHT__MESSAGES", "100")], "source.batch");
@@ -384,14 +288,8 @@ fn what_is_probably_not_meant_is_a_warning() {
 
 #[test]
 fn sizes_are_binary_or_decimal_and_never_guessed() {
-    for (text, bytes) in [
-        ("0", 0),
-        ("12", 12),
-        ("1kB", 1_000),
-        ("1 KiB", 1_024),
-        ("2MiB", 2 << 20),
-        ("3tib", 3 << 40),
-    ] {
+    for (text, bytes) in [("0", 0), ("12", 12), ("1kB", 1_000), ("1 KiB", 1_024), ("2MiB", 2 << 20), ("3tib", 3 << 40)]
+    {
         assert_eq!(values::size(text), Some(bytes), "{text}");
     }
     for text in ["", "MiB", "-1", "1.5MiB", "1M", "99999999999TiB", "1 2"] {
@@ -420,8 +318,5 @@ fn urls_are_shown_without_secrets() {
     ] {
         assert_eq!(redact_url(url), shown);
     }
-    assert_eq!(
-        redact_text("cannot reach redis://:x@h: refused"),
-        "cannot reach redis://***@h: refused"
-    );
+    assert_eq!(redact_text("cannot reach redis://:x@h: refused"), "cannot reach redis://***@h: refused");
 }

@@ -126,8 +126,7 @@ impl ServerUrl {
 
     /// Whether the URL carries a password.
     pub(super) fn has_password(&self) -> bool {
-        self.credentials()
-            .is_some_and(|c| c.split_once(':').is_some_and(|(_, password)| !password.is_empty()))
+        self.credentials().is_some_and(|c| c.split_once(':').is_some_and(|(_, password)| !password.is_empty()))
     }
 
     /// Whether the URL carries a user name, a token or a password.
@@ -160,14 +159,8 @@ pub fn redact_url(url: &str) -> String {
     let begin = url.find("://").map_or(0, |at| at + 3);
     let (scheme, rest) = url.split_at(begin);
     let (hidden, server) = rest.rsplit_once('@').map_or(("", rest), |(_, server)| ("***@", server));
-    let (server, query) = server
-        .split_once('?')
-        .map_or((server, ""), |(server, _)| (server, "?***"));
-    let after_host = if server.starts_with('[') {
-        None
-    } else {
-        server.split_once(':')
-    };
+    let (server, query) = server.split_once('?').map_or((server, ""), |(server, _)| (server, "?***"));
+    let after_host = if server.starts_with('[') { None } else { server.split_once(':') };
     match after_host {
         Some((host, port)) if hidden.is_empty() && !port.starts_with(|c: char| c.is_ascii_digit()) => {
             format!("{scheme}{host}:***")
@@ -179,11 +172,7 @@ pub fn redact_url(url: &str) -> String {
 /// Does what [`redact_url`] does to every URL in a text.
 pub fn redact_text(text: &str) -> String {
     let redact = |word: &str| {
-        if word.contains("://") {
-            redact_url(word)
-        } else {
-            word.to_owned()
-        }
+        if word.contains("://") { redact_url(word) } else { word.to_owned() }
     };
     text.split_inclusive(char::is_whitespace).map(redact).collect()
 }
@@ -198,11 +187,7 @@ pub(super) fn redis_url(text: &str) -> Result<ServerUrl, String> {
     let expected = || "a URL such as redis://host:6379/0, or rediss://host:6379/0 for TLS".to_owned();
     let url = url(text, &["redis", "rediss"]).ok_or_else(expected)?;
     let after_host = text.rsplit_once('@').map_or(text, |(_, host)| host);
-    let path = after_host
-        .split_once("://")
-        .map_or(after_host, |(_, rest)| rest)
-        .split_once('/')
-        .map(|(_, path)| path);
+    let path = after_host.split_once("://").map_or(after_host, |(_, rest)| rest).split_once('/').map(|(_, path)| path);
     match path.map(|path| path.split('?').next().unwrap_or(path)) {
         None | Some("") => Ok(url),
         Some(database) if database.parse::<u16>().is_ok() => Ok(url),
@@ -221,18 +206,9 @@ fn url(text: &str, schemes: &[&str]) -> Option<ServerUrl> {
         Some(v6) => {
             let (address, after) = v6.split_once(']')?;
             address.parse::<std::net::Ipv6Addr>().ok()?;
-            (
-                address,
-                if after.is_empty() {
-                    None
-                } else {
-                    Some(after.strip_prefix(':')?)
-                },
-            )
+            (address, if after.is_empty() { None } else { Some(after.strip_prefix(':')?) })
         }
-        None => authority
-            .split_once(':')
-            .map_or((authority, None), |(host, port)| (host, Some(port))),
+        None => authority.split_once(':').map_or((authority, None), |(host, port)| (host, Some(port))),
     };
     let port_fits = port.is_none_or(|port| port.parse::<u16>().is_ok_and(|number| number > 0));
     (!host.is_empty() && port_fits).then(|| ServerUrl(text.to_owned()))
@@ -261,10 +237,7 @@ pub(super) fn size(text: &str) -> Option<u64> {
 /// A size as people write it.
 pub(super) fn written_size(size: u64) -> String {
     let units = [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
-    match units
-        .iter()
-        .find(|(factor, _)| size >= *factor && size.is_multiple_of(*factor))
-    {
+    match units.iter().find(|(factor, _)| size >= *factor && size.is_multiple_of(*factor)) {
         Some((factor, unit)) => format!("{}{unit}", size / factor),
         None => format!("{size}B"),
     }

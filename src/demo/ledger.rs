@@ -83,7 +83,12 @@ impl Tally {
         let mut seen = self.seen();
         seen.latencies.sort_unstable();
         let last = seen.latencies.len().checked_sub(1)?;
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "an index within the list")]
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            clippy::cast_precision_loss,
+            reason = "an index within the list"
+        )]
         let index = (last as f64 * share).round() as usize;
         seen.latencies.get(index).copied()
     }

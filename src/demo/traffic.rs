@@ -122,7 +122,8 @@ impl Traffic {
     fn poison(&mut self) {
         match self.random.u8(0..3) {
             0 => {
-                let record = json!({"id": self.random.u64(0..1_000_000), "message_date": "2026-01-05", "message_id": null});
+                let record =
+                    json!({"id": self.random.u64(0..1_000_000), "message_date": "2026-01-05", "message_id": null});
                 self.push(0, "messages", "delete", record, Value::Null, Expected::DeadLettered);
             }
             1 => {

@@ -70,10 +70,7 @@ impl<'a> Envelope<'a> {
             "metadata" => fill(&mut metadata, PART, "metadata", raw),
             _ => Ok(()),
         })?;
-        let metadata = present(metadata).ok_or(Poison::Absent {
-            part: PART,
-            field: "metadata",
-        })?;
+        let metadata = present(metadata).ok_or(Poison::Absent { part: PART, field: "metadata" })?;
         envelope.metadata = Metadata::parse(metadata)?;
         Ok(envelope)
     }
@@ -93,12 +90,7 @@ impl<'a> Envelope<'a> {
         let database = name(metadata.database_name).or_else(|| name(metadata.database_title));
         let (schema, table) = (name(metadata.table_schema), name(metadata.table_name));
         let action = name(self.action);
-        subject.contradiction(
-            database.as_deref(),
-            schema.as_deref(),
-            table.as_deref(),
-            action.as_deref(),
-        )
+        subject.contradiction(database.as_deref(), schema.as_deref(), table.as_deref(), action.as_deref())
     }
 
     /// The record as it stands in the payload.
@@ -106,10 +98,7 @@ impl<'a> Envelope<'a> {
     /// # Errors
     /// A record that is absent or no object.
     pub fn record(&self) -> Result<&'a str, Poison> {
-        let record = present(self.record).ok_or(Poison::Absent {
-            part: Part::Envelope,
-            field: "record",
-        })?;
+        let record = present(self.record).ok_or(Poison::Absent { part: Part::Envelope, field: "record" })?;
         object(Part::Record, record)
     }
 
@@ -120,10 +109,7 @@ impl<'a> Envelope<'a> {
     pub fn change(&self, payload: &Bytes) -> Result<Change, Poison> {
         let metadata = &self.metadata;
         let action = Action::parse(&required(Part::Envelope, "action", self.action)?).ok_or(Poison::UnknownAction)?;
-        let changes = match present(self.changes)
-            .map(|raw| object(Part::Changes, raw))
-            .transpose()?
-        {
+        let changes = match present(self.changes).map(|raw| object(Part::Changes, raw)).transpose()? {
             Some(raw) if action == Action::Update => Some(payload.slice_ref(raw.as_bytes())),
             _ => None,
         };
@@ -135,9 +121,7 @@ impl<'a> Envelope<'a> {
             action,
             lsn: unsigned("commit_lsn", metadata.commit_lsn)?,
             idx,
-            idempotency_key: idempotency_key
-                .filter(|key| idx.is_none() && !key.is_empty())
-                .map(Cow::into_owned),
+            idempotency_key: idempotency_key.filter(|key| idx.is_none() && !key.is_empty()).map(Cow::into_owned),
             committed: commit_time(metadata.commit_timestamp)?,
             record: payload.slice_ref(self.record()?.as_bytes()),
             changes,
@@ -189,23 +173,14 @@ fn present(raw: Option<&str>) -> Option<&str> {
 }
 
 fn object(part: Part, raw: &str) -> Result<&str, Poison> {
-    if raw.starts_with('{') {
-        Ok(raw)
-    } else {
-        Err(Poison::NotObject { part })
-    }
+    if raw.starts_with('{') { Ok(raw) } else { Err(Poison::NotObject { part }) }
 }
 
 fn string<'a>(part: Part, field: &'static str, raw: Option<&'a str>) -> Result<Option<Cow<'a, str>>, Poison> {
     let Some(raw) = present(raw) else { return Ok(None) };
     match text(raw) {
         Ok(Some(text)) => Ok(Some(text)),
-        Ok(None) => Err(Poison::WrongType {
-            part,
-            field,
-            expected: "a string",
-            found: type_of(raw),
-        }),
+        Ok(None) => Err(Poison::WrongType { part, field, expected: "a string", found: type_of(raw) }),
         Err(source) => Err(Poison::Undecodable { part, field, source }),
     }
 }
@@ -220,11 +195,7 @@ fn unsigned(field: &'static str, raw: Option<&str>) -> Result<Option<u64>, Poiso
         part: Part::Metadata,
         field,
         expected: "an integer from 0 to 2^64 - 1",
-        found: if is_integer(raw) {
-            "an integer out of that range"
-        } else {
-            type_of(raw)
-        },
+        found: if is_integer(raw) { "an integer out of that range" } else { type_of(raw) },
     })
 }
 
@@ -240,12 +211,7 @@ fn commit_time(raw: Option<&str>) -> Result<Option<Timestamp>, Poison> {
         match string(part, FIELD, Some(raw)) {
             Ok(text) => text.unwrap_or_default().parse(),
             Err(Poison::WrongType { found, .. }) => {
-                return Err(Poison::WrongType {
-                    part,
-                    field: FIELD,
-                    expected,
-                    found,
-                });
+                return Err(Poison::WrongType { part, field: FIELD, expected, found });
             }
             Err(other) => return Err(other),
         }

@@ -62,21 +62,13 @@ impl<'a, T: ColumnType<'a>> Cell<T> {
                 Some(value) => (Self::Value(value), Fit::Value),
                 None => {
                     let (expected, found) = (T::EXPECTED, json::type_of(raw));
-                    return Err(Poison::WrongType {
-                        part: Part::Record,
-                        field: column,
-                        expected,
-                        found,
-                    });
+                    return Err(Poison::WrongType { part: Part::Record, field: column, expected, found });
                 }
             },
         };
         match std::mem::replace(self, cell) {
             Self::Absent => Ok(fit),
-            _ => Err(Poison::Twice {
-                part: Part::Record,
-                field: column,
-            }),
+            _ => Err(Poison::Twice { part: Part::Record, field: column }),
         }
     }
 }
@@ -156,11 +148,7 @@ impl<'a> Text<'a> {
     /// [`Poison::Undecodable`] naming `column` if an escape is no Unicode character.
     pub fn decode(self, column: &'static str) -> Result<Cow<'a, str>, Poison> {
         let text = json::text(self.0);
-        let text = text.map_err(|source| Poison::Undecodable {
-            part: Part::Record,
-            field: column,
-            source,
-        })?;
+        let text = text.map_err(|source| Poison::Undecodable { part: Part::Record, field: column, source })?;
         Ok(text.unwrap_or_default())
     }
 }
@@ -189,17 +177,7 @@ mod tests {
 
     #[test]
     fn each_type_takes_its_values_and_no_others() {
-        let samples = [
-            "\"x\"",
-            "1",
-            "-9223372036854775809",
-            "1.5",
-            "1e3",
-            "true",
-            "{}",
-            "[]",
-            "\"2024-02-29\"",
-        ];
+        let samples = ["\"x\"", "1", "-9223372036854775809", "1.5", "1e3", "true", "{}", "[]", "\"2024-02-29\""];
         let taken = |read: fn(&'static str) -> bool| samples.into_iter().filter(|s| read(s)).collect::<Vec<_>>();
         assert_eq!(taken(|s| Text::read(s).is_some()), ["\"x\"", "\"2024-02-29\""]);
         assert_eq!(taken(|s| Integer::read(s).is_some()), ["1", "-9223372036854775809"]);
@@ -213,16 +191,7 @@ mod tests {
 
     #[test]
     fn dates_have_a_month_and_a_day() {
-        for bad in [
-            "2024-13-01",
-            "2024-00-01",
-            "2024-01-00",
-            "2024-01-32",
-            "2024-1-1",
-            "24-01-01",
-            "2024-01-0é",
-            "",
-        ] {
+        for bad in ["2024-13-01", "2024-00-01", "2024-01-00", "2024-01-32", "2024-1-1", "24-01-01", "2024-01-0é", ""] {
             assert!(!is_date(bad), "{bad}");
         }
     }
@@ -230,13 +199,8 @@ mod tests {
     #[test]
     fn a_wrong_type_names_column_expectation_and_finding_but_no_value() {
         let mut cell: Cell<Integer<'_>> = Cell::default();
-        let error = cell
-            .fill("unread_count", "\"secret\"")
-            .expect_err("a string is no integer");
-        assert_eq!(
-            error.to_string(),
-            "record: unread_count should be an integer, found a string"
-        );
+        let error = cell.fill("unread_count", "\"secret\"").expect_err("a string is no integer");
+        assert_eq!(error.to_string(), "record: unread_count should be an integer, found a string");
     }
 
     #[test]

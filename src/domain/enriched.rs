@@ -31,11 +31,7 @@ pub fn payload(
     let mut out = Vec::with_capacity(ROOM + change.record.len() + changes.map_or(0, <[u8]>::len));
     out.extend_from_slice(b"{\"event_id\":");
     push_string(&mut out, event_id);
-    for (name, value) in [
-        ("table", table.name()),
-        ("schema", &change.schema),
-        ("action", change.action.name()),
-    ] {
+    for (name, value) in [("table", table.name()), ("schema", &change.schema), ("action", change.action.name())] {
         push_member(&mut out, name);
         push_string(&mut out, value);
     }
@@ -86,10 +82,7 @@ fn push_unchanged(out: &mut Vec<u8>, action: Action, row: &RowRead, known: Optio
     if action != Action::Update {
         return;
     }
-    let names = row
-        .unchanged
-        .iter()
-        .filter(|name| known.is_none_or(|table| table.knows(name)));
+    let names = row.unchanged.iter().filter(|name| known.is_none_or(|table| table.knows(name)));
     let mut separator: &[u8] = b",\"unchanged\":[";
     for name in names {
         out.extend_from_slice(separator);

@@ -57,12 +57,10 @@ impl KeyParts<'_> {
 
 /// SHA-256 in lower-case hex.
 pub fn sha256_hex(bytes: &[u8]) -> String {
-    Sha256::digest(bytes)
-        .iter()
-        .fold(String::with_capacity(64), |mut text, byte| {
-            write!(text, "{byte:02x}").expect("writing to a String cannot fail");
-            text
-        })
+    Sha256::digest(bytes).iter().fold(String::with_capacity(64), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("writing to a String cannot fail");
+        text
+    })
 }
 
 /// The order key of a row.
@@ -92,27 +90,15 @@ mod tests {
 
     use super::*;
 
-    const PARTS: KeyParts<'static> = KeyParts {
-        database: "db-1",
-        schema: "daisi_c",
-        lsn: 42,
-        table: "messages",
-        key: "m:1",
-        place: "7",
-    };
+    const PARTS: KeyParts<'static> =
+        KeyParts { database: "db-1", schema: "daisi_c", lsn: 42, table: "messages", key: "m:1", place: "7" };
 
     #[test]
     fn parts_are_escaped_and_joined() {
         assert_eq!(PARTS.event_key().as_str(), "db-1:daisi_c:42:messages:m%3A1:7");
         assert_eq!(PARTS.event_id(), "42:messages:m:1");
-        let hostile = KeyParts {
-            key: "a\r\nCdc-Late: true %é\u{7f}",
-            ..PARTS
-        };
-        assert_eq!(
-            hostile.event_key().as_str(),
-            "db-1:daisi_c:42:messages:a%0D%0ACdc-Late%3A%20true%20%25%C3%A9%7F:7"
-        );
+        let hostile = KeyParts { key: "a\r\nCdc-Late: true %é\u{7f}", ..PARTS };
+        assert_eq!(hostile.event_key().as_str(), "db-1:daisi_c:42:messages:a%0D%0ACdc-Late%3A%20true%20%25%C3%A9%7F:7");
     }
 
     #[test]
@@ -121,18 +107,12 @@ mod tests {
         let (fits, long) = ("k".repeat(200 - rest), "k".repeat(201 - rest));
         assert_eq!(KeyParts { key: &fits, ..PARTS }.event_key().as_str().len(), 200);
         let full = format!("db-1:daisi_c:42:messages:{long}:7");
-        assert_eq!(
-            KeyParts { key: &long, ..PARTS }.event_key().as_str(),
-            &sha256_hex(full.as_bytes())[..32]
-        );
+        assert_eq!(KeyParts { key: &long, ..PARTS }.event_key().as_str(), &sha256_hex(full.as_bytes())[..32]);
     }
 
     #[test]
     fn sha256_is_sha256() {
-        assert_eq!(
-            sha256_hex(b"abc"),
-            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-        );
+        assert_eq!(sha256_hex(b"abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
     }
 
     #[test]

@@ -42,11 +42,7 @@ pub fn explain(
     payload: Bytes,
     dead_letter_prefix: &str,
 ) -> Explanation {
-    let id = DeliveryId {
-        stream_created: 0,
-        sequence: 0,
-        timestamp: 0,
-    };
+    let id = DeliveryId { stream_created: 0, sequence: 0, timestamp: 0 };
     let delivery = Delivery {
         receipt: Receipt { id, reply: "".into() },
         subject: subject.to_owned(),
@@ -61,17 +57,10 @@ pub fn explain(
     let (unhandled, mismatch) = (decision.remarks.unhandled_fields, decision.remarks.subject_mismatch);
     match decision.verdict {
         Verdict::Publish(event) => published(*event, unhandled, mismatch),
-        Verdict::Skip => Explanation {
-            detail: mismatch,
-            ..nothing("skip")
-        },
+        Verdict::Skip => Explanation { detail: mismatch, ..nothing("skip") },
         Verdict::DeadLetter { table, reason, detail } => {
             let to = format!("{dead_letter_prefix}.{}.{reason}", table.unwrap_or("unknown"));
-            Explanation {
-                subject: Some(to),
-                unhandled_fields: Some(unhandled),
-                ..dead(&delivery, reason, detail)
-            }
+            Explanation { subject: Some(to), unhandled_fields: Some(unhandled), ..dead(&delivery, reason, detail) }
         }
     }
 }
@@ -100,12 +89,7 @@ fn dead(delivery: &Delivery, reason: Reason, detail: String) -> Explanation {
     Explanation {
         reason: Some(reason.name()),
         detail: Some(detail),
-        headers: Some(
-            headers
-                .into_iter()
-                .map(|(name, value)| (name.to_owned(), value))
-                .collect(),
-        ),
+        headers: Some(headers.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()),
         payload: String::from_utf8(delivery.payload.to_vec()).ok(),
         ..nothing("dead_letter")
     }

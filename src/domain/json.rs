@@ -65,13 +65,10 @@ pub(crate) fn members<'a>(
     }
     let mut failed = None;
     let mut parser = serde_json::Deserializer::from_str(text);
-    Members {
-        visit,
-        failed: &mut failed,
-    }
-    .deserialize(&mut parser)
-    .and_then(|()| parser.end())
-    .map_err(|source| Poison::NotJson { part, source })?;
+    Members { visit, failed: &mut failed }
+        .deserialize(&mut parser)
+        .and_then(|()| parser.end())
+        .map_err(|source| Poison::NotJson { part, source })?;
     failed.map_or(Ok(()), Err)
 }
 
@@ -220,18 +217,7 @@ mod tests {
     #[test]
     fn no_json_is_told_from_no_object() {
         let told = |text| members(Part::Envelope, text, |_, _| Ok(()));
-        for text in [
-            "",
-            " ",
-            "{",
-            "{\"a\":1",
-            "123abc",
-            "{} x",
-            "nul",
-            "{\"a\":tru}",
-            "\u{feff}{}",
-            "{\"a\" 1}",
-        ] {
+        for text in ["", " ", "{", "{\"a\":1", "123abc", "{} x", "nul", "{\"a\":tru}", "\u{feff}{}", "{\"a\" 1}"] {
             assert!(matches!(told(text), Err(Poison::NotJson { .. })), "{text}");
         }
         for text in ["1", "\"x\"", "[1,{}]", "null", " true "] {
@@ -245,10 +231,7 @@ mod tests {
         let deep = format!("{{\"a\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
         assert!(members(Part::Record, &deep, |_, _| Ok(())).is_ok());
         let open = "[".repeat(100_000);
-        assert!(matches!(
-            members(Part::Envelope, &open, |_, _| Ok(())),
-            Err(Poison::NotJson { .. })
-        ));
+        assert!(matches!(members(Part::Envelope, &open, |_, _| Ok(())), Err(Poison::NotJson { .. })));
     }
 
     #[test]

@@ -15,11 +15,7 @@ pub struct TransformConfig {
 
 impl Default for TransformConfig {
     fn default() -> Self {
-        Self {
-            subject_prefix: "wa".to_owned(),
-            unsafe_tokens: UnsafeTokens::default(),
-            tables: Tables::default(),
-        }
+        Self { subject_prefix: "wa".to_owned(), unsafe_tokens: UnsafeTokens::default(), tables: Tables::default() }
     }
 }
 
@@ -58,10 +54,7 @@ pub struct TableSettings {
 
 impl Default for TableSettings {
     fn default() -> Self {
-        Self {
-            enabled: true,
-            unhandled_fields: UnhandledFields::default(),
-        }
+        Self { enabled: true, unhandled_fields: UnhandledFields::default() }
     }
 }
 

@@ -78,12 +78,7 @@ impl<'a> SourceSubject<'a> {
             }
             _ => return None,
         };
-        Some(Self {
-            database,
-            schema,
-            table,
-            action: Action::parse(action)?,
-        })
+        Some(Self { database, schema, table, action: Action::parse(action)? })
     }
 
     /// How the names that the metadata gives contradict this subject. A name that is not given, or that holds characters
@@ -103,11 +98,7 @@ impl<'a> SourceSubject<'a> {
         ];
         let differing = pairs.into_iter().filter_map(|(what, here, there)| {
             let there = there.filter(|name| is_plain(name) && *name != here)?;
-            Some(format!(
-                "{what} is {} in the subject and {} in the event",
-                Shown(here),
-                Shown(there)
-            ))
+            Some(format!("{what} is {} in the subject and {} in the event", Shown(here), Shown(there)))
         });
         let differing: Vec<_> = differing.collect();
         (!differing.is_empty()).then(|| differing.join(", "))
@@ -116,8 +107,7 @@ impl<'a> SourceSubject<'a> {
 
 /// Whether a name appears in a subject as it is.
 fn is_plain(name: &str) -> bool {
-    name.bytes()
-        .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+    name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
 }
 
 /// Characters that a token must not hold: separator, wildcards, and what would end the protocol line.
@@ -162,10 +152,7 @@ pub fn target(prefix: &str, tokens: UnsafeTokens, table: &dyn Table, row: &RowRe
         if i == 2 {
             push_token(&mut subject, name);
         }
-        let value = row
-            .id(column)
-            .value()
-            .ok_or(Poison::MissingRouting { table: name, column })?;
+        let value = row.id(column).value().ok_or(Poison::MissingRouting { table: name, column })?;
         match tokens {
             UnsafeTokens::Encode => push_token(&mut subject, &encode_token(value)),
             UnsafeTokens::Reject if value.contains(is_illegal) => {
@@ -178,10 +165,7 @@ pub fn target(prefix: &str, tokens: UnsafeTokens, table: &dyn Table, row: &RowRe
         push_token(&mut subject, name);
     }
     match subject.len() {
-        length if length > MAX_SUBJECT => Err(Poison::SubjectTooLong {
-            length,
-            limit: MAX_SUBJECT,
-        }),
+        length if length > MAX_SUBJECT => Err(Poison::SubjectTooLong { length, limit: MAX_SUBJECT }),
         _ => Ok(subject),
     }
 }
@@ -199,20 +183,9 @@ mod tests {
 
     #[test]
     fn both_forms_are_read() {
-        let expected = SourceSubject {
-            database: "db",
-            schema: "daisi_c",
-            table: "messages",
-            action: Action::Insert,
-        };
-        assert_eq!(
-            SourceSubject::parse("sequin.changes.db.daisi_c.messages.insert"),
-            Some(expected)
-        );
-        assert_eq!(
-            SourceSubject::parse("sequin.db.daisi_c.messages.insert"),
-            Some(expected)
-        );
+        let expected = SourceSubject { database: "db", schema: "daisi_c", table: "messages", action: Action::Insert };
+        assert_eq!(SourceSubject::parse("sequin.changes.db.daisi_c.messages.insert"), Some(expected));
+        assert_eq!(SourceSubject::parse("sequin.db.daisi_c.messages.insert"), Some(expected));
     }
 
     #[test]
@@ -235,14 +208,9 @@ mod tests {
     #[test]
     fn contradictions_are_told_and_unplain_names_left_alone() {
         let subject = SourceSubject::parse("sequin.db.s.messages.insert").expect("a known form");
-        assert_eq!(
-            subject.contradiction(Some("db"), Some("s"), Some("messages"), Some("insert")),
-            None
-        );
+        assert_eq!(subject.contradiction(Some("db"), Some("s"), Some("messages"), Some("insert")), None);
         assert_eq!(subject.contradiction(Some("d b"), Some("s.t"), None, None), None);
-        let text = subject
-            .contradiction(None, None, Some("chats"), Some("delete"))
-            .expect("two differences");
+        let text = subject.contradiction(None, None, Some("chats"), Some("delete")).expect("two differences");
         assert_eq!(
             text,
             "table is messages in the subject and chats in the event, action is insert in the subject and delete in the event"

@@ -82,19 +82,12 @@ pub struct RowRead {
 impl RowRead {
     /// The value of one of [`ID_COLUMNS`].
     pub fn id(&self, column: &str) -> &Id {
-        ID_COLUMNS
-            .iter()
-            .zip(&self.ids)
-            .find(|(name, _)| **name == column)
-            .map_or(&Id::Missing, |(_, id)| id)
+        ID_COLUMNS.iter().zip(&self.ids).find(|(name, _)| **name == column).map_or(&Id::Missing, |(_, id)| id)
     }
 
     /// Every id that has a value, in the order of [`ID_COLUMNS`].
     pub fn values(&self) -> impl Iterator<Item = (&'static str, &str)> {
-        ID_COLUMNS
-            .into_iter()
-            .zip(&self.ids)
-            .filter_map(|(name, id)| Some((name, id.value()?)))
+        ID_COLUMNS.into_iter().zip(&self.ids).filter_map(|(name, id)| Some((name, id.value()?)))
     }
 }
 
@@ -123,13 +116,7 @@ pub fn read_row<'a, R: Row<'a>>(key_column: &str, record: &'a str) -> Result<Row
     })?;
     let [company_id, agent_id, chat_id, message_id] = ID_COLUMNS.map(|column| read_id(&row, column));
     let ids = [company_id?, agent_id?, chat_id?, message_id?];
-    Ok(RowRead {
-        ids,
-        unhandled,
-        unhandled_at,
-        unchanged,
-        key_columns_alone,
-    })
+    Ok(RowRead { ids, unhandled, unhandled_at, unchanged, key_columns_alone })
 }
 
 fn read_id<'a, R: Row<'a>>(row: &R, column: &'static str) -> Result<Id, Poison> {

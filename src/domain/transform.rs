@@ -45,58 +45,34 @@ enum Found {
     /// An event of a table that is not allowed.
     NotAllowed,
     /// An event that cannot be published.
-    Poison {
-        table: Option<&'static str>,
-        poison: Poison,
-    },
+    Poison { table: Option<&'static str>, poison: Poison },
     /// A change of a row.
-    Change {
-        allowed: Allowed,
-        change: Box<Change>,
-        row: Box<RowRead>,
-    },
+    Change { allowed: Allowed, change: Box<Change>, row: Box<RowRead> },
 }
 
 impl CdcTransform {
     /// A transform that follows `config`.
     pub fn new(config: TransformConfig) -> Self {
-        let all: [(&'static dyn Table, TableSettings); 3] = [
-            (&Messages, config.tables.messages),
-            (&Chats, config.tables.chats),
-            (&Agents, config.tables.agents),
-        ];
+        let all: [(&'static dyn Table, TableSettings); 3] =
+            [(&Messages, config.tables.messages), (&Chats, config.tables.chats), (&Agents, config.tables.agents)];
         let enabled = all.into_iter().filter(|(_, settings)| settings.enabled);
-        let tables = enabled
-            .map(|(table, settings)| Allowed {
-                table,
-                unhandled: settings.unhandled_fields,
-            })
-            .collect();
+        let tables = enabled.map(|(table, settings)| Allowed { table, unhandled: settings.unhandled_fields }).collect();
         Self { config, tables }
     }
 
     fn allowed(&self, table: &str) -> Option<Allowed> {
-        self.tables
-            .iter()
-            .find(|allowed| allowed.table.name() == table)
-            .copied()
+        self.tables.iter().find(|allowed| allowed.table.name() == table).copied()
     }
 
     fn parse(&self, delivery: &Delivery) -> Parsed {
         let subject = SourceSubject::parse(&delivery.subject);
         let hint = subject.and_then(|subject| self.allowed(subject.table));
         if subject.is_some() && hint.is_none() {
-            return Parsed {
-                found: Found::NotAllowed,
-                subject_mismatch: None,
-            };
+            return Parsed { found: Found::NotAllowed, subject_mismatch: None };
         }
         // Where the metadata cannot be read, the subject is the best there is to name the table by.
         let unreadable = |poison| Parsed {
-            found: Found::Poison {
-                table: hint.map(|allowed| allowed.table.name()),
-                poison,
-            },
+            found: Found::Poison { table: hint.map(|allowed| allowed.table.name()), poison },
             subject_mismatch: None,
         };
         let text = match str::from_utf8(&delivery.payload) {
@@ -115,20 +91,14 @@ impl CdcTransform {
             },
             Err(poison) => unreadable(poison).found,
         };
-        Parsed {
-            found,
-            subject_mismatch,
-        }
+        Parsed { found, subject_mismatch }
     }
 
     fn event(&self, delivery: &Delivery, allowed: Allowed, change: &Change, row: &RowRead) -> Result<Event, Poison> {
         let table = allowed.table;
         let key = check_ids(table, change, row)?;
         if let (UnhandledFields::Reject, Some(field)) = (allowed.unhandled, row.unhandled.first()) {
-            return Err(Poison::RejectedField {
-                table: table.name(),
-                field: field.clone(),
-            });
+            return Err(Poison::RejectedField { table: table.name(), field: field.clone() });
         }
         let place = place(delivery, change);
         let parts = KeyParts {
@@ -146,10 +116,7 @@ impl CdcTransform {
             subject: subject::target(&self.config.subject_prefix, self.config.unsafe_tokens, table, row)?,
             headers: trace_headers(delivery),
             payload: Bytes::from(enriched::payload(change, &event_id, table, row, allowed.unhandled)?),
-            position: change.lsn.map(|lsn| CommitPosition {
-                lsn,
-                idx: change.idx.unwrap_or(0),
-            }),
+            position: change.lsn.map(|lsn| CommitPosition { lsn, idx: change.idx.unwrap_or(0) }),
             committed: change.committed.map(|time| time.as_microsecond()),
             event_id,
         })
@@ -173,10 +140,7 @@ impl Transform for CdcTransform {
     }
 
     fn decide(&self, delivery: &Delivery, parsed: Parsed) -> Decision {
-        let mut remarks = Remarks {
-            unhandled_fields: Vec::new(),
-            subject_mismatch: parsed.subject_mismatch,
-        };
+        let mut remarks = Remarks { unhandled_fields: Vec::new(), subject_mismatch: parsed.subject_mismatch };
         let verdict = match parsed.found {
             Found::NotAllowed => Verdict::Skip,
             Found::Poison { table, poison } => dead_letter(table, &poison),
@@ -198,24 +162,13 @@ fn read(allowed: Allowed, envelope: &Envelope<'_>, payload: &Bytes) -> Found {
     let change = envelope.change(payload);
     let read = change.and_then(|change| Ok((change, allowed.table.read(envelope.record()?)?)));
     match read {
-        Ok((change, row)) => Found::Change {
-            allowed,
-            change: Box::new(change),
-            row: Box::new(row),
-        },
-        Err(poison) => Found::Poison {
-            table: Some(allowed.table.name()),
-            poison,
-        },
+        Ok((change, row)) => Found::Change { allowed, change: Box::new(change), row: Box::new(row) },
+        Err(poison) => Found::Poison { table: Some(allowed.table.name()), poison },
     }
 }
 
 fn dead_letter(table: Option<&'static str>, poison: &Poison) -> Verdict {
-    Verdict::DeadLetter {
-        table,
-        reason: poison.reason(),
-        detail: poison.to_string(),
-    }
+    Verdict::DeadLetter { table, reason: poison.reason(), detail: poison.to_string() }
 }
 
 /// Makes sure that key and routing values are there, and returns the key.
@@ -229,15 +182,8 @@ fn check_ids<'r>(table: &dyn Table, change: &Change, row: &'r RowRead) -> Result
     if let Some(column) = columns.find(|column| *row.id(column) == Id::Unchanged) {
         return Err(Poison::UnchangedToast { table: name, column });
     }
-    let key = row.id(key_column).value().ok_or(Poison::MissingKey {
-        table: name,
-        column: key_column,
-    })?;
-    match table
-        .routing_columns()
-        .iter()
-        .find(|column| *row.id(column) == Id::Missing)
-    {
+    let key = row.id(key_column).value().ok_or(Poison::MissingKey { table: name, column: key_column })?;
+    match table.routing_columns().iter().find(|column| *row.id(column) == Id::Missing) {
         Some(column) => Err(Poison::MissingRouting { table: name, column }),
         None => Ok(key),
     }
@@ -257,10 +203,5 @@ fn place(delivery: &Delivery, change: &Change) -> String {
 
 fn trace_headers(delivery: &Delivery) -> Headers {
     let is_trace = |name: &str| TRACE_HEADERS.iter().any(|trace| name.eq_ignore_ascii_case(trace));
-    delivery
-        .headers
-        .iter()
-        .filter(|(name, _)| is_trace(name))
-        .cloned()
-        .collect()
+    delivery.headers.iter().filter(|(name, _)| is_trace(name)).cloned().collect()
 }

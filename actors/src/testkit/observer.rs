@@ -32,6 +32,8 @@ pub enum Observed {
     TargetRegressed { recorded: u64, last_sequence: u64 },
     HandedBack { deliveries: usize, why: &'static str },
     GuardTripped { why: String },
+    PublishFailed { attempts: u64, failure: Failure },
+    Alive { actor: &'static str },
 }
 
 impl From<Telemetry<'_>> for Observed {
@@ -64,6 +66,10 @@ impl From<Telemetry<'_>> for Observed {
             Telemetry::ActorRestarted { actor } => Self::ActorRestarted { actor },
             Telemetry::TargetRegressed { recorded, last_sequence } => Self::TargetRegressed { recorded, last_sequence },
             Telemetry::HandedBack { deliveries, why } => Self::HandedBack { deliveries, why },
+            Telemetry::PublishFailed { attempts, failure } => {
+                Self::PublishFailed { attempts, failure: failure.clone() }
+            }
+            Telemetry::Alive { actor } => Self::Alive { actor },
             Telemetry::GuardTripped { why } => Self::GuardTripped { why: why.to_owned() },
         }
     }

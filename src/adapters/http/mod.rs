@@ -96,30 +96,18 @@ pub fn serve(listen: SocketAddr, telemetry: Arc<Telemetry>) -> Result<Http, Http
     .map_err(bind_error)?;
     let address = server.addrs().first().copied().unwrap_or(listen);
     let server = server.run();
-    Ok(Http {
-        address,
-        handle: server.handle(),
-        server: tokio::spawn(server),
-    })
+    Ok(Http { address, handle: server.handle(), server: tokio::spawn(server) })
 }
 
 /// A resource that can be read and nothing else.
 fn get(path: &str, answer: fn(&Telemetry) -> HttpResponse) -> Resource {
     let handler = move |telemetry: web::Data<Telemetry>| async move { answer(&telemetry) };
-    let refuse = || async {
-        HttpResponse::MethodNotAllowed()
-            .insert_header((ALLOW, "GET"))
-            .body("only GET\n")
-    };
-    web::resource(path.to_owned())
-        .route(web::get().to(handler))
-        .default_service(web::to(refuse))
+    let refuse = || async { HttpResponse::MethodNotAllowed().insert_header((ALLOW, "GET")).body("only GET\n") };
+    web::resource(path.to_owned()).route(web::get().to(handler)).default_service(web::to(refuse))
 }
 
 fn metrics(telemetry: &Telemetry) -> HttpResponse {
-    HttpResponse::Ok()
-        .insert_header((CONTENT_TYPE, METRICS_TYPE))
-        .body(telemetry.render())
+    HttpResponse::Ok().insert_header((CONTENT_TYPE, METRICS_TYPE)).body(telemetry.render())
 }
 
 fn healthz(telemetry: &Telemetry) -> HttpResponse {
@@ -133,14 +121,8 @@ fn readyz(telemetry: &Telemetry) -> HttpResponse {
 }
 
 fn verdict(good: bool, body: &impl Serialize) -> HttpResponse {
-    let status = if good {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
-    };
-    HttpResponse::build(status)
-        .insert_header((CACHE_CONTROL, "no-store"))
-        .json(body)
+    let status = if good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    HttpResponse::build(status).insert_header((CACHE_CONTROL, "no-store")).json(body)
 }
 
 fn page(telemetry: &Telemetry) -> HttpResponse {
@@ -150,9 +132,5 @@ fn page(telemetry: &Telemetry) -> HttpResponse {
         .insert_header((CONTENT_TYPE, "text/html; charset=utf-8"))
         .insert_header((CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'unsafe-inline'"))
         .insert_header((X_CONTENT_TYPE_OPTIONS, "nosniff"))
-        .body(page::render(
-            &status.readiness(),
-            &status.liveness(),
-            &telemetry.figures(),
-        ))
+        .body(page::render(&status.readiness(), &status.liveness(), &telemetry.figures()))
 }

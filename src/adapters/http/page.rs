@@ -57,10 +57,7 @@ fn reasons(html: &mut String, readiness: &Readiness, liveness: &Liveness) {
     html.push_str("<table>\n<tr><th>What</th><th>Error</th><th>Since</th></tr>\n");
     for reason in &readiness.reasons {
         let (what, error, since) = (escape(reason.dependency), escape(&reason.error), escape(&reason.since));
-        let _ = writeln!(
-            html,
-            "<tr><td>{what}</td><td class=\"error\">{error}</td><td>{since}</td></tr>"
-        );
+        let _ = writeln!(html, "<tr><td>{what}</td><td class=\"error\">{error}</td><td>{since}</td></tr>");
     }
     for silent in &liveness.silent {
         let (actor, seconds) = (escape(&silent.actor), silent.seconds);
@@ -80,10 +77,7 @@ fn numbers(html: &mut String, figures: &Figures) {
         ("Dead letters", figures.dead_lettered.to_string()),
         ("In flight", figures.in_flight.to_string()),
         ("Waiting in the source", figures.pending.to_string()),
-        (
-            "Age of the oldest unacknowledged",
-            format!("{:.1} s", figures.lag.as_secs_f64()),
-        ),
+        ("Age of the oldest unacknowledged", format!("{:.1} s", figures.lag.as_secs_f64())),
     ];
     html.push_str("<table>\n<tr><th>Since the start of this process</th><th></th></tr>\n");
     for (name, value) in rows {

@@ -30,11 +30,7 @@ async fn ask(address: SocketAddr, method: &str, path: &str) -> Answer {
     stream.read_to_string(&mut answer).await.unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    Answer {
-        status,
-        head: head.to_lowercase(),
-        body: body.to_owned(),
-    }
+    Answer { status, head: head.to_lowercase(), body: body.to_owned() }
 }
 
 fn start() -> (Http, Arc<Telemetry>, Arc<ManualClock>) {
@@ -46,11 +42,7 @@ fn start() -> (Http, Arc<Telemetry>, Arc<ManualClock>) {
 }
 
 fn refused() -> Failure {
-    Failure::new(
-        "check keys",
-        FailureClass::Disconnected,
-        "refused <b> by redis://:secret@h",
-    )
+    Failure::new("check keys", FailureClass::Disconnected, "refused <b> by redis://:secret@h")
 }
 
 #[actix_web::test]
@@ -62,16 +54,10 @@ async fn readiness_follows_the_start_the_dependencies_and_the_shutdown() {
 
     telemetry.status().set_started(true);
     let ready = ask(http.address(), "GET", "/readyz").await;
-    assert_eq!(
-        (ready.status, ready.json()),
-        (200, json!({"ready": true, "reasons": []}))
-    );
+    assert_eq!((ready.status, ready.json()), (200, json!({"ready": true, "reasons": []})));
 
     clock.advance(Duration::from_secs(5));
-    telemetry.observe(Event::DependencyChanged {
-        dependency: Dependency::Dedup,
-        failure: Some(&refused()),
-    });
+    telemetry.observe(Event::DependencyChanged { dependency: Dependency::Dedup, failure: Some(&refused()) });
     let down = ask(http.address(), "GET", "/readyz").await;
     assert_eq!(down.status, 503);
     let expected = json!({"ready": false, "reasons": [{
@@ -79,19 +65,10 @@ async fn readiness_follows_the_start_the_dependencies_and_the_shutdown() {
     }]});
     assert_eq!(down.json(), expected);
 
-    telemetry.observe(Event::DependencyChanged {
-        dependency: Dependency::Dedup,
-        failure: None,
-    });
-    telemetry.observe(Event::Paused {
-        reason: PauseReason::Shutdown,
-        paused: true,
-    });
+    telemetry.observe(Event::DependencyChanged { dependency: Dependency::Dedup, failure: None });
+    telemetry.observe(Event::Paused { reason: PauseReason::Shutdown, paused: true });
     let stopping = ask(http.address(), "GET", "/readyz").await;
-    assert_eq!(
-        (stopping.status, &stopping.json()["reasons"][0]["error"]),
-        (503, &json!("shutting down"))
-    );
+    assert_eq!((stopping.status, &stopping.json()["reasons"][0]["error"]), (503, &json!("shutting down")));
     http.stop().await;
 }
 
@@ -103,10 +80,7 @@ async fn liveness_fails_when_an_actor_falls_silent() {
     clock.advance(Duration::from_secs(31));
     let silent = ask(http.address(), "GET", "/healthz").await;
     assert_eq!(silent.status, 503);
-    assert_eq!(
-        silent.json(),
-        json!({"alive": false, "silent": [{"actor": "ingest", "seconds": 31}]})
-    );
+    assert_eq!(silent.json(), json!({"alive": false, "silent": [{"actor": "ingest", "seconds": 31}]}));
     telemetry.status().heartbeat("ingest");
     assert_eq!(ask(http.address(), "GET", "/healthz").await.status, 200);
     http.stop().await;
@@ -116,23 +90,11 @@ async fn liveness_fails_when_an_actor_falls_silent() {
 async fn metrics_are_prometheus_text() {
     let (http, telemetry, _) = start();
     let took = Duration::from_millis(2);
-    telemetry.observe(Event::Settled {
-        table: Some("chats"),
-        outcome: Outcome::Processed,
-        took,
-    });
+    telemetry.observe(Event::Settled { table: Some("chats"), outcome: Outcome::Processed, took });
     let answer = ask(http.address(), "GET", "/metrics").await;
     assert_eq!(answer.status, 200);
-    assert!(
-        answer.head.contains("content-type: text/plain; version=0.0.4"),
-        "{}",
-        answer.head
-    );
-    assert!(
-        answer
-            .body
-            .contains("cdc_consumer_events_total{table=\"chats\",result=\"processed\"} 1")
-    );
+    assert!(answer.head.contains("content-type: text/plain; version=0.0.4"), "{}", answer.head);
+    assert!(answer.body.contains("cdc_consumer_events_total{table=\"chats\",result=\"processed\"} 1"));
     http.stop().await;
 }
 
@@ -140,37 +102,17 @@ async fn metrics_are_prometheus_text() {
 async fn the_page_shows_state_and_figures_and_escapes_what_servers_say() {
     let (http, telemetry, _) = start();
     telemetry.status().set_started(true);
-    telemetry.observe(Event::Backlog {
-        pending: 4_711,
-        lag: Duration::from_millis(1_500),
-    });
+    telemetry.observe(Event::Backlog { pending: 4_711, lag: Duration::from_millis(1_500) });
     let good = ask(http.address(), "GET", "/").await;
     assert_eq!(good.status, 200);
-    assert!(
-        good.head.contains("text/html") && good.head.contains("default-src 'none'"),
-        "{}",
-        good.head
-    );
-    for expected in [
-        ">ready<",
-        "4711",
-        "1.5 s",
-        "href=\"/metrics\"",
-        "href=\"/readyz\"",
-        "href=\"/healthz\"",
-    ] {
+    assert!(good.head.contains("text/html") && good.head.contains("default-src 'none'"), "{}", good.head);
+    for expected in [">ready<", "4711", "1.5 s", "href=\"/metrics\"", "href=\"/readyz\"", "href=\"/healthz\""] {
         assert!(good.body.contains(expected), "{expected}: {}", good.body);
     }
     assert!(!good.body.contains("http://") && !good.body.contains("https://") && !good.body.contains("<script"));
-    telemetry.observe(Event::DependencyChanged {
-        dependency: Dependency::Target,
-        failure: Some(&refused()),
-    });
+    telemetry.observe(Event::DependencyChanged { dependency: Dependency::Target, failure: Some(&refused()) });
     let bad = ask(http.address(), "GET", "/").await.body;
-    assert!(
-        bad.contains(">not ready<") && bad.contains("refused &lt;b&gt;") && !bad.contains("<b>"),
-        "{bad}"
-    );
+    assert!(bad.contains(">not ready<") && bad.contains("refused &lt;b&gt;") && !bad.contains("<b>"), "{bad}");
     assert!(!bad.contains("secret"));
     http.stop().await;
 }
@@ -181,12 +123,7 @@ async fn only_known_paths_and_only_get() {
     for path in ["/nothing", "/metrics/", "/readyz/x"] {
         assert_eq!(ask(http.address(), "GET", path).await.status, 404, "{path}");
     }
-    for (method, path) in [
-        ("POST", "/metrics"),
-        ("PUT", "/"),
-        ("DELETE", "/readyz"),
-        ("OPTIONS", "/healthz"),
-    ] {
+    for (method, path) in [("POST", "/metrics"), ("PUT", "/"), ("DELETE", "/readyz"), ("OPTIONS", "/healthz")] {
         let answer = ask(http.address(), method, path).await;
         assert_eq!(answer.status, 405, "{method} {path}");
         assert!(answer.head.contains("allow: get"), "{}", answer.head);
@@ -199,10 +136,7 @@ async fn it_can_be_stopped_and_says_when_the_address_is_taken() {
     let (http, telemetry, _) = start();
     let address = http.address();
     let error = serve(address, Arc::clone(&telemetry)).unwrap_err();
-    assert!(
-        error.to_string().contains(&address.to_string()) && error.to_string().contains("http.listen"),
-        "{error}"
-    );
+    assert!(error.to_string().contains(&address.to_string()) && error.to_string().contains("http.listen"), "{error}");
     assert!(std::error::Error::source(&error).is_some());
     let began = Instant::now();
     http.stop().await;

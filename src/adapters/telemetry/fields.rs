@@ -36,10 +36,7 @@ pub(super) struct Fields {
 
 impl Fields {
     pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
-        Self {
-            clock,
-            tables: Mutex::default(),
-        }
+        Self { clock, tables: Mutex::default() }
     }
 
     /// Counts a field; `register` makes the counter of a label that is new. Names beyond the bound share a counter and
@@ -49,38 +46,20 @@ impl Fields {
         let mut tables = lock(&self.tables);
         let known = tables.entry(table).or_default();
         let names = known.len() - usize::from(known.contains_key(OTHER));
-        let label = if known.contains_key(field) {
-            field
-        } else {
-            field_label(field, names)
-        };
-        let new = || Series {
-            counter: register(label),
-            logged: None,
-        };
+        let label = if known.contains_key(field) { field } else { field_label(field, names) };
+        let new = || Series { counter: register(label), logged: None };
         if !known.contains_key(label) {
             known.insert(label.to_owned(), new());
         }
         let Some(series) = known.get_mut(label) else {
-            return Seen {
-                worth_a_line: false,
-                shown: String::new(),
-            };
+            return Seen { worth_a_line: false, shown: String::new() };
         };
         series.counter.increment(1);
-        let worth_a_line = series
-            .logged
-            .is_none_or(|last| now.saturating_duration_since(last) >= QUIET);
+        let worth_a_line = series.logged.is_none_or(|last| now.saturating_duration_since(last) >= QUIET);
         if !worth_a_line {
-            return Seen {
-                worth_a_line,
-                shown: String::new(),
-            };
+            return Seen { worth_a_line, shown: String::new() };
         }
         series.logged = Some(now);
-        Seen {
-            worth_a_line,
-            shown: field.chars().take(SHOWN).collect(),
-        }
+        Seen { worth_a_line, shown: field.chars().take(SHOWN).collect() }
     }
 }

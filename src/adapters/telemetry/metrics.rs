@@ -22,9 +22,8 @@ const PROCESSING: &str = "cdc_consumer_processing_seconds";
 const COMMIT: &str = "cdc_consumer_commit_to_publish_seconds";
 const CALLS: &str = "cdc_consumer_dependency_call_seconds";
 /// From 100 µs to 60 s.
-const SHORT: [f64; 18] = [
-    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
-];
+const SHORT: [f64; 18] =
+    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
 /// From 1 ms to a day: what was committed before an outage is published after it.
 const LONG: [f64; 17] = [
     0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1_800.0, 7_200.0, 28_800.0, 86_400.0,
@@ -53,9 +52,7 @@ impl<T> PerTable<T> {
     /// That of a configured table, else that of the rest.
     pub(super) fn of(&self, table: Option<&str>) -> &T {
         let last = TABLES.len() - 1;
-        &self.0[table
-            .and_then(|name| TABLES.iter().position(|known| *known == name))
-            .unwrap_or(last)]
+        &self.0[table.and_then(|name| TABLES.iter().position(|known| *known == name)).unwrap_or(last)]
     }
 }
 
@@ -108,12 +105,10 @@ impl Metrics {
     /// Registers every series whose labels are known, at zero.
     pub(super) fn new() -> Self {
         let buckets: [(&str, &[f64]); 3] = [(PROCESSING, &SHORT), (CALLS, &SHORT), (COMMIT, &LONG)];
-        let builder = buckets
-            .into_iter()
-            .fold(PrometheusBuilder::new(), |builder, (name, buckets)| {
-                let named = builder.set_buckets_for_metric(Matcher::Full(name.to_owned()), buckets);
-                named.expect("only an empty list is refused, and these constants are not empty")
-            });
+        let builder = buckets.into_iter().fold(PrometheusBuilder::new(), |builder, (name, buckets)| {
+            let named = builder.set_buckets_for_metric(Matcher::Full(name.to_owned()), buckets);
+            named.expect("only an empty list is refused, and these constants are not empty")
+        });
         let recorder = builder.build_recorder();
         describe(&recorder);
         let r = Register(&recorder);
@@ -128,10 +123,7 @@ impl Metrics {
             handle: recorder.handle(),
             events: PerTable::new(|table| {
                 By::new(&Outcome::ALL, |outcome| {
-                    r.counter(
-                        "cdc_consumer_events_total",
-                        &[("table", table), ("result", outcome.name())],
-                    )
+                    r.counter("cdc_consumer_events_total", &[("table", table), ("result", outcome.name())])
                 })
             }),
             processing: PerTable::new(|table| r.histogram(PROCESSING, &[("table", table)])),
@@ -142,18 +134,12 @@ impl Metrics {
             }),
             late: PerTable::new(|table| {
                 By::new(&[Late::True, Late::Unknown], |certainty| {
-                    r.counter(
-                        "cdc_consumer_late_total",
-                        &[("table", table), ("certainty", certainty.name())],
-                    )
+                    r.counter("cdc_consumer_late_total", &[("table", table), ("certainty", certainty.name())])
                 })
             }),
             dead_letters: PerTable::new(|table| {
                 By::new(Reason::ALL, |reason| {
-                    r.counter(
-                        "cdc_consumer_dead_letters_total",
-                        &[("table", table), ("reason", reason.name())],
-                    )
+                    r.counter("cdc_consumer_dead_letters_total", &[("table", table), ("reason", reason.name())])
                 })
             }),
             lag: r.gauge("cdc_consumer_lag_seconds", &[]),
@@ -171,9 +157,7 @@ impl Metrics {
             nats_reconnects: r.counter("cdc_consumer_nats_reconnects_total", &[]),
             consecutive_failures: dependency("cdc_consumer_consecutive_failures", 0.0),
             dependency_up: dependency("cdc_consumer_dependency_up", 1.0),
-            paused: By::new(&PAUSES, |reason| {
-                r.gauge("cdc_consumer_paused", &[("reason", reason.name())])
-            }),
+            paused: By::new(&PAUSES, |reason| r.gauge("cdc_consumer_paused", &[("reason", reason.name())])),
             calls: Mutex::default(),
             restarts: Mutex::default(),
             recorder,
@@ -184,10 +168,7 @@ impl Metrics {
     pub(super) fn call(&self, dependency: Dependency, operation: &'static str) -> Histogram {
         let make =
             || Register(&self.recorder).histogram(CALLS, &[("dependency", dependency.name()), ("op", operation)]);
-        lock(&self.calls)
-            .entry((dependency, operation))
-            .or_insert_with(make)
-            .clone()
+        lock(&self.calls).entry((dependency, operation)).or_insert_with(make).clone()
     }
 
     /// How often an actor was built again.
@@ -198,10 +179,7 @@ impl Metrics {
 
     /// How often a field was met that the typed row does not know.
     pub(super) fn unhandled_field(&self, table: &'static str, field: &str) -> Counter {
-        let labels = vec![
-            Label::from_static_parts("table", table),
-            Label::new("field_name", field.to_owned()),
-        ];
+        let labels = vec![Label::from_static_parts("table", table), Label::new("field_name", field.to_owned())];
         let key = Key::from_parts("cdc_consumer_unhandled_fields_total", labels);
         self.recorder.register_counter(&key, &METADATA)
     }
@@ -219,11 +197,7 @@ impl Metrics {
 
 /// The label for a field, given how many names of its table have one already.
 pub(super) fn field_label(field: &str, names: usize) -> &str {
-    if names < FIELD_NAMES && field.len() <= FIELD_NAME_LEN {
-        field
-    } else {
-        OTHER
-    }
+    if names < FIELD_NAMES && field.len() <= FIELD_NAME_LEN { field } else { OTHER }
 }
 
 /// Locks what is never left half done, whatever became of the thread that held it.
@@ -235,10 +209,7 @@ struct Register<'a>(&'a PrometheusRecorder);
 
 impl Register<'_> {
     fn key(name: &'static str, labels: &[(&'static str, &'static str)]) -> Key {
-        let labels: Vec<Label> = labels
-            .iter()
-            .map(|(name, value)| Label::from_static_parts(name, value))
-            .collect();
+        let labels: Vec<Label> = labels.iter().map(|(name, value)| Label::from_static_parts(name, value)).collect();
         Key::from_parts(name, labels)
     }
 
@@ -257,78 +228,30 @@ impl Register<'_> {
 
 /// Every metric, with what it tells.
 pub(super) const COUNTERS: [(&str, &str); 15] = [
-    (
-        "cdc_consumer_events_total",
-        "Events settled for good, by how they ended.",
-    ),
-    (
-        "cdc_consumer_redis_hit_total",
-        "Keys checked, by whether they had a valid record.",
-    ),
+    ("cdc_consumer_events_total", "Events settled for good, by how they ended."),
+    ("cdc_consumer_redis_hit_total", "Keys checked, by whether they had a valid record."),
     ("cdc_consumer_publish_errors_total", "Publish calls that failed."),
-    (
-        "cdc_consumer_dedup_errors_total",
-        "Calls of the dedup store that failed.",
-    ),
-    (
-        "cdc_consumer_dedup_bypassed_total",
-        "Events that went on without a check.",
-    ),
-    (
-        "cdc_consumer_dedup_unrecorded_total",
-        "Stored events acknowledged without a record.",
-    ),
-    (
-        "cdc_consumer_redelivered_total",
-        "Deliveries that had been delivered before.",
-    ),
-    (
-        "cdc_consumer_target_duplicates_total",
-        "Events that the target had within its duplicate window.",
-    ),
-    (
-        "cdc_consumer_late_total",
-        "Events published after a newer one of their row, or perhaps so.",
-    ),
-    (
-        "cdc_consumer_unhandled_fields_total",
-        "Fields that the typed row does not know.",
-    ),
-    (
-        "cdc_consumer_dead_letters_total",
-        "Events in the dead-letter stream, by reason.",
-    ),
-    (
-        "cdc_consumer_subject_mismatch_total",
-        "Events whose subject contradicts their metadata.",
-    ),
-    (
-        "cdc_consumer_target_regressions_total",
-        "Times that the target had lost data.",
-    ),
+    ("cdc_consumer_dedup_errors_total", "Calls of the dedup store that failed."),
+    ("cdc_consumer_dedup_bypassed_total", "Events that went on without a check."),
+    ("cdc_consumer_dedup_unrecorded_total", "Stored events acknowledged without a record."),
+    ("cdc_consumer_redelivered_total", "Deliveries that had been delivered before."),
+    ("cdc_consumer_target_duplicates_total", "Events that the target had within its duplicate window."),
+    ("cdc_consumer_late_total", "Events published after a newer one of their row, or perhaps so."),
+    ("cdc_consumer_unhandled_fields_total", "Fields that the typed row does not know."),
+    ("cdc_consumer_dead_letters_total", "Events in the dead-letter stream, by reason."),
+    ("cdc_consumer_subject_mismatch_total", "Events whose subject contradicts their metadata."),
+    ("cdc_consumer_target_regressions_total", "Times that the target had lost data."),
     ("cdc_consumer_nats_reconnects_total", "Connections to NATS made anew."),
-    (
-        "cdc_consumer_actor_restarts_total",
-        "Actors that died and were built again.",
-    ),
+    ("cdc_consumer_actor_restarts_total", "Actors that died and were built again."),
 ];
 /// Likewise.
 pub(super) const GAUGES: [(&str, &str); 7] = [
-    (
-        "cdc_consumer_lag_seconds",
-        "Age of the first unacknowledged message; 0 if there is none.",
-    ),
+    ("cdc_consumer_lag_seconds", "Age of the first unacknowledged message; 0 if there is none."),
     ("cdc_consumer_pending", "Messages the consumer has yet to be given."),
     ("cdc_consumer_in_flight", "Messages between pull and settlement."),
     ("cdc_consumer_in_flight_bytes", "Bytes in these messages."),
-    (
-        "cdc_consumer_consecutive_failures",
-        "Failures of a dependency without a success in between.",
-    ),
-    (
-        "cdc_consumer_dependency_up",
-        "1 if the dependency does what it is asked to, else 0.",
-    ),
+    ("cdc_consumer_consecutive_failures", "Failures of a dependency without a success in between."),
+    ("cdc_consumer_dependency_up", "1 if the dependency does what it is asked to, else 0."),
     ("cdc_consumer_paused", "1 if intake is paused for this reason, else 0."),
 ];
 /// Likewise.

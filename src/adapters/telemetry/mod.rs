@@ -151,9 +151,7 @@ impl Telemetry {
     }
 
     fn unhandled_field(&self, table: &'static str, field: &str) {
-        let seen = self
-            .fields
-            .count(table, field, |label| self.metrics.unhandled_field(table, label));
+        let seen = self.fields.count(table, field, |label| self.metrics.unhandled_field(table, label));
         if seen.worth_a_line {
             warn!(self.logger, "field that this version does not know";
                 "table_name" => table, "field" => seen.shown);
@@ -173,7 +171,6 @@ impl Telemetry {
         self.metrics.call(dependency, operation).record(took);
         let Some(failure) = failure else { return };
         match dependency {
-            Dependency::Target if operation == "publish" => self.metrics.publish_errors.increment(1),
             Dependency::Dedup => self.metrics.dedup_errors.increment(1),
             _ => {}
         }
@@ -215,9 +212,7 @@ impl Telemetry {
         self.metrics.pending.set(pending as f64);
         self.metrics.lag.set(lag.as_secs_f64());
         self.tally.pending.store(pending, Ordering::Relaxed);
-        self.tally
-            .lag_millis
-            .store(u64::try_from(lag.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.tally.lag_millis.store(u64::try_from(lag.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     /// What happens now and then: always a line.
@@ -237,10 +232,7 @@ impl Telemetry {
                 self.metrics.restarts(actor).increment(1);
                 error!(self.logger, "actor died and was built again"; "actor" => actor);
             }
-            Event::TargetRegressed {
-                recorded,
-                last_sequence,
-            } => {
+            Event::TargetRegressed { recorded, last_sequence } => {
                 self.metrics.target_regressions.increment(1);
                 error!(self.logger, "the target has lost data: what is redelivered is published again, what was acknowledged is not refilled";
                     "recorded_seq" => recorded, "last_seq" => last_sequence);
@@ -260,12 +252,7 @@ impl Observer for Telemetry {
         match event {
             Event::Redelivered { table } => self.metrics.redelivered.of(table).increment(1),
             Event::Settled { table, outcome, took } => self.settled(table, outcome, took),
-            Event::Published {
-                table,
-                key,
-                duplicate,
-                since_commit,
-            } => {
+            Event::Published { table, key, duplicate, since_commit } => {
                 self.published(table, key.as_str(), duplicate, since_commit);
             }
             Event::Late { table, key, certainty } => self.late(table, key.as_str(), certainty),
@@ -278,23 +265,18 @@ impl Observer for Telemetry {
                 debug!(self.logger, "events went on without a check"; "events" => events);
             }
             Event::UnhandledField { table, field } => self.unhandled_field(table, field),
-            Event::DeadLettered {
-                id,
-                subject,
-                table,
-                reason,
-                detail,
-            } => {
+            Event::DeadLettered { id, subject, table, reason, detail } => {
                 self.dead_lettered(id, subject, table, reason, detail);
             }
-            Event::Called {
-                dependency,
-                operation,
-                took,
-                failure,
-            } => {
+            Event::Called { dependency, operation, took, failure } => {
                 self.called(dependency, operation, took, failure);
             }
+            Event::PublishFailed { attempts, failure } => {
+                self.metrics.publish_errors.increment(attempts);
+                warn!(self.logger, "events could not be published";
+                    "dependency" => Dependency::Target.name(), "events" => attempts, "error" => chain(failure));
+            }
+            Event::Alive { actor } => self.status.heartbeat(actor),
             Event::Streak { dependency, failures } => {
                 if let Some(gauge) = self.metrics.consecutive_failures.of(dependency) {
                     gauge.set(failures as f64);

@@ -84,10 +84,7 @@ pub struct Status {
 impl Status {
     /// Not ready, until [`Self::set_started`] says that the start is over.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        let status = Self {
-            clock,
-            state: Mutex::default(),
-        };
+        let status = Self { clock, state: Mutex::default() };
         status.set_started(false);
         status
     }
@@ -152,10 +149,7 @@ impl Status {
                 since: rfc3339(since.unix_nanos),
             })
             .collect();
-        Readiness {
-            ready: reasons.is_empty(),
-            reasons,
-        }
+        Readiness { ready: reasons.is_empty(), reasons }
     }
 
     /// Whether every actor under watch has been heard of lately.
@@ -167,15 +161,9 @@ impl Status {
             .iter()
             .map(|(actor, last)| (actor, now.saturating_duration_since(*last)))
             .filter(|(_, silence)| *silence > HEARTBEAT_LIMIT)
-            .map(|(actor, silence)| Silent {
-                actor: actor.clone(),
-                seconds: silence.as_secs(),
-            })
+            .map(|(actor, silence)| Silent { actor: actor.clone(), seconds: silence.as_secs() })
             .collect();
-        Liveness {
-            alive: silent.is_empty(),
-            silent,
-        }
+        Liveness { alive: silent.is_empty(), silent }
     }
 
     fn set(&self, cause: Cause, error: Option<String>) {
@@ -185,13 +173,7 @@ impl Status {
             // The newest error is shown, with the time at which the trouble began.
             Some(error) => {
                 let began = state.causes.get(&cause).map_or(unix_nanos, |since| since.unix_nanos);
-                state.causes.insert(
-                    cause,
-                    Since {
-                        error,
-                        unix_nanos: began,
-                    },
-                );
+                state.causes.insert(cause, Since { error, unix_nanos: began });
             }
             None => {
                 state.causes.remove(&cause);

@@ -20,10 +20,7 @@ pub(crate) struct ManualClock {
 
 impl Default for ManualClock {
     fn default() -> Self {
-        Self {
-            start: Instant::now(),
-            passed: Mutex::default(),
-        }
+        Self { start: Instant::now(), passed: Mutex::default() }
     }
 }
 
@@ -52,17 +49,9 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let (clock, buffer) = (Arc::new(ManualClock::default()), Buffer::default());
-        let config = Log {
-            level: LogLevel::Info,
-            format: LogFormat::Json,
-        };
+        let config = Log { level: LogLevel::Info, format: LogFormat::Json };
         let (logger, guard) = logger_to(&config, buffer.clone());
-        Self {
-            telemetry: Telemetry::new(logger, clock.clone()),
-            clock,
-            buffer,
-            guard,
-        }
+        Self { telemetry: Telemetry::new(logger, clock.clone()), clock, buffer, guard }
     }
 
     fn see(&self, event: Event<'_>) {
@@ -72,24 +61,15 @@ impl Bench {
     /// The value of a series in the rendered text.
     fn value(&self, series: &str) -> f64 {
         let text = self.telemetry.render();
-        let line = text
-            .lines()
-            .find_map(|line| line.strip_prefix(series).filter(|rest| rest.starts_with(' ')));
-        line.unwrap_or_else(|| panic!("no {series} in\n{text}"))
-            .trim()
-            .parse()
-            .unwrap()
+        let line = text.lines().find_map(|line| line.strip_prefix(series).filter(|rest| rest.starts_with(' ')));
+        line.unwrap_or_else(|| panic!("no {series} in\n{text}")).trim().parse().unwrap()
     }
 
     /// Ends logging and gives back the lines.
     fn lines(self) -> Vec<Value> {
         drop(self.telemetry);
         drop(self.guard);
-        self.buffer
-            .text()
-            .lines()
-            .map(|line| serde_json::from_str(line).unwrap())
-            .collect()
+        self.buffer.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 }
 
@@ -101,11 +81,7 @@ fn failure() -> Failure {
     Failure::new("check 3 keys", FailureClass::Disconnected, cause)
 }
 
-const ID: DeliveryId = DeliveryId {
-    stream_created: 1,
-    sequence: 42,
-    timestamp: 3,
-};
+const ID: DeliveryId = DeliveryId { stream_created: 1, sequence: 42, timestamp: 3 };
 const TOOK: Duration = Duration::from_millis(3);
 
 #[test]
@@ -134,36 +110,15 @@ fn every_series_with_known_labels_is_there_from_the_start() {
         }
     }
     for dependency in Dependency::ALL {
-        assert_eq!(
-            bench.value(&format!("cdc_consumer_dependency_up{{dependency=\"{dependency}\"}}")),
-            1.0
-        );
-        assert_eq!(
-            bench.value(&format!(
-                "cdc_consumer_consecutive_failures{{dependency=\"{dependency}\"}}"
-            )),
-            0.0
-        );
+        assert_eq!(bench.value(&format!("cdc_consumer_dependency_up{{dependency=\"{dependency}\"}}")), 1.0);
+        assert_eq!(bench.value(&format!("cdc_consumer_consecutive_failures{{dependency=\"{dependency}\"}}")), 0.0);
     }
-    for reason in [
-        "source",
-        "target",
-        "dead_letter",
-        "dedup",
-        "reconcile",
-        "suspect",
-        "shutdown",
-    ] {
+    for reason in ["source", "target", "dead_letter", "dedup", "reconcile", "suspect", "shutdown"] {
         assert_eq!(bench.value(&format!("cdc_consumer_paused{{reason=\"{reason}\"}}")), 0.0);
     }
-    for name in [
-        "lag_seconds",
-        "pending",
-        "in_flight",
-        "in_flight_bytes",
-        "publish_errors_total",
-        "nats_reconnects_total",
-    ] {
+    for name in
+        ["lag_seconds", "pending", "in_flight", "in_flight_bytes", "publish_errors_total", "nats_reconnects_total"]
+    {
         assert_eq!(bench.value(&format!("cdc_consumer_{name}")), 0.0);
     }
 }
@@ -174,95 +129,31 @@ fn every_event_shows_in_its_metric() {
     let key = EventKey::new("1:public:2:messages:3:4").unwrap();
     let failure = failure();
     bench.see(Event::Redelivered { table: None });
-    bench.see(Event::Settled {
-        table: Some("messages"),
-        outcome: Outcome::Duplicate,
-        took: TOOK,
-    });
-    bench.see(Event::Settled {
-        table: Some("unheard_of"),
-        outcome: Outcome::Skipped,
-        took: TOOK,
-    });
-    bench.see(Event::Published {
-        table: "chats",
-        key: &key,
-        duplicate: false,
-        since_commit: Some(TOOK),
-    });
-    bench.see(Event::Published {
-        table: "chats",
-        key: &key,
-        duplicate: true,
-        since_commit: Some(TOOK),
-    });
-    bench.see(Event::Late {
-        table: "agents",
-        key: &key,
-        certainty: Late::True,
-    });
-    bench.see(Event::Late {
-        table: "agents",
-        key: &key,
-        certainty: Late::Unknown,
-    });
+    bench.see(Event::Settled { table: Some("messages"), outcome: Outcome::Duplicate, took: TOOK });
+    bench.see(Event::Settled { table: Some("unheard_of"), outcome: Outcome::Skipped, took: TOOK });
+    bench.see(Event::Published { table: "chats", key: &key, duplicate: false, since_commit: Some(TOOK) });
+    bench.see(Event::Published { table: "chats", key: &key, duplicate: true, since_commit: Some(TOOK) });
+    bench.see(Event::Late { table: "agents", key: &key, certainty: Late::True });
+    bench.see(Event::Late { table: "agents", key: &key, certainty: Late::Unknown });
     bench.see(Event::DedupChecked { hits: 2, misses: 5 });
     bench.see(Event::DedupBypassed { events: 7 });
-    bench.see(Event::Unrecorded {
-        key: &key,
-        failure: &failure,
-    });
-    bench.see(Event::UnhandledField {
-        table: "messages",
-        field: "from_user",
-    });
-    bench.see(Event::SubjectMismatch {
-        id: ID,
-        detail: "chats, not messages",
-    });
+    bench.see(Event::Unrecorded { key: &key, failure: &failure });
+    bench.see(Event::UnhandledField { table: "messages", field: "from_user" });
+    bench.see(Event::SubjectMismatch { id: ID, detail: "chats, not messages" });
     let reason = Reason::MissingKey;
-    bench.see(Event::DeadLettered {
-        id: ID,
-        subject: "s",
-        table: Some("chats"),
-        reason,
-        detail: "no chat_id",
-    });
-    let call = |dependency, operation, failure| Event::Called {
-        dependency,
-        operation,
-        took: TOOK,
-        failure,
-    };
-    bench.see(call(Dependency::Target, "publish", Some(&failure)));
+    bench.see(Event::DeadLettered { id: ID, subject: "s", table: Some("chats"), reason, detail: "no chat_id" });
+    let call = |dependency, operation, failure| Event::Called { dependency, operation, took: TOOK, failure };
+    bench.see(Event::PublishFailed { attempts: 1, failure: &failure });
     bench.see(call(Dependency::Target, "publish", None));
     bench.see(call(Dependency::Target, "info", Some(&failure)));
     bench.see(call(Dependency::Dedup, "check", Some(&failure)));
-    bench.see(Event::Streak {
-        dependency: Dependency::Dedup,
-        failures: 9,
-    });
-    bench.see(Event::DependencyChanged {
-        dependency: Dependency::Dedup,
-        failure: Some(&failure),
-    });
-    bench.see(Event::Paused {
-        reason: PauseReason::Reconcile,
-        paused: true,
-    });
-    bench.see(Event::InFlight {
-        messages: 11,
-        bytes: 12_000,
-    });
-    bench.see(Event::Backlog {
-        pending: 13,
-        lag: Duration::from_millis(1_500),
-    });
+    bench.see(Event::Streak { dependency: Dependency::Dedup, failures: 9 });
+    bench.see(Event::DependencyChanged { dependency: Dependency::Dedup, failure: Some(&failure) });
+    bench.see(Event::Paused { reason: PauseReason::Reconcile, paused: true });
+    bench.see(Event::InFlight { messages: 11, bytes: 12_000 });
+    bench.see(Event::Backlog { pending: 13, lag: Duration::from_millis(1_500) });
     bench.see(Event::ActorRestarted { actor: "publish" });
-    bench.see(Event::TargetRegressed {
-        recorded: 20,
-        last_sequence: 10,
-    });
+    bench.see(Event::TargetRegressed { recorded: 20, last_sequence: 10 });
     bench.telemetry.nats_reconnected();
     for (series, value) in [
         ("redelivered_total{table=\"other\"}", 1.0),
@@ -280,18 +171,12 @@ fn every_event_shows_in_its_metric() {
         ("redis_hit_total{status=\"miss\"}", 5.0),
         ("dedup_bypassed_total", 7.0),
         ("dedup_unrecorded_total", 1.0),
-        (
-            "unhandled_fields_total{table=\"messages\",field_name=\"from_user\"}",
-            1.0,
-        ),
+        ("unhandled_fields_total{table=\"messages\",field_name=\"from_user\"}", 1.0),
         ("subject_mismatch_total", 1.0),
         ("dead_letters_total{table=\"chats\",reason=\"missing_key\"}", 1.0),
         ("publish_errors_total", 1.0),
         ("dedup_errors_total", 1.0),
-        (
-            "dependency_call_seconds_count{dependency=\"target\",op=\"publish\"}",
-            2.0,
-        ),
+        ("dependency_call_seconds_count{dependency=\"target\",op=\"publish\"}", 2.0),
         ("dependency_call_seconds_count{dependency=\"dedup\",op=\"check\"}", 1.0),
         ("consecutive_failures{dependency=\"dedup\"}", 9.0),
         ("dependency_up{dependency=\"dedup\"}", 0.0),
@@ -309,19 +194,10 @@ fn every_event_shows_in_its_metric() {
     }
     let text = bench.telemetry.render();
     for (name, _) in COUNTERS.iter().chain(&GAUGES).chain(&HISTOGRAMS) {
-        assert!(
-            text.contains(&format!("# TYPE {name} ")) && text.contains(&format!("# HELP {name} ")),
-            "{name}"
-        );
+        assert!(text.contains(&format!("# TYPE {name} ")) && text.contains(&format!("# HELP {name} ")), "{name}");
     }
-    bench.see(Event::DependencyChanged {
-        dependency: Dependency::Dedup,
-        failure: None,
-    });
-    bench.see(Event::Paused {
-        reason: PauseReason::Reconcile,
-        paused: false,
-    });
+    bench.see(Event::DependencyChanged { dependency: Dependency::Dedup, failure: None });
+    bench.see(Event::Paused { reason: PauseReason::Reconcile, paused: false });
     assert_eq!(bench.value("cdc_consumer_dependency_up{dependency=\"dedup\"}"), 1.0);
     assert_eq!(bench.value("cdc_consumer_paused{reason=\"reconcile\"}"), 0.0);
 }
@@ -330,78 +206,31 @@ fn every_event_shows_in_its_metric() {
 fn successes_are_silent_and_failures_are_one_line() {
     let bench = Bench::new();
     let key = EventKey::new("k").unwrap();
-    bench.see(Event::Settled {
-        table: Some("messages"),
-        outcome: Outcome::Processed,
-        took: TOOK,
-    });
-    bench.see(Event::Published {
-        table: "chats",
-        key: &key,
-        duplicate: false,
-        since_commit: None,
-    });
+    bench.see(Event::Settled { table: Some("messages"), outcome: Outcome::Processed, took: TOOK });
+    bench.see(Event::Published { table: "chats", key: &key, duplicate: false, since_commit: None });
     bench.see(Event::DedupChecked { hits: 1, misses: 1 });
     bench.see(Event::InFlight { messages: 1, bytes: 1 });
     let (operation, took) = ("check", TOOK);
-    bench.see(Event::Called {
-        dependency: Dependency::Dedup,
-        operation,
-        took,
-        failure: None,
-    });
-    bench.see(Event::Called {
-        dependency: Dependency::Dedup,
-        operation,
-        took,
-        failure: Some(&failure()),
-    });
+    bench.see(Event::Called { dependency: Dependency::Dedup, operation, took, failure: None });
+    bench.see(Event::Called { dependency: Dependency::Dedup, operation, took, failure: Some(&failure()) });
     let reason = Reason::NotJson;
-    bench.see(Event::DeadLettered {
-        id: ID,
-        subject: "a.b",
-        table: None,
-        reason,
-        detail: "at byte 7",
-    });
+    bench.see(Event::DeadLettered { id: ID, subject: "a.b", table: None, reason, detail: "at byte 7" });
     bench.see(Event::ActorRestarted { actor: "dedup" });
-    bench.see(Event::GuardTripped {
-        why: "dedup failed 100 times",
-    });
+    bench.see(Event::GuardTripped { why: "dedup failed 100 times" });
     let lines = bench.lines();
     assert_eq!(lines.len(), 4, "{lines:#?}");
-    assert_eq!(
-        (&lines[0]["level"], &lines[0]["dependency"]),
-        (&"warning".into(), &"dedup".into())
-    );
-    assert_eq!(
-        lines[0]["error"],
-        "check 3 keys: cannot reach redis://***@h: connection refused"
-    );
-    assert_eq!(
-        (&lines[1]["stream_seq"], &lines[1]["subject"]),
-        (&42.into(), &"a.b".into())
-    );
-    assert_eq!(
-        (&lines[1]["reason"], &lines[1]["detail"]),
-        (&"not_json".into(), &"at byte 7".into())
-    );
-    assert_eq!(
-        (&lines[2]["actor"], &lines[2]["level"]),
-        (&"dedup".into(), &"error".into())
-    );
+    assert_eq!((&lines[0]["level"], &lines[0]["dependency"]), (&"warning".into(), &"dedup".into()));
+    assert_eq!(lines[0]["error"], "check 3 keys: cannot reach redis://***@h: connection refused");
+    assert_eq!((&lines[1]["stream_seq"], &lines[1]["subject"]), (&42.into(), &"a.b".into()));
+    assert_eq!((&lines[1]["reason"], &lines[1]["detail"]), (&"not_json".into(), &"at byte 7".into()));
+    assert_eq!((&lines[2]["actor"], &lines[2]["level"]), (&"dedup".into(), &"error".into()));
     assert_eq!(lines[3]["level"], "critical");
 }
 
 #[test]
 fn an_unknown_field_is_logged_once_in_ten_minutes_and_always_counted() {
     let bench = Bench::new();
-    let see = |field: &str| {
-        bench.see(Event::UnhandledField {
-            table: "messages",
-            field,
-        })
-    };
+    let see = |field: &str| bench.see(Event::UnhandledField { table: "messages", field });
     see("a");
     see("a");
     see("b");
@@ -409,61 +238,25 @@ fn an_unknown_field_is_logged_once_in_ten_minutes_and_always_counted() {
     see("a");
     bench.clock.advance(Duration::from_secs(1));
     see("a");
-    bench.see(Event::UnhandledField {
-        table: "chats",
-        field: "a",
-    });
-    assert_eq!(
-        bench.value("cdc_consumer_unhandled_fields_total{table=\"messages\",field_name=\"a\"}"),
-        4.0
-    );
-    let logged: Vec<_> = bench
-        .lines()
-        .iter()
-        .map(|line| format!("{} {}", line["table_name"], line["field"]))
-        .collect();
-    assert_eq!(
-        logged,
-        [
-            "\"messages\" \"a\"",
-            "\"messages\" \"b\"",
-            "\"messages\" \"a\"",
-            "\"chats\" \"a\""
-        ]
-    );
+    bench.see(Event::UnhandledField { table: "chats", field: "a" });
+    assert_eq!(bench.value("cdc_consumer_unhandled_fields_total{table=\"messages\",field_name=\"a\"}"), 4.0);
+    let logged: Vec<_> = bench.lines().iter().map(|line| format!("{} {}", line["table_name"], line["field"])).collect();
+    assert_eq!(logged, ["\"messages\" \"a\"", "\"messages\" \"b\"", "\"messages\" \"a\"", "\"chats\" \"a\""]);
 }
 
 #[test]
 fn names_of_unknown_fields_are_bounded() {
     let bench = Bench::new();
     let long = "x".repeat(64);
-    for name in (0..FIELD_NAMES + 10)
-        .map(|number| format!("field_{number}"))
-        .chain([long])
-    {
-        bench.see(Event::UnhandledField {
-            table: "agents",
-            field: &name,
-        });
+    for name in (0..FIELD_NAMES + 10).map(|number| format!("field_{number}")).chain([long]) {
+        bench.see(Event::UnhandledField { table: "agents", field: &name });
     }
-    bench.see(Event::UnhandledField {
-        table: "agents",
-        field: "field_0",
-    });
+    bench.see(Event::UnhandledField { table: "agents", field: "field_0" });
     let text = bench.telemetry.render();
-    let series = text
-        .lines()
-        .filter(|line| line.starts_with("cdc_consumer_unhandled_fields_total{"))
-        .count();
+    let series = text.lines().filter(|line| line.starts_with("cdc_consumer_unhandled_fields_total{")).count();
     assert_eq!(series, FIELD_NAMES + 1);
-    assert_eq!(
-        bench.value("cdc_consumer_unhandled_fields_total{table=\"agents\",field_name=\"other\"}"),
-        11.0
-    );
-    assert_eq!(
-        bench.value("cdc_consumer_unhandled_fields_total{table=\"agents\",field_name=\"field_0\"}"),
-        2.0
-    );
+    assert_eq!(bench.value("cdc_consumer_unhandled_fields_total{table=\"agents\",field_name=\"other\"}"), 11.0);
+    assert_eq!(bench.value("cdc_consumer_unhandled_fields_total{table=\"agents\",field_name=\"field_0\"}"), 2.0);
     assert_eq!(bench.lines().len(), FIELD_NAMES + 1);
 }
 
@@ -473,27 +266,17 @@ fn a_hostile_field_name_cannot_forge_a_series() {
     let field = "a\"} 1\ncdc_consumer_pending 99 \\";
     bench.see(Event::UnhandledField { table: "agents", field });
     let text = bench.telemetry.render();
-    assert!(
-        !text.lines().any(|line| line.starts_with("cdc_consumer_pending 99")),
-        "{text}"
-    );
+    assert!(!text.lines().any(|line| line.starts_with("cdc_consumer_pending 99")), "{text}");
 }
 
 #[test]
 fn upkeep_keeps_what_was_observed() {
     let bench = Bench::new();
     for _ in 0..10_000 {
-        bench.see(Event::Settled {
-            table: Some("chats"),
-            outcome: Outcome::Processed,
-            took: TOOK,
-        });
+        bench.see(Event::Settled { table: Some("chats"), outcome: Outcome::Processed, took: TOOK });
     }
     bench.telemetry.upkeep();
-    assert_eq!(
-        bench.value("cdc_consumer_processing_seconds_count{table=\"chats\"}"),
-        10_000.0
-    );
+    assert_eq!(bench.value("cdc_consumer_processing_seconds_count{table=\"chats\"}"), 10_000.0);
     assert_eq!(bench.telemetry.figures().processed, 10_000);
 }
 
@@ -504,11 +287,7 @@ fn readiness_names_every_reason_with_its_beginning() {
     let named = || -> Vec<_> {
         let readiness = status.readiness();
         assert_eq!(readiness.ready, readiness.reasons.is_empty());
-        readiness
-            .reasons
-            .into_iter()
-            .map(|reason| (reason.dependency, reason.since))
-            .collect()
+        readiness.reasons.into_iter().map(|reason| (reason.dependency, reason.since)).collect()
     };
     let at = |time: &str| format!("2023-11-14T22:13:{time}.000Z");
     assert_eq!(named(), [("service", at("20"))]);
@@ -516,44 +295,20 @@ fn readiness_names_every_reason_with_its_beginning() {
     assert_eq!(named(), []);
 
     let dependency = Dependency::Target;
-    bench.see(Event::Paused {
-        reason: PauseReason::Dependency(dependency),
-        paused: true,
-    });
+    bench.see(Event::Paused { reason: PauseReason::Dependency(dependency), paused: true });
     assert_eq!(status.readiness().reasons[0].error, "intake is paused");
-    bench.see(Event::DependencyChanged {
-        dependency,
-        failure: Some(&failure()),
-    });
+    bench.see(Event::DependencyChanged { dependency, failure: Some(&failure()) });
     bench.clock.advance(Duration::from_secs(3));
-    bench.see(Event::DependencyChanged {
-        dependency,
-        failure: Some(&failure()),
-    });
+    bench.see(Event::DependencyChanged { dependency, failure: Some(&failure()) });
     assert_eq!(named(), [("target", at("20"))], "one reason, since the trouble began");
-    bench.see(Event::DependencyChanged {
-        dependency,
-        failure: None,
-    });
-    bench.see(Event::Paused {
-        reason: PauseReason::Dependency(dependency),
-        paused: false,
-    });
+    bench.see(Event::DependencyChanged { dependency, failure: None });
+    bench.see(Event::Paused { reason: PauseReason::Dependency(dependency), paused: false });
     assert_eq!(named(), []);
 
-    bench.see(Event::Paused {
-        reason: PauseReason::Suspect,
-        paused: true,
-    });
+    bench.see(Event::Paused { reason: PauseReason::Suspect, paused: true });
     assert_eq!(named(), [], "a suspect running alone is work");
-    bench.see(Event::Paused {
-        reason: PauseReason::Reconcile,
-        paused: true,
-    });
-    bench.see(Event::Paused {
-        reason: PauseReason::Shutdown,
-        paused: true,
-    });
+    bench.see(Event::Paused { reason: PauseReason::Reconcile, paused: true });
+    bench.see(Event::Paused { reason: PauseReason::Shutdown, paused: true });
     assert_eq!(named(), [("service", at("23")), ("target", at("23"))]);
 }
 
@@ -569,12 +324,7 @@ fn liveness_needs_a_beat_of_every_actor_within_the_limit() {
     assert!(status.liveness().alive);
     bench.clock.advance(Duration::from_secs(1));
     assert_eq!(
-        status
-            .liveness()
-            .silent
-            .iter()
-            .map(|s| (s.actor.as_str(), s.seconds))
-            .collect::<Vec<_>>(),
+        status.liveness().silent.iter().map(|s| (s.actor.as_str(), s.seconds)).collect::<Vec<_>>(),
         [("transform-1", 31)]
     );
     status.forget("transform-1");

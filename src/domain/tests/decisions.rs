@@ -7,17 +7,8 @@ use super::*;
 use crate::domain::{TableSettings, Tables, UnhandledFields, UnsafeTokens, explain};
 
 fn unhandled(policy: UnhandledFields) -> TransformConfig {
-    let messages = TableSettings {
-        unhandled_fields: policy,
-        ..TableSettings::default()
-    };
-    TransformConfig {
-        tables: Tables {
-            messages,
-            ..Tables::default()
-        },
-        ..TransformConfig::default()
-    }
+    let messages = TableSettings { unhandled_fields: policy, ..TableSettings::default() };
+    TransformConfig { tables: Tables { messages, ..Tables::default() }, ..TransformConfig::default() }
 }
 
 fn text(event: &Event) -> &str {
@@ -46,13 +37,7 @@ fn a_message_has_every_field_in_order() {
     assert_eq!(event.key.as_str(), "db-1:daisi_acme:26824376:messages:M1:3");
     assert_eq!(event.subject, "wa.co.a.messages.c");
     assert_eq!(event.table, "messages");
-    assert_eq!(
-        event.position,
-        Some(CommitPosition {
-            lsn: 26_824_376,
-            idx: 3
-        })
-    );
+    assert_eq!(event.position, Some(CommitPosition { lsn: 26_824_376, idx: 3 }));
     assert_eq!(event.committed, Some(1_741_064_767_123_456));
     assert!(event.headers.is_empty());
 }
@@ -119,19 +104,10 @@ fn the_place_in_the_key_falls_back_step_by_step() {
     let headers = vec![("nats-msg-id".to_owned(), "id:1".to_owned())];
     let with_header = published(run(&config, &delivery("any", headers, input.to_string())).1);
     assert_eq!(with_header.key.as_str(), "db-1:daisi_acme:26824376:messages:M1:id%3A1");
-    assert_eq!(
-        with_header.position,
-        Some(CommitPosition {
-            lsn: 26_824_376,
-            idx: 0
-        })
-    );
+    assert_eq!(with_header.position, Some(CommitPosition { lsn: 26_824_376, idx: 0 }));
     let bare = published(decide(&input));
     let hash = crate::domain::event_key::sha256_hex(input.to_string().as_bytes());
-    assert_eq!(
-        bare.key.as_str(),
-        format!("db-1:daisi_acme:26824376:messages:M1:{hash}")
-    );
+    assert_eq!(bare.key.as_str(), format!("db-1:daisi_acme:26824376:messages:M1:{hash}"));
 }
 
 #[test]
@@ -140,17 +116,9 @@ fn the_database_is_its_id_else_a_name() {
         let mut input = message("insert");
         input["metadata"]["database"] = database;
         input["metadata"]["database_name"] = name;
-        published(decide(&input))
-            .key
-            .as_str()
-            .split(':')
-            .next()
-            .map(str::to_owned)
+        published(decide(&input)).key.as_str().split(':').next().map(str::to_owned)
     };
-    assert_eq!(
-        key(json!({"id": "u-1", "name": "n"}), json!("d")).as_deref(),
-        Some("u-1")
-    );
+    assert_eq!(key(json!({"id": "u-1", "name": "n"}), json!("d")).as_deref(), Some("u-1"));
     assert_eq!(key(json!({"id": 17}), json!("d")).as_deref(), Some("17"));
     assert_eq!(key(json!({"id": null, "name": "n"}), json!("d")).as_deref(), Some("d"));
     assert_eq!(key(json!({"name": "n"}), Value::Null).as_deref(), Some("n"));
@@ -186,25 +154,10 @@ fn tables_that_are_not_allowed_are_skipped_unparsed() {
 
 #[test]
 fn a_table_that_is_switched_off_is_skipped() {
-    let messages = TableSettings {
-        enabled: false,
-        ..TableSettings::default()
-    };
-    let config = TransformConfig {
-        tables: Tables {
-            messages,
-            ..Tables::default()
-        },
-        ..TransformConfig::default()
-    };
-    assert!(matches!(
-        decide_with(&config, &message("insert")).verdict,
-        Verdict::Skip
-    ));
-    assert!(matches!(
-        run(&config, &delivery(SUBJECT, Vec::new(), "x")).1.verdict,
-        Verdict::Skip
-    ));
+    let messages = TableSettings { enabled: false, ..TableSettings::default() };
+    let config = TransformConfig { tables: Tables { messages, ..Tables::default() }, ..TransformConfig::default() };
+    assert!(matches!(decide_with(&config, &message("insert")).verdict, Verdict::Skip));
+    assert!(matches!(run(&config, &delivery(SUBJECT, Vec::new(), "x")).1.verdict, Verdict::Skip));
 }
 
 #[test]
@@ -226,25 +179,10 @@ fn metadata_decides_and_contradictions_are_remarked() {
 
 #[test]
 fn trace_headers_travel_and_no_others() {
-    let names = [
-        "Nats-Msg-Id",
-        "Traceparent",
-        "tracestate",
-        "Nats-Expected-Stream",
-        "x-other",
-    ];
+    let names = ["Nats-Msg-Id", "Traceparent", "tracestate", "Nats-Expected-Stream", "x-other"];
     let headers: Vec<_> = names.map(|name| (name.to_owned(), "v".to_owned())).into();
-    let event = published(
-        run(
-            &TransformConfig::default(),
-            &delivery("any", headers, message("insert").to_string()),
-        )
-        .1,
-    );
-    assert_eq!(
-        event.headers.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(),
-        ["Traceparent", "tracestate"]
-    );
+    let event = published(run(&TransformConfig::default(), &delivery("any", headers, message("insert").to_string())).1);
+    assert_eq!(event.headers.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["Traceparent", "tracestate"]);
 }
 
 #[test]
@@ -256,19 +194,13 @@ fn unhandled_fields_are_kept_or_dropped_and_always_named() {
     let kept = decide(&input);
     assert_eq!(kept.remarks.unhandled_fields, ["a_new", "z_new"]);
     let body: Value = serde_json::from_slice(&published(kept).payload).expect("JSON");
-    assert_eq!(
-        (&body["row_data"], &body["changes"]),
-        (&input["record"], &input["changes"])
-    );
+    assert_eq!((&body["row_data"], &body["changes"]), (&input["record"], &input["changes"]));
     assert_eq!(body["unchanged"], json!(["z_new"]));
 
     let dropped = decide_with(&unhandled(UnhandledFields::Drop), &input);
     assert_eq!(dropped.remarks.unhandled_fields, ["a_new", "z_new"]);
     let body: Value = serde_json::from_slice(&published(dropped).payload).expect("JSON");
-    assert_eq!(
-        (&body["row_data"], &body["changes"]),
-        (&message("update")["record"], &json!({"status": "sent"}))
-    );
+    assert_eq!((&body["row_data"], &body["changes"]), (&message("update")["record"], &json!({"status": "sent"})));
     assert_eq!(body.get("unchanged"), None);
 
     let (table, reason, detail) = dead(decide_with(&unhandled(UnhandledFields::Reject), &input));
@@ -290,33 +222,20 @@ fn unchanged_columns_are_named_on_updates_alone() {
 
 #[test]
 fn unsafe_tokens_are_encoded_or_rejected() {
-    assert_eq!(
-        published(decide(&message("insert"))).subject,
-        "wa.acme.agent-1.messages.6281@s%2Ewhatsapp%2Enet"
-    );
-    let reject = TransformConfig {
-        unsafe_tokens: UnsafeTokens::Reject,
-        ..TransformConfig::default()
-    };
+    assert_eq!(published(decide(&message("insert"))).subject, "wa.acme.agent-1.messages.6281@s%2Ewhatsapp%2Enet");
+    let reject = TransformConfig { unsafe_tokens: UnsafeTokens::Reject, ..TransformConfig::default() };
     let (_, reason, detail) = dead(decide_with(&reject, &message("insert")));
     assert_eq!(reason, Reason::IllegalToken);
     assert!(detail.contains("chat_id") && !detail.contains("6281"), "{detail}");
     let mut input = message("insert");
     input["record"]["chat_id"] = json!("100%");
-    assert_eq!(
-        published(decide_with(&reject, &input)).subject,
-        "wa.acme.agent-1.messages.100%"
-    );
+    assert_eq!(published(decide_with(&reject, &input)).subject, "wa.acme.agent-1.messages.100%");
 }
 
 #[test]
 fn the_order_key_is_the_rows() {
     let order = |input: &Value| -> OrderKey {
-        run(
-            &TransformConfig::default(),
-            &delivery("any", Vec::new(), input.to_string()),
-        )
-        .0
+        run(&TransformConfig::default(), &delivery("any", Vec::new(), input.to_string())).0
     };
     let (first, mut other) = (message("insert"), message("update"));
     other["metadata"]["commit_lsn"] = json!(1);
@@ -337,10 +256,7 @@ fn explain_shows_what_the_service_does() {
     assert_eq!((shown.verdict, shown.reason, shown.detail), ("publish", None, None));
     assert_eq!(shown.payload.as_deref(), Some(text(&event)));
     assert_eq!(shown.headers.expect("headers")["Nats-Msg-Id"], event.key.as_str());
-    assert_eq!(
-        (shown.subject, shown.event_id),
-        (Some(event.subject), Some(event.event_id))
-    );
+    assert_eq!((shown.subject, shown.event_id), (Some(event.subject), Some(event.event_id)));
 
     let shown = explain(&config, SUBJECT, Vec::new(), "{".into(), "cdc.dead_letters");
     assert_eq!(shown.subject.as_deref(), Some("cdc.dead_letters.messages.not_json"));
@@ -352,10 +268,5 @@ fn explain_shows_what_the_service_does() {
     let shown = explain(&config, "sequin.d.s.orders.insert", Vec::new(), "{".into(), "dead");
     let json = serde_json::to_value(&shown).expect("JSON");
     assert_eq!(json.as_object().map(serde_json::Map::len), Some(9));
-    assert!(
-        json.as_object()
-            .expect("an object")
-            .iter()
-            .all(|(name, value)| (name == "verdict") != value.is_null())
-    );
+    assert!(json.as_object().expect("an object").iter().all(|(name, value)| (name == "verdict") != value.is_null()));
 }

@@ -18,14 +18,7 @@ const SUBJECT: &str = "sequin.changes.daisi.daisi_acme.messages.insert";
 
 fn delivery(subject: &str, headers: Headers, payload: impl Into<Bytes>) -> Delivery {
     Delivery {
-        receipt: Receipt {
-            id: DeliveryId {
-                stream_created: 1,
-                sequence: 9,
-                timestamp: 2,
-            },
-            reply: "reply".into(),
-        },
+        receipt: Receipt { id: DeliveryId { stream_created: 1, sequence: 9, timestamp: 2 }, reply: "reply".into() },
         subject: subject.to_owned(),
         headers,
         payload: payload.into(),

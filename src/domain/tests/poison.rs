@@ -8,10 +8,7 @@ use super::*;
 fn reason(pointer: &str, value: Option<Value>) -> Reason {
     let mut input = message("update");
     let (parent, name) = pointer.rsplit_once('/').expect("a pointer");
-    let parent = input
-        .pointer_mut(parent)
-        .and_then(Value::as_object_mut)
-        .expect("an object");
+    let parent = input.pointer_mut(parent).and_then(Value::as_object_mut).expect("an object");
     match value {
         Some(value) => parent.insert(name.to_owned(), value),
         None => parent.remove(name),
@@ -24,13 +21,7 @@ fn reason(pointer: &str, value: Option<Value>) -> Reason {
 
 #[test]
 fn bytes_that_are_no_json() {
-    for payload in [
-        &b""[..],
-        b"\xff\xfe",
-        b"{\"record\":",
-        b"{} trailing",
-        b"{\"record\":{\"id\":\"\xc3\"}}",
-    ] {
+    for payload in [&b""[..], b"\xff\xfe", b"{\"record\":", b"{} trailing", b"{\"record\":{\"id\":\"\xc3\"}}"] {
         let config = TransformConfig::default();
         let (_, reason, _) = dead(run(&config, &delivery(SUBJECT, Vec::new(), payload.to_vec())).1);
         assert_eq!(reason, Reason::NotJson, "{payload:?}");
@@ -39,14 +30,9 @@ fn bytes_that_are_no_json() {
 
 #[test]
 fn json_that_is_no_change_event() {
-    for event in [
-        json!(1),
-        json!([]),
-        json!({}),
-        json!("secret"),
-        json!({"metadata": "secret"}),
-        json!({"metadata": {}}),
-    ] {
+    for event in
+        [json!(1), json!([]), json!({}), json!("secret"), json!({"metadata": "secret"}), json!({"metadata": {}})]
+    {
         let (table, reason, detail) = dead(decide(&event));
         assert_eq!((table, reason), (None, Reason::WrongShape), "{event}");
         assert!(!detail.contains("secret"), "{detail}");
@@ -68,32 +54,17 @@ fn fields_of_the_wrong_shape() {
         "/metadata/commit_timestamp",
     ] {
         for wrong in [json!(["secret"]), json!(true), json!(1.5)] {
-            assert_eq!(
-                reason(pointer, Some(wrong.clone())),
-                Reason::WrongShape,
-                "{pointer} {wrong}"
-            );
+            assert_eq!(reason(pointer, Some(wrong.clone())), Reason::WrongShape, "{pointer} {wrong}");
         }
     }
-    for pointer in [
-        "/record",
-        "/action",
-        "/metadata/table_schema",
-        "/metadata/table_name",
-        "/metadata",
-    ] {
+    for pointer in ["/record", "/action", "/metadata/table_schema", "/metadata/table_name", "/metadata"] {
         assert_eq!(reason(pointer, None), Reason::WrongShape, "{pointer}");
         assert_eq!(reason(pointer, Some(Value::Null)), Reason::WrongShape, "{pointer}");
     }
     assert_eq!(reason("/changes", Some(json!("secret"))), Reason::WrongShape);
     assert_eq!(reason("/action", Some(json!("secret"))), Reason::WrongShape);
     assert_eq!(reason("/metadata/commit_lsn", Some(json!(-1))), Reason::WrongShape);
-    for time in [
-        json!("secret"),
-        json!("2025-03-04 05:06"),
-        json!(u64::MAX),
-        json!(i64::MAX),
-    ] {
+    for time in [json!("secret"), json!("2025-03-04 05:06"), json!(u64::MAX), json!(i64::MAX)] {
         assert_eq!(reason("/metadata/commit_timestamp", Some(time)), Reason::WrongShape);
     }
 }
@@ -110,11 +81,7 @@ fn columns_of_the_wrong_type() {
         ("message_date", json!("secret")),
         ("created_at", json!({})),
     ] {
-        assert_eq!(
-            reason(&format!("/record/{column}"), Some(wrong)),
-            Reason::WrongShape,
-            "{column}"
-        );
+        assert_eq!(reason(&format!("/record/{column}"), Some(wrong)), Reason::WrongShape, "{column}");
     }
     let mut input = message("insert");
     input["record"]["is_deleted"] = json!("secret");
@@ -145,11 +112,7 @@ fn key_and_routing_values_that_are_missing() {
     for nothing in [None, Some(Value::Null), Some(json!(""))] {
         assert_eq!(reason("/record/message_id", nothing.clone()), Reason::MissingKey);
         for column in ["company_id", "agent_id", "chat_id"] {
-            assert_eq!(
-                reason(&format!("/record/{column}"), nothing.clone()),
-                Reason::MissingRouting,
-                "{column}"
-            );
+            assert_eq!(reason(&format!("/record/{column}"), nothing.clone()), Reason::MissingRouting, "{column}");
         }
     }
 }
@@ -158,11 +121,7 @@ fn key_and_routing_values_that_are_missing() {
 fn key_and_routing_values_that_did_not_come() {
     for column in ["message_id", "company_id", "agent_id", "chat_id"] {
         let pointer = format!("/record/{column}");
-        assert_eq!(
-            reason(&pointer, Some(json!("unchanged_toast"))),
-            Reason::UnchangedToast,
-            "{column}"
-        );
+        assert_eq!(reason(&pointer, Some(json!("unchanged_toast"))), Reason::UnchangedToast, "{column}");
     }
 }
 
@@ -189,10 +148,7 @@ fn a_delete_of_key_columns_alone_asks_for_the_full_replica_identity() {
 
 #[test]
 fn a_subject_that_is_too_long() {
-    assert_eq!(
-        reason("/record/chat_id", Some(json!("c".repeat(5000)))),
-        Reason::SubjectTooLong
-    );
+    assert_eq!(reason("/record/chat_id", Some(json!("c".repeat(5000)))), Reason::SubjectTooLong);
     let mut input = message("insert");
     input["record"]["chat_id"] = json!("c".repeat(1024 - "wa.acme.agent-1.messages.".len()));
     assert_eq!(published(decide(&input)).subject.len(), 1024);
@@ -201,9 +157,6 @@ fn a_subject_that_is_too_long() {
 #[test]
 fn the_subject_names_the_table_where_the_event_cannot() {
     let config = TransformConfig::default();
-    assert_eq!(
-        dead(run(&config, &delivery(SUBJECT, Vec::new(), "[]")).1).0,
-        Some("messages")
-    );
+    assert_eq!(dead(run(&config, &delivery(SUBJECT, Vec::new(), "[]")).1).0, Some("messages"));
     assert_eq!(dead(run(&config, &delivery("any", Vec::new(), "[]")).1).0, None);
 }

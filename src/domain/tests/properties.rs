@@ -20,10 +20,7 @@ fn raw_json() -> impl Strategy<Value = String> {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..4).prop_map(|items| format!("[{} ]", items.join(" ,"))),
             prop::collection::btree_map("[a-z]{1,6}|.{1,3}", inner, 0..4).prop_map(|members| {
-                let members: Vec<_> = members
-                    .iter()
-                    .map(|(name, raw)| format!("{} : {raw}", json!(name)))
-                    .collect();
+                let members: Vec<_> = members.iter().map(|(name, raw)| format!("{} : {raw}", json!(name))).collect();
                 format!("{{ {}}}", members.join(","))
             }),
         ]
@@ -72,16 +69,7 @@ const COLUMNS: [(&str, &[(&str, char)]); 3] = [
             ("not_spam", 'b'),
         ],
     ),
-    (
-        "agents",
-        &[
-            ("id", 'i'),
-            ("qr_code", 't'),
-            ("version", 't'),
-            ("last_metadata", 'j'),
-            ("updated_at", 's'),
-        ],
-    ),
+    ("agents", &[("id", 'i'), ("qr_code", 't'), ("version", 't'), ("last_metadata", 'j'), ("updated_at", 's')]),
 ];
 
 #[derive(Debug, Clone)]
@@ -111,16 +99,8 @@ impl Sample {
 /// Any event that Sequin can send of a table that is allowed, with full replica identity.
 fn sample() -> impl Strategy<Value = Sample> {
     let id = || prop_oneof![3 => "[a-z0-9@.%*> -]{1,20}", 1 => ".{1,30}", 1 => "\\PC{1,30}"];
-    let event = (
-        select(&COLUMNS[..]),
-        select(&["insert", "update", "delete", "read"][..]),
-    );
-    let rest = (
-        any::<Option<u64>>(),
-        any::<Option<u64>>(),
-        "daisi_[a-z]{1,8}|.{1,8}",
-        raw_json(),
-    );
+    let event = (select(&COLUMNS[..]), select(&["insert", "update", "delete", "read"][..]));
+    let rest = (any::<Option<u64>>(), any::<Option<u64>>(), "daisi_[a-z]{1,8}|.{1,8}", raw_json());
     (event, prop::collection::vec(id(), 4), rest).prop_flat_map(
         |((columns, action), ids, (lsn, idx, schema, extra))| {
             let (table, columns) = columns;
@@ -132,32 +112,16 @@ fn sample() -> impl Strategy<Value = Sample> {
                     "chats" => 3,
                     _ => 2,
                 };
-                let mut members: Vec<_> = columns
-                    .iter()
-                    .zip(values)
-                    .map(|((name, _), raw)| format!("\"{name}\": {raw}"))
-                    .collect();
+                let mut members: Vec<_> =
+                    columns.iter().zip(values).map(|((name, _), raw)| format!("\"{name}\": {raw}")).collect();
                 members.push(format!("\"x_new\" :{extra}"));
                 for (name, id) in names.iter().zip(&ids).take(own) {
                     members.insert(members.len() / 2, format!("\"{name}\":{}", json!(id)));
                 }
-                let changes = if action == "update" {
-                    format!("{{\"status\" : {old}}}")
-                } else {
-                    "null".to_owned()
-                };
+                let changes = if action == "update" { format!("{{\"status\" : {old}}}") } else { "null".to_owned() };
                 let record = format!("{{ {} }}", members.join(" , "));
                 let ids = ids.iter().take(own).cloned().collect();
-                Sample {
-                    table,
-                    action,
-                    ids,
-                    record,
-                    changes,
-                    lsn,
-                    idx,
-                    schema: schema.clone(),
-                }
+                Sample { table, action, ids, record, changes, lsn, idx, schema: schema.clone() }
             })
         },
     )

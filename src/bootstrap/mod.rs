@@ -1,0 +1,337 @@
+//! Builds the service from its configuration: connections, streams, ports, pipeline, HTTP.
+
+pub mod settings;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use cdc_actors::pipeline::{self, Pipeline, Ports};
+use cdc_actors::ports::{Clock, DedupStore, Dependency, Failure, Observer, SystemClock};
+use cdc_actors::retry::Backoff;
+use cdc_actors::supervisor::Ended;
+use slog::{Logger, error, info, warn};
+
+use crate::adapters::http;
+use crate::adapters::memory::MemoryStore;
+use crate::adapters::nats::{
+    ConnectError, Connection, ConnectionEvent, DeadLetterSettings, JetStreamDeadLetters, JetStreamPublisher,
+    JetStreamSource, PublisherSettings, SetupError, SourceSettings, streams,
+};
+use crate::adapters::redis::{InvalidRedis, RedisStore};
+use crate::adapters::telemetry::Telemetry;
+use crate::cli::ExitStatus;
+use crate::config::{Config, DedupKind, WhenUnavailable};
+use crate::domain::CdcTransform;
+
+/// Between two attempts while a dependency is away at the start.
+const START_BACKOFF: Backoff = Backoff { initial: Duration::from_millis(50), max: Duration::from_secs(1) };
+/// Between two upkeeps of the metrics, which histograms need whether they are scraped or not.
+const UPKEEP: Duration = Duration::from_secs(5);
+/// How long closing a connection may take at the end.
+const CLOSE: Duration = Duration::from_secs(2);
+
+/// Why the service could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A dependency was away for `start_timeout`.
+    #[error("{dependency} could not be reached within {} s", after.as_secs())]
+    Unreachable {
+        /// Which.
+        dependency: Dependency,
+        /// For how long it was tried.
+        after: Duration,
+        /// What the last attempt said.
+        #[source]
+        source: Failure,
+    },
+    /// The NATS settings make no sense.
+    #[error("the NATS settings cannot be used")]
+    Nats(#[from] ConnectError),
+    /// A stream or consumer is not what the delivery protocol needs.
+    #[error("the streams cannot be used")]
+    Setup(#[from] SetupError),
+    /// The Redis settings make no sense.
+    #[error("the Redis settings cannot be used")]
+    Redis(#[from] InvalidRedis),
+    /// What may be in flight has no room for two of the largest messages.
+    #[error(
+        "in_flight.bytes is {configured}, but the server accepts messages of {max_payload} bytes: allow at least twice as much"
+    )]
+    InFlightBytes {
+        /// The setting.
+        configured: usize,
+        /// The server's.
+        max_payload: usize,
+    },
+    /// The port for HTTP is not to be had.
+    #[error("cannot listen on {listen} (http.listen)")]
+    Http {
+        /// The address.
+        listen: SocketAddr,
+        /// What the machine said.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl StartError {
+    /// What the process ends with.
+    pub fn status(&self) -> ExitStatus {
+        match self {
+            Self::Unreachable { .. } => ExitStatus::Unreachable,
+            _ => ExitStatus::BadConfig,
+        }
+    }
+}
+
+/// The running service.
+pub struct Service {
+    pipeline: Pipeline,
+    http: http::Server,
+    telemetry: Arc<Telemetry>,
+    connections: Vec<Connection>,
+    upkeep: actix_rt::task::JoinHandle<()>,
+    logger: Logger,
+}
+
+impl Service {
+    /// Connects, creates what is missing, and starts. `watch` may put an observer in front of metrics and log.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub async fn start(
+        config: &Config,
+        logger: Logger,
+        watch: impl FnOnce(Arc<dyn Observer>) -> Arc<dyn Observer>,
+    ) -> Result<Self, StartError> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let telemetry = Arc::new(Telemetry::new(logger.clone(), Arc::clone(&clock)));
+        let listen = config.http.listen;
+        let http =
+            http::start(listen, Arc::clone(&telemetry)).await.map_err(|source| StartError::Http { listen, source })?;
+        for warning in config.warnings() {
+            warn!(logger, "{}", warning);
+        }
+        let attempts = Attempts::new(config.start_timeout, logger.clone());
+        let intake = attempts.connect(config, "source", &telemetry, Dependency::Source).await?;
+        let outlet = attempts.connect(config, "target", &telemetry, Dependency::Target).await?;
+        let settings = settings::pipeline(config, intake.client().server_info().max_payload);
+        if settings.in_flight.bytes < settings.largest_message.saturating_mul(2) {
+            let (configured, max_payload) = (settings.in_flight.bytes, settings.largest_message);
+            return Err(StartError::InFlightBytes { configured, max_payload });
+        }
+        let ports = Ports {
+            source: Arc::new(attempts.source(config, &intake, &logger).await?),
+            transform: Arc::new(CdcTransform::new(settings::transform(config))),
+            dedup: attempts.dedup(config, &logger).await?,
+            publisher: Arc::new(attempts.publisher(config, &outlet).await?),
+            dead_letters: Arc::new(attempts.dead_letters(config, &outlet).await?),
+            observer: watch(Arc::clone(&telemetry) as Arc<dyn Observer>),
+            clock,
+        };
+        let (workers, threads) = (settings.workers, settings.threads);
+        let pipeline = pipeline::start(ports, settings);
+        telemetry.status().set_started(true);
+        info!(logger, "started"; "http" => %http.address(), "workers" => workers, "threads" => threads,
+            "source" => &config.source.stream, "target" => &config.target.stream);
+        let upkeep = actix_rt::spawn(keep_up(Arc::clone(&telemetry)));
+        Ok(Self { pipeline, http, telemetry, connections: vec![intake, outlet], upkeep, logger })
+    }
+
+    /// Where HTTP listens.
+    pub fn address(&self) -> SocketAddr {
+        self.http.address()
+    }
+
+    /// Its metrics and readiness.
+    pub fn telemetry(&self) -> &Telemetry {
+        &self.telemetry
+    }
+
+    /// Asks for the controlled shutdown.
+    pub fn shutdown(&self) {
+        info!(self.logger, "shutting down");
+        self.pipeline.shutdown();
+    }
+
+    /// Waits until the pipeline has ended; cancel-safe.
+    pub async fn ended(&mut self) -> Ended {
+        self.pipeline.ended().await
+    }
+
+    /// Closes what is left once the pipeline has ended.
+    pub async fn close(self, ended: &Ended) {
+        self.upkeep.abort();
+        for connection in &self.connections {
+            connection.close(CLOSE).await;
+        }
+        self.http.stop().await;
+        if ended.drained {
+            info!(self.logger, "drained: everything in flight is settled and the server has heard of it");
+        } else {
+            warn!(self.logger, "ended before everything in flight was settled: the source delivers the rest again");
+        }
+    }
+}
+
+async fn keep_up(telemetry: Arc<Telemetry>) {
+    let mut ticks = actix_rt::time::interval(UPKEEP);
+    loop {
+        ticks.tick().await;
+        telemetry.upkeep();
+    }
+}
+
+/// Tries until it works or `start_timeout` is over.
+struct Attempts {
+    started: Instant,
+    timeout: Duration,
+    logger: Logger,
+}
+
+/// What one attempt came to.
+enum Attempt {
+    /// Worth another.
+    Failed(Failure),
+    /// Not.
+    Hopeless(StartError),
+}
+
+impl From<SetupError> for Attempt {
+    fn from(error: SetupError) -> Self {
+        match error {
+            SetupError::Failed(failure) => Self::Failed(failure),
+            hopeless => Self::Hopeless(hopeless.into()),
+        }
+    }
+}
+
+impl Attempts {
+    fn new(timeout: Duration, logger: Logger) -> Self {
+        Self { started: Instant::now(), timeout, logger }
+    }
+
+    async fn until_it_works<R>(
+        &self,
+        dependency: Dependency,
+        attempt: impl AsyncFn() -> Result<R, Attempt>,
+    ) -> Result<R, StartError> {
+        let mut failures = 0;
+        loop {
+            let source = match attempt().await {
+                Ok(result) => return Ok(result),
+                Err(Attempt::Hopeless(error)) => return Err(error),
+                Err(Attempt::Failed(failure)) => failure,
+            };
+            failures += 1;
+            if self.started.elapsed() >= self.timeout {
+                return Err(StartError::Unreachable { dependency, after: self.timeout, source });
+            }
+            warn!(self.logger, "waiting for a dependency"; "dependency" => dependency.name(), "error" => %source);
+            actix_rt::time::sleep(START_BACKOFF.ceiling(failures)).await;
+        }
+    }
+
+    async fn connect(
+        &self,
+        config: &Config,
+        role: &'static str,
+        telemetry: &Arc<Telemetry>,
+        dependency: Dependency,
+    ) -> Result<Connection, StartError> {
+        let nats = settings::nats(config, role);
+        self.until_it_works(dependency, async || {
+            let on_event = connection_log(role, Arc::clone(telemetry), self.logger.clone());
+            Connection::connect(&nats, on_event).await.map_err(|error| match error.class() {
+                Some(class) => Attempt::Failed(Failure::new("connect to NATS", class, error)),
+                None => Attempt::Hopeless(error.into()),
+            })
+        })
+        .await
+    }
+
+    async fn source(
+        &self,
+        config: &Config,
+        connection: &Connection,
+        logger: &Logger,
+    ) -> Result<JetStreamSource, StartError> {
+        let stream = settings::source_stream(config);
+        let consumer = settings::consumer(config);
+        self.until_it_works(Dependency::Source, async || {
+            let found = streams::ensure_stream(connection, &stream).await?;
+            for note in streams::ensure_consumer(connection, &stream.name, &found.subjects, &consumer).await? {
+                warn!(logger, "{}", note);
+            }
+            let settings = SourceSettings::new(stream.clone(), consumer.clone());
+            Ok(JetStreamSource::start(connection.clone(), settings).await?)
+        })
+        .await
+    }
+
+    async fn publisher(&self, config: &Config, connection: &Connection) -> Result<JetStreamPublisher, StartError> {
+        let (target, ack_wait) = (settings::target_stream(config), config.source.ack_wait);
+        self.until_it_works(Dependency::Target, async || {
+            streams::ensure_target(connection, &target, ack_wait).await?;
+            let started = JetStreamPublisher::start(connection.clone(), PublisherSettings::new(&target.name)).await;
+            started.map_err(Attempt::Failed)
+        })
+        .await
+    }
+
+    async fn dead_letters(&self, config: &Config, connection: &Connection) -> Result<JetStreamDeadLetters, StartError> {
+        let stream = settings::dead_letter_stream(config);
+        self.until_it_works(Dependency::DeadLetter, async || Ok(streams::ensure_stream(connection, &stream).await?))
+            .await?;
+        let letters = &config.dead_letter;
+        let settings = DeadLetterSettings {
+            stream: letters.stream.clone(),
+            subject_prefix: letters.subject_prefix.clone(),
+            source_stream: config.source.stream.clone(),
+        };
+        Ok(JetStreamDeadLetters::new(connection.clone(), settings))
+    }
+
+    async fn dedup(&self, config: &Config, logger: &Logger) -> Result<Arc<dyn DedupStore>, StartError> {
+        if config.dedup.store == DedupKind::Memory {
+            return Ok(Arc::new(MemoryStore::new(config.dedup.ttl, config.dedup.memory_max_entries)));
+        }
+        let store = RedisStore::new(&settings::redis(config))?;
+        let asked = self.until_it_works(Dependency::Dedup, async || store.warnings().await.map_err(Attempt::Failed));
+        match asked.await {
+            Ok(warnings) => warnings.iter().for_each(|warning| warn!(logger, "{}", warning)),
+            Err(error) if config.dedup.when_unavailable == WhenUnavailable::Bypass => {
+                warn!(logger, "starting without the dedup store, dedup.when_unavailable being bypass"; "error" => %error);
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(Arc::new(store))
+    }
+}
+
+fn connection_log(
+    role: &'static str,
+    telemetry: Arc<Telemetry>,
+    logger: Logger,
+) -> impl Fn(ConnectionEvent) + Send + Sync + 'static {
+    let connected_before = std::sync::atomic::AtomicBool::new(false);
+    move |event| match event {
+        ConnectionEvent::Connected => {
+            if connected_before.swap(true, std::sync::atomic::Ordering::Relaxed) {
+                telemetry.nats_reconnected();
+                info!(logger, "connected to NATS again"; "dependency" => role);
+            }
+        }
+        ConnectionEvent::Disconnected => warn!(logger, "lost the connection to NATS"; "dependency" => role),
+        ConnectionEvent::LameDuck => info!(logger, "the NATS server is shutting down"; "dependency" => role),
+        ConnectionEvent::Closed => {}
+        ConnectionEvent::SlowConsumer => error!(logger, "a subscription overflowed"; "dependency" => role),
+        ConnectionEvent::ServerError(text) => {
+            error!(logger, "the NATS server complained"; "dependency" => role, "error" => text)
+        }
+        ConnectionEvent::ClientError(text) => {
+            warn!(logger, "the NATS client complained"; "dependency" => role, "error" => text)
+        }
+    }
+}
