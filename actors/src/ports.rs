@@ -167,8 +167,16 @@ pub struct Failure {
 
 impl Failure {
     /// A failure of `action` with its cause.
-    pub fn new(action: impl Into<Arc<str>>, class: FailureClass, cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        Self { action: action.into(), class, cause: Arc::from(cause.into()) }
+    pub fn new(
+        action: impl Into<Arc<str>>,
+        class: FailureClass,
+        cause: impl Into<Box<dyn StdError + Send + Sync>>,
+    ) -> Self {
+        Self {
+            action: action.into(),
+            class,
+            cause: Arc::from(cause.into()),
+        }
     }
 
     /// `action` was not answered within `after`.
@@ -247,7 +255,9 @@ impl Clock for SystemClock {
         Instant::now()
     }
     fn unix_nanos(&self) -> i64 {
-        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let since = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap_or_default();
         i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
     }
 }

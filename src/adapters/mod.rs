@@ -1,0 +1,3 @@
+//! Implementations of the ports on real servers.
+
+pub mod nats;
