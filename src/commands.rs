@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use crate::adapters::nats::{Connection, Plan, SetupError, streams};
 use crate::adapters::redis::RedisStore;
-use crate::bootstrap::{Service, StartError, settings};
+use crate::bootstrap::{StartError, settings};
 use crate::cli::{ConfigArgs, ExitStatus, ExplainArgs};
 use crate::config::{Config, DedupKind, process_environment};
 use crate::domain;

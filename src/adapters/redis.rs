@@ -58,6 +58,8 @@ if redis.call('DECR', KEYS[1]) <= 0 then redis.call('DEL', KEYS[1]) end
 pub struct RedisSettings {
     /// `redis://`, `rediss://` (TLS, trusting the system's certificates or those of `SSL_CERT_FILE`) or `redis+unix://`, with user and password.
     pub url: SecretString,
+    /// The password, if the URL does not hold it.
+    pub password: Option<SecretString>,
     /// Goes before every key.
     pub key_prefix: String,
     /// How long a record is kept; at least a millisecond.
@@ -73,6 +75,7 @@ impl RedisSettings {
     pub fn new(url: impl Into<String>) -> Self {
         Self {
             url: SecretString::from(url.into()),
+            password: None,
             key_prefix: "dedup:".to_owned(),
             ttl: Duration::from_secs(300),
             connect_timeout: Duration::from_secs(1),

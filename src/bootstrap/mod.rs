@@ -28,6 +28,8 @@ use crate::domain::CdcTransform;
 const START_BACKOFF: Backoff = Backoff { initial: Duration::from_millis(50), max: Duration::from_secs(1) };
 /// Between two upkeeps of the metrics, which histograms need whether they are scraped or not.
 const UPKEEP: Duration = Duration::from_secs(5);
+/// How long the ack of a dead letter is waited for.
+const LETTER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long closing a connection may take at the end.
 const CLOSE: Duration = Duration::from_secs(2);
 
@@ -65,14 +67,8 @@ pub enum StartError {
         max_payload: usize,
     },
     /// The port for HTTP is not to be had.
-    #[error("cannot listen on {listen} (http.listen)")]
-    Http {
-        /// The address.
-        listen: SocketAddr,
-        /// What the machine said.
-        #[source]
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    Http(#[from] http::HttpError),
 }
 
 impl StartError {
@@ -88,7 +84,7 @@ impl StartError {
 /// The running service.
 pub struct Service {
     pipeline: Pipeline,
-    http: http::Server,
+    http: http::Http,
     telemetry: Arc<Telemetry>,
     connections: Vec<Connection>,
     upkeep: actix_rt::task::JoinHandle<()>,
@@ -107,9 +103,7 @@ impl Service {
     ) -> Result<Self, StartError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let telemetry = Arc::new(Telemetry::new(logger.clone(), Arc::clone(&clock)));
-        let listen = config.http.listen;
-        let http =
-            http::start(listen, Arc::clone(&telemetry)).await.map_err(|source| StartError::Http { listen, source })?;
+        let http = http::serve(config.http.listen, Arc::clone(&telemetry))?;
         for warning in config.warnings() {
             warn!(logger, "{}", warning);
         }
@@ -264,17 +258,19 @@ impl Attempts {
             for note in streams::ensure_consumer(connection, &stream.name, &found.subjects, &consumer).await? {
                 warn!(logger, "{}", note);
             }
-            let settings = SourceSettings::new(stream.clone(), consumer.clone());
-            Ok(JetStreamSource::start(connection.clone(), settings).await?)
+            Ok(())
         })
-        .await
+        .await?;
+        let logger = logger.clone();
+        let on_note = move |note| warn!(logger, "{}", note);
+        Ok(JetStreamSource::new(connection.clone(), SourceSettings { stream, consumer }, on_note))
     }
 
     async fn publisher(&self, config: &Config, connection: &Connection) -> Result<JetStreamPublisher, StartError> {
         let (target, ack_wait) = (settings::target_stream(config), config.source.ack_wait);
         self.until_it_works(Dependency::Target, async || {
             streams::ensure_target(connection, &target, ack_wait).await?;
-            let started = JetStreamPublisher::start(connection.clone(), PublisherSettings::new(&target.name)).await;
+            let started = JetStreamPublisher::new(connection.clone(), PublisherSettings::new(&target.name)).await;
             started.map_err(Attempt::Failed)
         })
         .await
@@ -282,15 +278,19 @@ impl Attempts {
 
     async fn dead_letters(&self, config: &Config, connection: &Connection) -> Result<JetStreamDeadLetters, StartError> {
         let stream = settings::dead_letter_stream(config);
-        self.until_it_works(Dependency::DeadLetter, async || Ok(streams::ensure_stream(connection, &stream).await?))
-            .await?;
         let letters = &config.dead_letter;
         let settings = DeadLetterSettings {
             stream: letters.stream.clone(),
             subject_prefix: letters.subject_prefix.clone(),
             source_stream: config.source.stream.clone(),
+            ack_timeout: LETTER_TIMEOUT,
         };
-        Ok(JetStreamDeadLetters::new(connection.clone(), settings))
+        self.until_it_works(Dependency::DeadLetter, async || {
+            streams::ensure_stream(connection, &stream).await?;
+            let made = JetStreamDeadLetters::new(connection.clone(), settings.clone()).await;
+            made.map_err(Attempt::Failed)
+        })
+        .await
     }
 
     async fn dedup(&self, config: &Config, logger: &Logger) -> Result<Arc<dyn DedupStore>, StartError> {

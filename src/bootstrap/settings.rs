@@ -7,7 +7,6 @@ use cdc_actors::guard::{GuardSettings, RestartLimit};
 use cdc_actors::ports::Budget;
 use cdc_actors::retry::Backoff;
 use cdc_actors::shared::Settings;
-use secrecy::ExposeSecret;
 
 use crate::adapters::nats::{self, ConsumerSettings, NatsConfig, StreamSettings};
 use crate::adapters::redis::RedisSettings;
@@ -83,10 +82,10 @@ pub fn nats(config: &Config, role: &str) -> NatsConfig {
         auth: match &from.auth {
             NatsAuth::None => nats::Auth::None,
             NatsAuth::Password { user, password } => {
-                nats::Auth::Password { user: user.clone(), password: password.clone() }
+                nats::Auth::UserPassword { user: user.clone(), password: password.clone() }
             }
             NatsAuth::Token(token) => nats::Auth::Token(token.clone()),
-            NatsAuth::NkeySeed(seed) => nats::Auth::Nkey(seed.clone()),
+            NatsAuth::NkeySeed(seed) => nats::Auth::NKey(seed.clone()),
             NatsAuth::Credentials(text) => nats::Auth::Credentials(text.clone()),
         },
         tls: nats::Tls {
@@ -106,7 +105,7 @@ pub fn source_stream(config: &Config) -> StreamSettings {
     StreamSettings {
         retention: match source.retention {
             Retention::Limits => nats::Retention::Limits,
-            Retention::Workqueue => nats::Retention::Workqueue,
+            Retention::Workqueue => nats::Retention::WorkQueue,
             Retention::Interest => nats::Retention::Interest,
         },
         create: source.create,

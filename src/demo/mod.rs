@@ -92,7 +92,7 @@ fn configuration(nats: &LocalServer, redis: Option<&LocalServer>) -> Result<Conf
     let mut settings = vec![
         ("NATS__URL", format!("nats://127.0.0.1:{}", nats.port())),
         ("HTTP__LISTEN", "127.0.0.1:0".to_owned()),
-        ("LOG__LEVEL", "warning".to_owned()),
+        ("LOG__LEVEL", "error".to_owned()),
         ("LOG__FORMAT", "terminal".to_owned()),
     ];
     match redis {

@@ -8,6 +8,7 @@ use deadpool_redis::redis::{
     AsyncConnectionConfig, Cmd, FromRedisValue, IntoConnectionInfo, Pipeline, RedisError, Value,
 };
 use deadpool_redis::{Connection, Manager, Pool, Runtime};
+use secrecy::ExposeSecret;
 use tokio::sync::Mutex;
 
 use super::failure::{Failures, spoils_connection};
@@ -38,7 +39,11 @@ struct Held {
 
 impl Link {
     pub(super) fn new(settings: &RedisSettings, url: &str) -> Result<Self, InvalidRedis> {
-        let info = url.into_connection_info().map_err(InvalidRedis::url)?;
+        let mut info = url.into_connection_info().map_err(InvalidRedis::url)?;
+        if let Some(password) = &settings.password {
+            let with_password = info.redis_settings().clone().set_password(password.expose_secret());
+            info = info.set_redis_settings(with_password);
+        }
         let failures = Failures::new(info.redis_settings().password().map(str::to_owned));
         let timeouts = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(settings.connect_timeout))

@@ -1,0 +1,84 @@
+//! What the reply subject of a JetStream delivery says.
+
+/// A reply subject that is not one of JetStream's.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no JetStream acknowledgement subject: does something else publish to the inbox of the consumer?")]
+pub struct NotAnAckSubject(pub String);
+
+/// The parts of `$JS.ACK…` that identify a delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AckSubject<'a> {
+    /// The stream the message is stored in.
+    pub stream: &'a str,
+    /// The consumer that delivered it.
+    pub consumer: &'a str,
+    /// How often it has been delivered, this time included.
+    pub deliveries: u64,
+    /// Its sequence in the stream.
+    pub sequence: u64,
+    /// When it was stored, nanoseconds since the Unix epoch.
+    pub timestamp: i64,
+}
+
+impl<'a> AckSubject<'a> {
+    /// Reads both forms: nine tokens, or eleven and more, where domain and account hash come before the stream.
+    ///
+    /// # Errors
+    /// [`NotAnAckSubject`] if it is neither.
+    pub fn parse(reply: &'a str) -> Result<Self, NotAnAckSubject> {
+        Self::read(reply).ok_or_else(|| NotAnAckSubject(reply.to_owned()))
+    }
+
+    fn read(reply: &'a str) -> Option<Self> {
+        let rest = reply.strip_prefix("$JS.ACK.")?;
+        let tokens = rest.split('.').count();
+        let mut tokens_left = rest.split('.');
+        match tokens {
+            7 => {}
+            9.. => {
+                tokens_left.nth(1)?;
+            }
+            _ => return None,
+        }
+        let stream = tokens_left.next()?;
+        let consumer = tokens_left.next()?;
+        let deliveries = tokens_left.next()?.parse().ok()?;
+        let sequence = tokens_left.next()?.parse().ok()?;
+        let _consumer_sequence: u64 = tokens_left.next()?.parse().ok()?;
+        let timestamp = tokens_left.next()?.parse().ok()?;
+        let _pending: u64 = tokens_left.next()?.parse().ok()?;
+        Some(Self { stream, consumer, deliveries, sequence, timestamp })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_both_forms() {
+        let expected = AckSubject {
+            stream: "S",
+            consumer: "C",
+            deliveries: 2,
+            sequence: 31,
+            timestamp: 1_700_000_000_000_000_001,
+        };
+        for reply in [
+            "$JS.ACK.S.C.2.31.30.1700000000000000001.5",
+            "$JS.ACK._.ACCHASH.S.C.2.31.30.1700000000000000001.5",
+            "$JS.ACK.hub.ACCHASH.S.C.2.31.30.1700000000000000001.5.rAnDoM",
+        ] {
+            assert_eq!(AckSubject::parse(reply), Ok(expected), "{reply}");
+        }
+    }
+
+    #[test]
+    fn refuses_everything_else() {
+        for reply in
+            ["", "_INBOX.x", "$JS.ACK.S.C.2.31.30.17", "$JS.ACK.S.C.x.31.30.17.5", "$JS.ACK.a.S.C.2.31.30.17.5"]
+        {
+            assert!(AckSubject::parse(reply).is_err(), "{reply}");
+        }
+    }
+}

@@ -1,0 +1,361 @@
+//! One connection to NATS: how it is made, whether it stands, and how often it has been made anew.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_nats::connection::State;
+use async_nats::{Client, ConnectOptions, Event, ServerAddr, ServerError};
+use cdc_actors::ports::{Failure, FailureClass};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::watch;
+
+/// Refusals remembered to tell a timeout from a missing permission.
+const REFUSALS_KEPT: usize = 64;
+/// The longest wait between two attempts to reconnect.
+const RECONNECT_DELAY_MAX: Duration = Duration::from_secs(2);
+
+/// How often the state of the connection is looked at without an event.
+const SECOND_LOOK: Duration = Duration::from_millis(100);
+
+/// How the service proves who it is.
+#[derive(Debug, Clone, Default)]
+pub enum Auth {
+    /// Not at all, or by what the URL holds.
+    #[default]
+    None,
+    /// User and password.
+    UserPassword {
+        /// The user.
+        user: String,
+        /// The password.
+        password: SecretString,
+    },
+    /// A token.
+    Token(SecretString),
+    /// An nkey seed (`SU…`).
+    NKey(SecretString),
+    /// The text of a `.creds` file: a JWT and its seed.
+    Credentials(SecretString),
+}
+
+/// How the connection is encrypted. A `tls://` URL needs none of this when the server's certificate is publicly trusted.
+#[derive(Debug, Clone, Default)]
+pub struct Tls {
+    /// Refuse a connection without TLS.
+    pub required: bool,
+    /// Start with the TLS handshake instead of the server's greeting.
+    pub first: bool,
+    /// Certificates to trust, PEM.
+    pub ca_file: Option<PathBuf>,
+    /// Client certificate and key, PEM.
+    pub client: Option<(PathBuf, PathBuf)>,
+}
+
+/// Where NATS is and how to connect.
+#[derive(Debug, Clone)]
+pub struct NatsConfig {
+    /// Servers of one cluster, `nats://host:4222` or `tls://host:4222`; at least one.
+    pub urls: Vec<String>,
+    /// How the connection shows in the server's monitoring.
+    pub name: String,
+    /// How the service proves who it is.
+    pub auth: Auth,
+    /// How the connection is encrypted.
+    pub tls: Tls,
+    /// The longest a connection attempt to one server may take.
+    pub connect_timeout: Duration,
+    /// The longest a request of the JetStream API may take.
+    pub request_timeout: Duration,
+    /// What inboxes start with; `_INBOX` unless permissions ask for another.
+    pub inbox_prefix: Option<String>,
+    /// Messages a subscription holds until they are read; what exceeds it is dropped by the client, so it must be above
+    /// what can be in flight.
+    pub subscription_capacity: usize,
+    /// Commands that wait for the connection to write them, at most.
+    pub client_capacity: usize,
+}
+
+impl NatsConfig {
+    /// A configuration without credentials, sized for `in_flight` messages.
+    pub fn new(urls: Vec<String>, in_flight: usize) -> Self {
+        Self {
+            urls,
+            name: "daisi-cdc-consumer".to_owned(),
+            auth: Auth::None,
+            tls: Tls::default(),
+            connect_timeout: Duration::from_secs(5),
+            request_timeout: Duration::from_secs(5),
+            inbox_prefix: None,
+            subscription_capacity: in_flight.saturating_mul(2).max(65_536),
+            client_capacity: in_flight.max(2048),
+        }
+    }
+}
+
+/// Why a connection could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// No server was named.
+    #[error("no NATS server is configured: name at least one URL, such as nats://localhost:4222")]
+    NoServer,
+    /// A URL cannot be read. It is named by its place, since it may hold a password.
+    #[error("NATS URL number {place} is not valid: write it as nats://host:4222 or tls://host:4222")]
+    BadUrl {
+        /// Its place in the list, from 1.
+        place: usize,
+        /// What is wrong.
+        #[source]
+        cause: std::io::Error,
+    },
+    /// The credentials cannot be read.
+    #[error("the NATS credentials are not those of a .creds file: expected a JWT and a seed")]
+    BadCredentials(#[source] std::io::Error),
+    /// No server accepted the connection.
+    #[error("no connection to NATS at {servers}: {cause}")]
+    Refused {
+        /// Host and port of those tried, without credentials.
+        servers: String,
+        /// What the client said.
+        #[source]
+        cause: async_nats::ConnectError,
+    },
+}
+
+impl ConnectError {
+    /// Whether trying again later can help, and how the failure is classed then; `None` for a mistake in the configuration.
+    pub fn class(&self) -> Option<FailureClass> {
+        use async_nats::ConnectErrorKind as Kind;
+        match self {
+            Self::NoServer | Self::BadUrl { .. } | Self::BadCredentials(_) => None,
+            Self::Refused { cause, .. } => Some(match cause.kind() {
+                Kind::Authentication | Kind::AuthorizationViolation => FailureClass::Denied,
+                Kind::TimedOut => FailureClass::Timeout,
+                _ => FailureClass::Disconnected,
+            }),
+        }
+    }
+}
+
+/// What happened to a connection, for logs and metrics.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ConnectionEvent {
+    /// It stands (again).
+    Connected,
+    /// It broke; the client is trying to reconnect.
+    Disconnected,
+    /// The server is about to shut down and asks its clients to go elsewhere.
+    LameDuck,
+    /// It was closed for good.
+    Closed,
+    /// A subscription was full and messages were dropped.
+    SlowConsumer,
+    /// The server refused something or complained.
+    ServerError(String),
+    /// The client could not do something, such as reconnecting.
+    ClientError(String),
+}
+
+/// There is no connection at the moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not connected to NATS; the client keeps trying to reconnect")]
+pub struct NotConnected;
+
+#[derive(Debug, Default)]
+struct Refusals(Mutex<VecDeque<(Instant, String)>>);
+
+impl Refusals {
+    fn add(&self, text: &str) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() == REFUSALS_KEPT {
+            kept.pop_front();
+        }
+        kept.push_back((Instant::now(), text.to_owned()));
+    }
+
+    fn since(&self, start: Instant, subject: &str) -> Option<String> {
+        let quoted = format!("\"{subject}\"");
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.iter().find(|(at, text)| *at >= start && text.contains(&quoted)).map(|(_, text)| text.clone())
+    }
+}
+
+/// A connection. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Connection {
+    client: Client,
+    refusals: Arc<Refusals>,
+    changes: watch::Receiver<u64>,
+    request_timeout: Duration,
+}
+
+impl Connection {
+    /// Connects, or says why not; does not wait for servers to come up. `on_event` must not block.
+    ///
+    /// # Errors
+    /// [`ConnectError`]; its [`class`](ConnectError::class) tells a mistake in the configuration from a server that is away.
+    pub async fn connect(
+        config: &NatsConfig,
+        on_event: impl Fn(ConnectionEvent) + Send + Sync + 'static,
+    ) -> Result<Self, ConnectError> {
+        let servers = servers(&config.urls)?;
+        let names: Vec<String> = servers.iter().map(|s| format!("{}:{}", s.host(), s.port())).collect();
+        let refusals = Arc::new(Refusals::default());
+        let (changed, changes) = watch::channel(0_u64);
+        let on_event = Arc::new(on_event);
+        let seen = refusals.clone();
+        let options = options(config)?.event_callback(move |event| {
+            let event = translate(event);
+            if let ConnectionEvent::ServerError(text) = &event {
+                seen.add(text);
+            }
+            changed.send_modify(|count| *count += 1);
+            on_event(event);
+            std::future::ready(())
+        });
+        let client = options
+            .connect(servers)
+            .await
+            .map_err(|cause| ConnectError::Refused { servers: names.join(", "), cause })?;
+        Ok(Self { client, refusals, changes, request_timeout: config.request_timeout })
+    }
+
+    /// The client behind it.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// How often the connection has been made, the first time included.
+    pub fn epoch(&self) -> u64 {
+        self.client.statistics().connects.load(Ordering::Acquire)
+    }
+
+    /// Whether the connection stands now.
+    pub fn is_connected(&self) -> bool {
+        self.client.connection_state() == State::Connected
+    }
+
+    /// The epoch of the connection that stands now.
+    ///
+    /// # Errors
+    /// A [`Failure`] of class `Disconnected` for `action` if there is none.
+    pub fn standing(&self, action: &str) -> Result<u64, Failure> {
+        let epoch = self.epoch();
+        if self.is_connected() { Ok(epoch) } else { Err(self.broken(action)) }
+    }
+
+    /// Returns as soon as the connection of `epoch` no longer stands.
+    pub async fn gone(&self, epoch: u64) {
+        let mut changes = self.changes.clone();
+        while self.is_connected() && self.epoch() == epoch {
+            // The client sends the event a moment before it changes its state, hence the second look.
+            if let Ok(Err(_)) = tokio::time::timeout(SECOND_LOOK, changes.changed()).await {
+                return;
+            }
+        }
+    }
+
+    /// The longest a request may take.
+    pub fn request_timeout(&self) -> Duration {
+        self.request_timeout
+    }
+
+    /// What the server said if it has refused `subject` for lack of permission since `start`. The protocol says this only
+    /// in a text of its own, which is why this one place reads a text.
+    pub(super) fn refused_since(&self, start: Instant, subject: &str) -> Option<String> {
+        self.refusals.since(start, subject)
+    }
+
+    pub(super) fn broken(&self, action: &str) -> Failure {
+        Failure::new(action, FailureClass::Disconnected, NotConnected)
+    }
+
+    /// Closes the connection and returns when it is closed, or after `patience`. What was handed to it before is written first.
+    pub async fn close(&self, patience: Duration) {
+        let mut changes = self.changes.clone();
+        let closed = async {
+            let _ = self.client.flush().await;
+            if self.client.drain().await.is_ok() {
+                // The sender of changes lives in the client's tasks, which end with the connection.
+                while changes.changed().await.is_ok() {}
+            }
+        };
+        let _ = tokio::time::timeout(patience, closed).await;
+    }
+}
+
+fn servers(urls: &[String]) -> Result<Vec<ServerAddr>, ConnectError> {
+    if urls.is_empty() {
+        return Err(ConnectError::NoServer);
+    }
+    urls.iter()
+        .enumerate()
+        .map(|(i, url)| ServerAddr::from_str(url.trim()).map_err(|cause| ConnectError::BadUrl { place: i + 1, cause }))
+        .collect()
+}
+
+fn options(config: &NatsConfig) -> Result<ConnectOptions, ConnectError> {
+    let mut options = ConnectOptions::new()
+        .name(&config.name)
+        .connection_timeout(config.connect_timeout)
+        .request_timeout(Some(config.request_timeout))
+        .subscription_capacity(config.subscription_capacity)
+        .client_capacity(config.client_capacity)
+        .ping_interval(Duration::from_secs(10))
+        .reconnect_delay_callback(|attempt| {
+            let doubled = Duration::from_millis(25 << attempt.min(10));
+            if attempt <= 1 { Duration::ZERO } else { doubled.min(RECONNECT_DELAY_MAX) }
+        })
+        .require_tls(config.tls.required);
+    options = match &config.auth {
+        Auth::None => options,
+        Auth::UserPassword { user, password } => {
+            options.user_and_password(user.clone(), password.expose_secret().to_owned())
+        }
+        Auth::Token(token) => options.token(token.expose_secret().to_owned()),
+        Auth::NKey(seed) => options.nkey(seed.expose_secret().to_owned()),
+        Auth::Credentials(text) => options.credentials(text.expose_secret()).map_err(ConnectError::BadCredentials)?,
+    };
+    if config.tls.first {
+        options = options.tls_first();
+    }
+    if let Some(file) = &config.tls.ca_file {
+        options = options.add_root_certificates(file.clone());
+    }
+    if let Some((certificate, key)) = &config.tls.client {
+        options = options.add_client_certificate(certificate.clone(), key.clone());
+    }
+    if let Some(prefix) = &config.inbox_prefix {
+        options = options.custom_inbox_prefix(prefix);
+    }
+    Ok(options)
+}
+
+fn translate(event: Event) -> ConnectionEvent {
+    match event {
+        Event::Connected => ConnectionEvent::Connected,
+        Event::Disconnected => ConnectionEvent::Disconnected,
+        Event::LameDuckMode => ConnectionEvent::LameDuck,
+        Event::Draining | Event::Closed => ConnectionEvent::Closed,
+        Event::SlowConsumer(_) => ConnectionEvent::SlowConsumer,
+        Event::ServerError(ServerError::Other(text)) => ConnectionEvent::ServerError(text),
+        Event::ServerError(error) => ConnectionEvent::ServerError(error.to_string()),
+        Event::ClientError(error) => ConnectionEvent::ClientError(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bad_url_is_named_by_its_place_and_not_shown() {
+        let error = servers(&["nats://ok:4222".to_owned(), "nats://user:s3cret@[bad".to_owned()]).unwrap_err();
+        assert!(error.to_string().contains("number 2"), "{error}");
+        assert!(!format!("{error} {error:?}").contains("s3cret"), "{error:?}");
+        assert!(error.class().is_none());
+    }
+}

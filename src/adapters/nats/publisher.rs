@@ -1,0 +1,410 @@
+//! The publisher: pipelined, confirmed publishes on one connection.
+//!
+//! Acknowledgements come to one long-lived inbox, told apart by a counter, and one task answers for all that is pending:
+//! the client's request multiplexer keeps a slot for every request that is never answered, and needs a timer for each.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_nats::{HeaderMap, Message, Subscriber};
+use cdc_actors::message::{Answer, Attempt, Stored};
+use cdc_actors::ports::{Failure, FailureClass, PublishError, Publisher, Target};
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
+use serde::Deserialize;
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::task::JoinHandle;
+
+use super::api::{ApiError, read_answer};
+use super::connection::Connection;
+use super::headers;
+use super::streams::{SetupError, find_stream};
+
+/// How often what is pending is looked through.
+const TICK: Duration = Duration::from_millis(50);
+/// How long the look at the stream is trusted while nothing hints at a change.
+const FACTS_TRUSTED: Duration = Duration::from_secs(30);
+
+/// The target.
+#[derive(Debug, Clone)]
+pub struct PublisherSettings {
+    /// The stream that must store what is published.
+    pub stream: String,
+    /// How long an acknowledgement is waited for; the outcome is unknown afterwards.
+    pub ack_timeout: Duration,
+}
+
+impl PublisherSettings {
+    /// A target with the default of 5 s for acknowledgements.
+    pub fn new(stream: impl Into<String>) -> Self {
+        Self { stream: stream.into(), ack_timeout: Duration::from_secs(5) }
+    }
+}
+
+/// What is known of the stream.
+#[derive(Debug, Clone, Copy)]
+struct Facts {
+    epoch: u64,
+    created: i64,
+    max_message_size: Option<usize>,
+    highest: u64,
+    taken: Instant,
+}
+
+#[derive(Debug)]
+struct Pending {
+    ticket: u64,
+    subject: String,
+    size: usize,
+    sent: Instant,
+    epoch: u64,
+    answers: UnboundedSender<Answer>,
+}
+
+impl Pending {
+    fn answer(self, outcome: Result<Stored, PublishError>) {
+        // Whoever no longer listens has given the attempt up.
+        let _ = self.answers.send(Answer { ticket: self.ticket, outcome });
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+enum PublishProblem {
+    #[error("no stream listens on this subject: does the target stream exist, and do its subjects cover it?")]
+    NoStream,
+    #[error("stored in stream {0} instead: its subjects overlap with those of the target")]
+    OtherStream(String),
+    #[error("stream {stream} cannot store anything: {why}")]
+    Refuses { stream: String, why: &'static str },
+}
+
+struct Core {
+    connection: Connection,
+    settings: PublisherSettings,
+    inbox: String,
+    next: AtomicU64,
+    pending: StdMutex<BTreeMap<u64, Pending>>,
+    facts: StdMutex<Option<Facts>>,
+    action: Arc<str>,
+}
+
+/// The [`Publisher`] port on JetStream.
+pub struct JetStreamPublisher {
+    core: Arc<Core>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for JetStreamPublisher {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl JetStreamPublisher {
+    /// Subscribes to the inbox for acknowledgements and starts the task that reads them, on the runtime of the caller.
+    ///
+    /// # Errors
+    /// A [`Failure`] if the connection is closed.
+    pub async fn new(connection: Connection, settings: PublisherSettings) -> Result<Self, Failure> {
+        let action: Arc<str> = format!("publish to {}", settings.stream).into();
+        let inbox = connection.client().new_inbox();
+        let subscriber = connection
+            .client()
+            .subscribe(format!("{inbox}.*"))
+            .await
+            .map_err(|cause| Failure::new(action.clone(), FailureClass::Disconnected, cause))?;
+        let core = Arc::new(Core {
+            connection,
+            settings,
+            inbox,
+            next: AtomicU64::new(0),
+            pending: StdMutex::default(),
+            facts: StdMutex::default(),
+            action,
+        });
+        let task = tokio::spawn(read_acks(core.clone(), subscriber));
+        Ok(Self { core, task })
+    }
+
+    /// Bytes of headers and payload that the target accepts, as far as is known.
+    pub fn size_limit(&self) -> usize {
+        self.core.size_limit()
+    }
+
+    /// Looks the target up if what is known of it may be out of date.
+    pub(super) async fn refresh(&self) -> Result<(), Failure> {
+        let epoch = self.core.connection.standing(&self.core.action)?;
+        self.core.facts_for(epoch).await.map(drop)
+    }
+}
+
+impl Publisher for JetStreamPublisher {
+    fn publish(&self, batch: Vec<Attempt>, answers: UnboundedSender<Answer>) -> BoxFuture<'_, ()> {
+        self.core.publish(batch, answers).boxed()
+    }
+
+    fn target(&self) -> BoxFuture<'_, Result<Target, Failure>> {
+        self.core.target().boxed()
+    }
+
+    fn connection_epoch(&self) -> u64 {
+        self.core.connection.epoch()
+    }
+}
+
+impl Core {
+    fn pending(&self) -> MutexGuard<'_, BTreeMap<u64, Pending>> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn facts(&self) -> MutexGuard<'_, Option<Facts>> {
+        self.facts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn size_limit(&self) -> usize {
+        let own = self.facts().and_then(|facts| facts.max_message_size);
+        own.unwrap_or(usize::MAX).min(self.connection.client().max_payload())
+    }
+
+    /// Asks for the stream and remembers the answer.
+    async fn take_facts(&self, epoch: u64) -> Result<Facts, Failure> {
+        let stream = &self.settings.stream;
+        let info = find_stream(&self.connection, stream)
+            .await?
+            .ok_or_else(|| SetupError::MissingStream(stream.clone()).into_failure(&self.action));
+        let mut known = self.facts();
+        let info = info.inspect_err(|_| *known = None)?;
+        let highest = known.filter(|facts| facts.created == info.created).map_or(0, |facts| facts.highest);
+        let facts = Facts {
+            epoch,
+            created: info.created,
+            max_message_size: info.max_message_size,
+            highest,
+            taken: Instant::now(),
+        };
+        *known = Some(facts);
+        Ok(facts)
+    }
+
+    async fn facts_for(&self, epoch: u64) -> Result<Facts, Failure> {
+        let known = *self.facts();
+        match known {
+            Some(facts) if facts.epoch == epoch => Ok(facts),
+            _ => self.take_facts(epoch).await,
+        }
+    }
+
+    async fn publish(&self, batch: Vec<Attempt>, answers: UnboundedSender<Answer>) {
+        let reject = |ticket: u64, failure: &Failure| {
+            let _ = answers.send(Answer { ticket, outcome: Err(PublishError::Rejected(failure.clone())) });
+        };
+        let ready = async {
+            let epoch = self.connection.standing(&self.action)?;
+            self.facts_for(epoch).await.map(|_| epoch)
+        };
+        let epoch = match ready.await {
+            Ok(epoch) => epoch,
+            Err(failure) => return batch.iter().for_each(|attempt| reject(attempt.ticket, &failure)),
+        };
+        let mut rest = batch.into_iter();
+        let send_all = async {
+            for attempt in rest.by_ref() {
+                self.send(attempt, epoch, &answers).await;
+            }
+        };
+        tokio::select! {
+            () = send_all => {}
+            () = self.connection.gone(epoch) => {}
+        }
+        let broken = self.connection.broken(&self.action);
+        rest.for_each(|attempt| reject(attempt.ticket, &broken));
+    }
+
+    async fn send(&self, attempt: Attempt, epoch: u64, answers: &UnboundedSender<Answer>) {
+        let Attempt { ticket, event, late } = attempt;
+        let mut map = HeaderMap::new();
+        headers::put(&mut map, "Nats-Msg-Id", event.key.as_str());
+        if let Some(late) = late {
+            headers::put(&mut map, "Cdc-Late", late.name());
+        }
+        for (name, value) in &event.headers {
+            headers::put(&mut map, name, value);
+        }
+        let size = headers::map_size(&map) + event.payload.len();
+        let limit = self.size_limit();
+        if size > limit {
+            let _ = answers.send(Answer { ticket, outcome: Err(PublishError::TooLarge { size, limit }) });
+            return;
+        }
+        let token = self.next.fetch_add(1, Ordering::Relaxed);
+        let subject = event.subject.clone();
+        let pending =
+            Pending { ticket, subject: subject.clone(), size, sent: Instant::now(), epoch, answers: answers.clone() };
+        self.pending().insert(token, pending);
+        let reply = format!("{}.{token}", self.inbox);
+        let client = self.connection.client();
+        if let Err(cause) = client.publish_with_reply_and_headers(subject, reply, map, event.payload.clone()).await {
+            // Not handed to the connection: a subject it finds invalid, or a connection closed for good.
+            let class =
+                if self.connection.is_connected() { FailureClass::Protocol } else { FailureClass::Disconnected };
+            if let Some(pending) = self.pending().remove(&token) {
+                pending.answer(Err(PublishError::Rejected(Failure::new(self.action.clone(), class, cause))));
+            }
+        }
+    }
+
+    async fn target(&self) -> Result<Target, Failure> {
+        let action = format!("look up target {}", self.settings.stream);
+        let epoch = self.connection.standing(&action)?;
+        let stream = &self.settings.stream;
+        let info = find_stream(&self.connection, stream)
+            .await?
+            .ok_or_else(|| SetupError::MissingStream(stream.clone()).into_failure(&action))?;
+        if let Some(why) = info.refuses {
+            let cause = PublishProblem::Refuses { stream: stream.clone(), why };
+            return Err(Failure::new(action, FailureClass::Unavailable, cause));
+        }
+        // The next publish takes what is known of the stream from an answer of its own, if it has changed.
+        let mut facts = self.facts();
+        if facts.is_some_and(|facts| facts.created != info.created || facts.epoch != epoch) {
+            *facts = None;
+        }
+        Ok(Target { created: info.created, last_sequence: info.last_sequence })
+    }
+
+    /// Answers the attempt that an acknowledgement belongs to.
+    async fn acknowledged(&self, message: Message) {
+        let token = message.subject.rsplit('.').next().and_then(|token| token.parse::<u64>().ok());
+        // One that is no longer pending has been answered: too late, or on a connection that broke.
+        let Some(pending) = token.and_then(|token| self.pending().remove(&token)) else {
+            return;
+        };
+        let outcome = self.outcome(&message, &pending).await;
+        pending.answer(outcome);
+    }
+
+    async fn outcome(&self, message: &Message, pending: &Pending) -> Result<Stored, PublishError> {
+        let rejected = |class, problem| PublishError::Rejected(Failure::new(self.action.clone(), class, problem));
+        if message.status.is_some_and(|status| status.as_u16() == 503) {
+            *self.facts() = None;
+            return Err(rejected(FailureClass::Missing, PublishProblem::NoStream));
+        }
+        let ack = match read_answer::<PubAck>(&message.payload) {
+            Ok(Ok(ack)) => ack,
+            Ok(Err(error)) => return Err(self.refused(error, pending).await),
+            Err(cause) => {
+                let failure = Failure::new(self.action.clone(), FailureClass::Protocol, cause);
+                return Err(PublishError::Unknown(failure));
+            }
+        };
+        if ack.stream != self.settings.stream {
+            return Err(rejected(FailureClass::Protocol, PublishProblem::OtherStream(ack.stream)));
+        }
+        let stream_created = self.life_of(&ack, pending.epoch).await.map_err(PublishError::Unknown)?;
+        Ok(Stored { stream_created, sequence: ack.seq, duplicate: ack.duplicate })
+    }
+
+    async fn refused(&self, error: ApiError, pending: &Pending) -> PublishError {
+        if error.err_code == ApiError::MESSAGE_TOO_LARGE {
+            let limit = match self.take_facts(pending.epoch).await {
+                Ok(facts) => facts.max_message_size.unwrap_or(pending.size.saturating_sub(1)),
+                Err(failure) => return PublishError::Rejected(failure),
+            };
+            return PublishError::TooLarge { size: pending.size, limit };
+        }
+        PublishError::Rejected(error.into_failure(&self.action))
+    }
+
+    /// When the stream that sent this acknowledgement was created. A sequence that is not above those seen before means
+    /// that it may be another one of the same name.
+    async fn life_of(&self, ack: &PubAck, epoch: u64) -> Result<i64, Failure> {
+        let known = *self.facts();
+        let known = match known {
+            Some(facts) if ack.duplicate || ack.seq > facts.highest => facts,
+            _ => self.take_facts(epoch).await?,
+        };
+        if !ack.duplicate
+            && let Some(facts) = self.facts().as_mut()
+        {
+            facts.highest = facts.highest.max(ack.seq);
+        }
+        Ok(known.created)
+    }
+
+    /// Answers what has waited too long, and everything that was on a connection that broke.
+    fn sweep(&self) {
+        let epoch = self.connection.epoch();
+        let connected = self.connection.is_connected();
+        let mut due = Vec::new();
+        {
+            let mut pending = self.pending();
+            if pending.values().next().is_some_and(|first| !connected || first.epoch != epoch) {
+                let current = connected.then_some(epoch);
+                due.extend(pending.extract_if(.., |_, waiting| Some(waiting.epoch) != current).map(|(_, w)| w));
+            }
+            // Tokens are given out in the order of time.
+            while pending.first_key_value().is_some_and(|(_, first)| first.sent.elapsed() >= self.settings.ack_timeout)
+            {
+                due.extend(pending.pop_first().map(|(_, waiting)| waiting));
+            }
+        }
+        for waiting in due {
+            let outcome = Err(self.unanswered(&waiting, connected && waiting.epoch == epoch));
+            waiting.answer(outcome);
+        }
+    }
+
+    fn unanswered(&self, waiting: &Pending, connected: bool) -> PublishError {
+        if !connected {
+            return PublishError::Unknown(self.connection.broken(&self.action));
+        }
+        match self.connection.refused_since(waiting.sent, &waiting.subject) {
+            Some(said) => PublishError::Rejected(Failure::new(self.action.clone(), FailureClass::Denied, said)),
+            None => PublishError::Unknown(Failure::timeout(self.action.clone(), self.settings.ack_timeout)),
+        }
+    }
+
+    async fn renew_old_facts(&self) {
+        let old = self.facts().is_some_and(|facts| facts.taken.elapsed() > FACTS_TRUSTED);
+        if old && self.connection.is_connected() {
+            // A failure shows with the next publish; what is known may still be true, so it is looked at again later.
+            if self.take_facts(self.connection.epoch()).await.is_err()
+                && let Some(facts) = self.facts().as_mut()
+            {
+                facts.taken = Instant::now();
+            }
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+struct PubAck {
+    stream: String,
+    seq: u64,
+    #[serde(default)]
+    duplicate: bool,
+}
+
+/// Reads acknowledgements and looks after what is pending, until the publisher is dropped or the connection closed.
+async fn read_acks(core: Arc<Core>, mut subscriber: Subscriber) {
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            message = subscriber.next() => match message {
+                Some(message) => core.acknowledged(message).await,
+                None => break,
+            },
+            _ = tick.tick() => {
+                core.sweep();
+                core.renew_old_facts().await;
+            }
+        }
+    }
+    let closed = core.connection.broken(&core.action);
+    for waiting in std::mem::take(&mut *core.pending()).into_values() {
+        waiting.answer(Err(PublishError::Unknown(closed.clone())));
+    }
+}

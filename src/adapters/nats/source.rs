@@ -1,0 +1,510 @@
+//! The source: a durable pull consumer, read by pull requests of our own.
+//!
+//! One request is outstanding at most, so that what may still arrive is known and no budget is exceeded. Every look-up of
+//! stream and consumer opens a new inbox: what arrives in an inbox belongs to the life of the stream it was opened for.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex as StdMutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_nats::{Message, Subscriber};
+use bytes::Bytes;
+use cdc_actors::message::{Delivery, DeliveryId, Receipt, Settle, Settlement};
+use cdc_actors::ports::{Backlog, Budget, Failure, FailureClass, Source};
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
+use serde::Deserialize;
+use serde_json::json;
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+
+use super::ack::AckSubject;
+use super::api::ApiError;
+use super::connection::Connection;
+use super::headers;
+use super::streams::{
+    self, ConsumerSettings, Note, StreamSettings, ensure_consumer, ensure_stream, find_consumer, find_stream,
+    parse_time,
+};
+
+/// How long an empty pull waits for a first message.
+const IDLE_RETURN: Duration = Duration::from_secs(1);
+/// How long the server keeps a request open.
+const REQUEST_EXPIRES: Duration = Duration::from_secs(20);
+/// How often the server says that a request is still open.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+/// Silence after which a request is taken for lost.
+const SILENCE: Duration = Duration::from_millis(3500);
+/// How long the look at stream and consumer is trusted while the connection stands.
+const LIFE_TRUSTED: Duration = Duration::from_secs(15);
+/// The longest a withdrawn subscription is waited for.
+const DRAIN_PATIENCE: Duration = Duration::from_millis(500);
+
+/// The source stream and its consumer.
+#[derive(Debug, Clone)]
+pub struct SourceSettings {
+    /// The stream; created if it is missing and may be.
+    pub stream: StreamSettings,
+    /// The consumer; created if it is missing.
+    pub consumer: ConsumerSettings,
+}
+
+/// What went wrong with a pull request, beside failed calls.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+enum PullProblem {
+    #[error("the next message is larger than the {0} bytes that are free: raise in_flight.bytes")]
+    LargerThanBudget(usize),
+    #[error("the server refused the pull request: {0}")]
+    Refused(String),
+}
+
+/// The life of the stream that was last confirmed.
+#[derive(Debug, Clone, Copy)]
+struct Life {
+    epoch: u64,
+    created: i64,
+    confirmed: Instant,
+}
+
+#[derive(Debug)]
+struct Request {
+    /// Messages that may still arrive.
+    left: usize,
+    /// Bytes it asked for.
+    bytes: usize,
+    /// Messages that have arrived.
+    arrived: usize,
+    /// The last sign of life.
+    heard: Instant,
+}
+
+#[derive(Debug)]
+struct Inbox {
+    subject: String,
+    subscriber: Subscriber,
+    epoch: u64,
+    created: i64,
+}
+
+#[derive(Debug, Default)]
+struct Pulling {
+    inbox: Option<Inbox>,
+    request: Option<Request>,
+    ready: VecDeque<Delivery>,
+    problem: Option<Failure>,
+}
+
+/// The [`Source`] port on JetStream.
+pub struct JetStreamSource {
+    connection: Connection,
+    settings: SourceSettings,
+    pulling: Mutex<Pulling>,
+    life: StdMutex<Option<Life>>,
+    /// Epoch of the connection that carries settlements not confirmed yet; 0 if there are none.
+    unconfirmed: AtomicU64,
+    on_note: Arc<dyn Fn(Note) + Send + Sync>,
+}
+
+impl JetStreamSource {
+    /// A source that looks its stream and consumer up with the first pull. `on_note` is told what differs from the settings.
+    pub fn new(
+        connection: Connection,
+        settings: SourceSettings,
+        on_note: impl Fn(Note) + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            connection,
+            settings,
+            pulling: Mutex::default(),
+            life: StdMutex::default(),
+            unconfirmed: AtomicU64::new(0),
+            on_note: Arc::new(on_note),
+        }
+    }
+
+    fn stream(&self) -> &str {
+        &self.settings.stream.name
+    }
+
+    fn action(&self, what: &str) -> String {
+        format!("{what} {} of {}", self.settings.consumer.name, self.stream())
+    }
+
+    fn known_life(&self) -> Option<Life> {
+        *self.life.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_life(&self, life: Option<Life>) {
+        *self.life.lock().unwrap_or_else(PoisonError::into_inner) = life;
+    }
+
+    /// When the stream was created, as confirmed for the connection that stands.
+    async fn confirmed_life(&self, action: &str) -> Result<Life, Failure> {
+        let epoch = self.connection.standing(action)?;
+        if let Some(life) = self.known_life().filter(|l| l.epoch == epoch && l.confirmed.elapsed() < LIFE_TRUSTED) {
+            return Ok(life);
+        }
+        let info = find_stream(&self.connection, self.stream())
+            .await?
+            .ok_or_else(|| streams::SetupError::MissingStream(self.stream().to_owned()).into_failure(action))?;
+        let life = Life { epoch, created: info.created, confirmed: Instant::now() };
+        self.set_life(Some(life));
+        Ok(life)
+    }
+
+    /// Looks stream and consumer up, creates what is missing, and opens a new inbox.
+    async fn open(&self, pulling: &mut Pulling, action: &str) -> Result<(), Failure> {
+        let epoch = self.connection.standing(action)?;
+        let stream =
+            ensure_stream(&self.connection, &self.settings.stream).await.map_err(|e| e.into_failure(action))?;
+        let notes = ensure_consumer(&self.connection, self.stream(), &stream.subjects, &self.settings.consumer)
+            .await
+            .map_err(|e| e.into_failure(action))?;
+        notes.into_iter().for_each(|note| (self.on_note)(note));
+        let subject = self.connection.client().new_inbox();
+        let subscriber = self
+            .connection
+            .client()
+            .subscribe(subject.clone())
+            .await
+            .map_err(|cause| Failure::new(action, FailureClass::Disconnected, cause))?;
+        self.set_life(Some(Life { epoch, created: stream.created, confirmed: Instant::now() }));
+        pulling.inbox = Some(Inbox { subject, subscriber, epoch, created: stream.created });
+        Ok(())
+    }
+
+    /// Takes what has arrived and gives the inbox up. What still comes to it is delivered again after ack_wait.
+    fn abandon(&self, pulling: &mut Pulling) {
+        self.collect(pulling);
+        pulling.inbox = None;
+        pulling.request = None;
+        self.set_life(None);
+    }
+
+    /// Moves what has arrived to `ready`, without waiting.
+    fn collect(&self, pulling: &mut Pulling) {
+        while let Some(inbox) = pulling.inbox.as_mut() {
+            match inbox.subscriber.next().now_or_never() {
+                Some(Some(message)) => self.accept(pulling, message),
+                Some(None) => {
+                    pulling.inbox = None;
+                    pulling.request = None;
+                }
+                None => return,
+            }
+        }
+    }
+
+    fn accept(&self, pulling: &mut Pulling, message: Message) {
+        if let Some(request) = pulling.request.as_mut() {
+            request.heard = Instant::now();
+        }
+        if message.status.is_some() {
+            return self.accept_status(pulling, &message);
+        }
+        let Some(inbox) = pulling.inbox.as_ref() else { return };
+        match delivery(message, inbox.created) {
+            Ok(delivery) => pulling.ready.push_back(delivery),
+            Err(cause) => {
+                pulling.problem = Some(Failure::new(self.action("pull from"), FailureClass::Protocol, cause));
+            }
+        }
+        if let Some(request) = pulling.request.as_mut() {
+            request.arrived += 1;
+            request.left = request.left.saturating_sub(1);
+            if request.left == 0 {
+                pulling.request = None;
+            }
+        }
+    }
+
+    fn accept_status(&self, pulling: &mut Pulling, message: &Message) {
+        let status = message.status.map_or(0, |status| status.as_u16());
+        let said = message.description.as_deref().unwrap_or_default();
+        if status == 100 {
+            return;
+        }
+        let Some(request) = pulling.request.take() else { return };
+        if status == 404 || status == 408 {
+            return;
+        }
+        // The protocol tells the kinds of 409 apart by their text alone.
+        if status == 409 && said.contains("Exceeds MaxBytes") {
+            if request.arrived == 0 {
+                let cause = PullProblem::LargerThanBudget(request.bytes);
+                pulling.problem = Some(Failure::new(self.action("pull from"), FailureClass::Unavailable, cause));
+            }
+            return;
+        }
+        // Consumer deleted, leadership changed, server shutting down, no responders, or a refusal: look everything up again.
+        pulling.inbox = None;
+        self.set_life(None);
+        if status != 503
+            && !said.contains("Consumer Deleted")
+            && !said.contains("Leadership Change")
+            && !said.contains("Shutdown")
+        {
+            let cause = PullProblem::Refused(format!("{status} {said}"));
+            pulling.problem = Some(Failure::new(self.action("pull from"), FailureClass::Unavailable, cause));
+        }
+    }
+
+    /// Gives a request up that can no longer be answered.
+    fn check_request(&self, pulling: &mut Pulling) {
+        let moved_on = pulling.inbox.as_ref().is_some_and(|inbox| {
+            inbox.epoch != self.connection.epoch()
+                || self.known_life().is_none_or(|life| life.epoch != inbox.epoch || life.created != inbox.created)
+        });
+        let silent = pulling.request.as_ref().is_some_and(|request| request.heard.elapsed() > SILENCE);
+        if moved_on || silent {
+            self.abandon(pulling);
+        }
+    }
+
+    async fn request(&self, pulling: &mut Pulling, budget: Budget, action: &str) -> Result<(), Failure> {
+        let held: usize = pulling.ready.iter().map(Delivery::size).sum();
+        let batch = self.settings.consumer.batch.max(1);
+        let messages = budget.messages.saturating_sub(pulling.ready.len()).min(batch);
+        let bytes = budget.bytes.saturating_sub(held);
+        // With deliveries at hand there is no hurry: a request for a rest that the next message exceeds would be refused,
+        // and one for a few messages would stand in the way of one for many.
+        let small = bytes < self.connection.client().max_payload() || messages < batch / 4;
+        let too_little = !pulling.ready.is_empty() && small;
+        if pulling.request.is_some() || messages == 0 || too_little {
+            return Ok(());
+        }
+        if pulling.inbox.is_none() {
+            self.open(pulling, action).await?;
+        }
+        let Some(inbox) = pulling.inbox.as_ref() else {
+            return Ok(());
+        };
+        let body = json!({
+            "batch": messages,
+            "max_bytes": bytes,
+            "expires": u64::try_from(REQUEST_EXPIRES.as_nanos()).unwrap_or(u64::MAX),
+            "idle_heartbeat": u64::try_from(HEARTBEAT.as_nanos()).unwrap_or(u64::MAX),
+        });
+        let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{}.{}", self.stream(), self.settings.consumer.name);
+        let sent = self.connection.client().publish_with_reply(subject, inbox.subject.clone(), body.to_string().into());
+        tokio::select! {
+            sent = sent => sent.map_err(|cause| Failure::new(action, FailureClass::Disconnected, cause))?,
+            () = self.connection.gone(inbox.epoch) => return Err(self.connection.broken(action)),
+        }
+        pulling.request = Some(Request { left: messages, bytes, arrived: 0, heard: Instant::now() });
+        Ok(())
+    }
+
+    async fn pull_within(&self, budget: Budget) -> Result<Vec<Delivery>, Failure> {
+        let action = self.action("pull from");
+        let mut pulling = self.pulling.lock().await;
+        let pulling = &mut *pulling;
+        let idle = Instant::now() + IDLE_RETURN;
+        loop {
+            self.collect(pulling);
+            if let Some(problem) = pulling.problem.take() {
+                return Err(problem);
+            }
+            self.check_request(pulling);
+            let asked = match self.connection.standing(&action) {
+                Ok(_) => self.request(pulling, budget, &action).await,
+                Err(failure) => Err(failure),
+            };
+            if !pulling.ready.is_empty() {
+                return Ok(take(&mut pulling.ready, budget));
+            }
+            asked?;
+            let left = idle.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(Vec::new());
+            }
+            self.wait(pulling, left, &action).await?;
+        }
+    }
+
+    /// Waits for the next message of the inbox, for `left` at most.
+    async fn wait(&self, pulling: &mut Pulling, left: Duration, action: &str) -> Result<(), Failure> {
+        let Some(inbox) = pulling.inbox.as_mut() else {
+            return Ok(());
+        };
+        let epoch = inbox.epoch;
+        tokio::select! {
+            next = timeout(left, inbox.subscriber.next()) => match next {
+                Ok(Some(message)) => self.accept(pulling, message),
+                Ok(None) => self.abandon(pulling),
+                Err(_) => {}
+            },
+            () = self.connection.gone(epoch) => return Err(self.connection.broken(action)),
+        }
+        Ok(())
+    }
+
+    async fn settle_all(&self, settlements: Vec<Settlement>) -> Result<(), Failure> {
+        let action = self.action("settle at");
+        let life = self.confirmed_life(&action).await?;
+        let ours = settlements.into_iter().filter(|s| s.receipt.id.stream_created == life.created);
+        let send = async {
+            for settlement in ours {
+                let Settlement { receipt: Receipt { reply, .. }, settle } = settlement;
+                let body = match settle {
+                    Settle::Ack => Bytes::from_static(b"+ACK"),
+                    Settle::InProgress => Bytes::from_static(b"+WPI"),
+                    Settle::Nak(delay) => Bytes::from(format!("-NAK {{\"delay\":{}}}", delay.as_nanos())),
+                };
+                self.connection
+                    .client()
+                    .publish(reply.to_string(), body)
+                    .await
+                    .map_err(|cause| Failure::new(action.as_str(), FailureClass::Disconnected, cause))?;
+            }
+            Ok(())
+        };
+        self.unconfirmed.store(life.epoch, Ordering::Release);
+        tokio::select! {
+            sent = send => sent?,
+            () = self.connection.gone(life.epoch) => return Err(self.connection.broken(&action)),
+        }
+        // What was handed in while the connection broke may have gone down with it.
+        if self.connection.standing(&action)? == life.epoch { Ok(()) } else { Err(self.connection.broken(&action)) }
+    }
+
+    async fn confirm(&self) -> Result<(), Failure> {
+        let action = self.action("confirm settlements at");
+        let carried_by = self.unconfirmed.load(Ordering::Acquire);
+        if carried_by == 0 {
+            return Ok(());
+        }
+        if self.connection.standing(&action)? != carried_by {
+            self.unconfirmed.store(0, Ordering::Release);
+            return Err(self.connection.broken(&action));
+        }
+        // The server reads a connection in order: an answer to this means that it has read what came before.
+        find_consumer(&self.connection, self.stream(), &self.settings.consumer.name).await?;
+        if self.connection.standing(&action)? != carried_by {
+            return Err(self.connection.broken(&action));
+        }
+        self.unconfirmed.store(0, Ordering::Release);
+        Ok(())
+    }
+
+    async fn withdraw(&self) -> Vec<Delivery> {
+        let mut pulling = self.pulling.lock().await;
+        let pulling = &mut *pulling;
+        if let Some(inbox) = pulling.inbox.as_mut() {
+            let drained = timeout(DRAIN_PATIENCE, inbox.subscriber.drain()).await;
+            if let Ok(Ok(())) = drained {
+                let deadline = tokio::time::Instant::now() + DRAIN_PATIENCE;
+                while let Some(inbox) = pulling.inbox.as_mut() {
+                    match tokio::time::timeout_at(deadline, inbox.subscriber.next()).await {
+                        Ok(Some(message)) => self.accept(pulling, message),
+                        Ok(None) | Err(_) => break,
+                    }
+                }
+            }
+        }
+        self.collect(pulling);
+        pulling.inbox = None;
+        pulling.request = None;
+        pulling.ready.drain(..).collect()
+    }
+
+    async fn look_behind(&self) -> Result<Backlog, Failure> {
+        let action = self.action("look up the backlog of");
+        let Some(info) = find_consumer(&self.connection, self.stream(), &self.settings.consumer.name).await? else {
+            let cause = format!("consumer {} does not exist; the next pull creates it", self.settings.consumer.name);
+            return Err(Failure::new(action, FailureClass::Missing, cause));
+        };
+        if info.num_pending == 0 && info.num_ack_pending == 0 {
+            return Ok(Backlog { pending: 0, oldest_unacknowledged: None });
+        }
+        let from = info.ack_floor.stream_seq + 1;
+        let mut filters = info.filters();
+        if filters.is_empty() {
+            filters.push(">".to_owned());
+        }
+        let mut oldest: Option<(u64, i64)> = None;
+        for filter in filters {
+            let found = self.first_from(&action, from, &filter).await?;
+            oldest = oldest.into_iter().chain(found).min();
+        }
+        Ok(Backlog { pending: info.num_pending, oldest_unacknowledged: oldest.map(|(_, time)| time) })
+    }
+
+    /// Sequence and time of the first message at or after `from` that `filter` matches.
+    async fn first_from(&self, action: &str, from: u64, filter: &str) -> Result<Option<(u64, i64)>, Failure> {
+        let body = json!({ "seq": from, "next_by_subj": filter });
+        let operation = format!("STREAM.MSG.GET.{}", self.stream());
+        match self.connection.api::<StoredMessage>(action, &operation, &body).await? {
+            Ok(StoredMessage { message }) => {
+                let time = parse_time(&message.time).map_err(|e| Failure::new(action, FailureClass::Protocol, e))?;
+                Ok(Some((message.seq, time)))
+            }
+            Err(error) if error.err_code == ApiError::NO_MESSAGE => Ok(None),
+            Err(error) => Err(error.into_failure(action)),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct StoredMessage {
+    message: StoredHead,
+}
+
+#[derive(Deserialize)]
+struct StoredHead {
+    seq: u64,
+    time: String,
+}
+
+fn delivery(message: Message, created: i64) -> Result<Delivery, super::NotAnAckSubject> {
+    let reply: Arc<str> = Arc::from(message.reply.as_deref().unwrap_or_default());
+    let ack = AckSubject::parse(&reply)?;
+    let id = DeliveryId { stream_created: created, sequence: ack.sequence, timestamp: ack.timestamp };
+    let deliveries = ack.deliveries;
+    Ok(Delivery {
+        receipt: Receipt { id, reply },
+        subject: message.subject.to_string(),
+        headers: headers::received(message.headers.as_ref()),
+        payload: message.payload,
+        deliveries,
+        received: Instant::now(),
+    })
+}
+
+/// Takes what fits the budget. One delivery is always taken, so that a message larger than the whole budget, which the
+/// port rules out, cannot block the stream.
+fn take(ready: &mut VecDeque<Delivery>, budget: Budget) -> Vec<Delivery> {
+    let mut bytes = 0;
+    let mut count = 0;
+    for delivery in ready.iter().take(budget.messages.max(1)) {
+        bytes += delivery.size();
+        if count > 0 && bytes > budget.bytes {
+            break;
+        }
+        count += 1;
+    }
+    ready.drain(..count).collect()
+}
+
+impl Source for JetStreamSource {
+    fn pull(&self, budget: Budget) -> BoxFuture<'_, Result<Vec<Delivery>, Failure>> {
+        self.pull_within(budget).boxed()
+    }
+
+    fn settle(&self, settlements: Vec<Settlement>) -> BoxFuture<'_, Result<(), Failure>> {
+        self.settle_all(settlements).boxed()
+    }
+
+    fn stop(&self) -> BoxFuture<'_, Vec<Delivery>> {
+        self.withdraw().boxed()
+    }
+
+    fn confirm_settled(&self) -> BoxFuture<'_, Result<(), Failure>> {
+        self.confirm().boxed()
+    }
+
+    fn backlog(&self) -> BoxFuture<'_, Result<Backlog, Failure>> {
+        self.look_behind().boxed()
+    }
+}

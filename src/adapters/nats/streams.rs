@@ -1,0 +1,602 @@
+//! Streams and the durable pull consumer: created as configured, checked, brought up to date.
+
+use std::fmt;
+use std::time::Duration;
+
+use cdc_actors::ports::{Failure, FailureClass};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::api::ApiError;
+use super::connection::Connection;
+
+/// Where a stream keeps its messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Storage {
+    /// On disk.
+    #[default]
+    File,
+    /// In memory.
+    Memory,
+}
+
+/// When a stream lets go of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Retention {
+    /// When a limit is reached.
+    #[default]
+    Limits,
+    /// When it is acknowledged.
+    WorkQueue,
+    /// When every consumer has acknowledged it.
+    Interest,
+}
+
+/// What a stream does at its limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Discard {
+    /// Drops the oldest messages.
+    #[default]
+    Old,
+    /// Refuses new messages.
+    New,
+}
+
+/// A stream as it is created if it is missing.
+#[derive(Debug, Clone)]
+pub struct StreamSettings {
+    /// Its name.
+    pub name: String,
+    /// The subjects it stores.
+    pub subjects: Vec<String>,
+    /// The oldest a message may get; `None` for no limit.
+    pub max_age: Option<Duration>,
+    /// The most bytes it may hold; `None` for no limit.
+    pub max_bytes: Option<u64>,
+    /// Copies of each message in a cluster, 1 to 5.
+    pub replicas: usize,
+    /// Where it keeps its messages.
+    pub storage: Storage,
+    /// When it lets go of a message.
+    pub retention: Retention,
+    /// What it does at its limits.
+    pub discard: Discard,
+    /// How long it remembers message ids; `None` leaves it to the server (2 minutes).
+    pub duplicate_window: Option<Duration>,
+    /// Whether a missing stream is created.
+    pub create: bool,
+}
+
+impl StreamSettings {
+    /// A stream on disk without limits that is created if it is missing.
+    pub fn new(name: impl Into<String>, subjects: Vec<String>) -> Self {
+        Self {
+            name: name.into(),
+            subjects,
+            max_age: None,
+            max_bytes: None,
+            replicas: 1,
+            storage: Storage::File,
+            retention: Retention::Limits,
+            discard: Discard::Old,
+            duplicate_window: None,
+            create: true,
+        }
+    }
+
+    fn to_json(&self) -> Value {
+        let mut config = json!({
+            "name": self.name,
+            "subjects": self.subjects,
+            "retention": match self.retention {
+                Retention::Limits => "limits", Retention::WorkQueue => "workqueue", Retention::Interest => "interest",
+            },
+            "max_consumers": -1,
+            "max_msgs": -1,
+            "max_bytes": self.max_bytes.map_or(-1, |bytes| i64::try_from(bytes).unwrap_or(i64::MAX)),
+            "max_age": self.max_age.map_or(0, nanos),
+            "storage": match self.storage { Storage::File => "file", Storage::Memory => "memory" },
+            "discard": match self.discard { Discard::Old => "old", Discard::New => "new" },
+            "num_replicas": self.replicas.max(1),
+        });
+        if let Some(window) = self.duplicate_window {
+            config["duplicate_window"] = nanos(window).into();
+        }
+        config
+    }
+}
+
+/// The durable pull consumer.
+#[derive(Debug, Clone)]
+pub struct ConsumerSettings {
+    /// Its name.
+    pub name: String,
+    /// Subjects it is to be given; empty for all.
+    pub filters: Vec<String>,
+    /// How long a delivery may stay unacknowledged before it is delivered again.
+    pub ack_wait: Duration,
+    /// Unacknowledged deliveries at most, over all replicas.
+    pub max_ack_pending: u32,
+    /// Deliveries of one message at most; `None` for no limit, which is the only safe choice.
+    pub max_deliver: Option<u32>,
+    /// Messages asked for in one request at most.
+    pub batch: usize,
+}
+
+/// What was found that differs from the settings and was left as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Note {
+    /// A setting of the consumer that the server would not change.
+    NotUpdated {
+        /// The consumer.
+        consumer: String,
+        /// The setting, as the server names it.
+        setting: String,
+        /// What it is.
+        is: String,
+        /// What it should be.
+        wanted: String,
+        /// Why the server refused.
+        refused: String,
+    },
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self::NotUpdated { consumer, setting, is, wanted, refused } = self;
+        write!(
+            f,
+            "consumer {consumer} keeps {setting} {is}, {wanted} is configured: {refused}; delete it to have it created anew"
+        )
+    }
+}
+
+/// What would be done about a stream or consumer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Plan {
+    /// It is there and is used as it is.
+    Use,
+    /// It is missing and would be created.
+    Create,
+    /// The consumer is there; these settings would be changed.
+    Update(Vec<String>),
+}
+
+/// Why a stream or consumer cannot be used.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum SetupError {
+    /// The server could not be asked.
+    #[error(transparent)]
+    Failed(#[from] Failure),
+    /// It is missing and must not be created.
+    #[error("stream {0} does not exist and is not to be created: create it, or allow it with the setting `create`")]
+    MissingStream(String),
+    /// The duplicate window is too short for the delivery protocol.
+    #[error(
+        "stream {stream} remembers message ids for {window:?}, less than {needed:?} (twice ack_wait): raise its duplicate window or lower ack_wait"
+    )]
+    DuplicateWindow {
+        /// The stream.
+        stream: String,
+        /// Its window.
+        window: Duration,
+        /// The shortest that is allowed.
+        needed: Duration,
+    },
+    /// Several filters on a server that knows one.
+    #[error(
+        "consumer {consumer} needs {filters} filter subjects, but nats-server {version} knows one: upgrade it to 2.10, or configure the stream's own subjects"
+    )]
+    Filters {
+        /// The consumer.
+        consumer: String,
+        /// How many.
+        filters: usize,
+        /// The server's version.
+        version: String,
+    },
+    /// The consumer that has the name cannot be used.
+    #[error("consumer {consumer} of stream {stream} {problem}: delete it or configure another name")]
+    WrongConsumer {
+        /// The stream.
+        stream: String,
+        /// The consumer.
+        consumer: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// The server would not create it.
+    #[error("{what} could not be created: {cause}")]
+    NotCreated {
+        /// What.
+        what: String,
+        /// What the server said.
+        #[source]
+        cause: ApiError,
+    },
+}
+
+impl SetupError {
+    /// Whether trying again later, with nothing changed in configuration and server, can help.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Failed(_))
+    }
+
+    /// The failure that a running service treats it as.
+    pub fn into_failure(self, action: &str) -> Failure {
+        let class = match self {
+            Self::Failed(failure) => return failure,
+            Self::MissingStream(_) => FailureClass::Missing,
+            Self::NotCreated { ref cause, .. } => cause.class(),
+            _ => FailureClass::Unavailable,
+        };
+        Failure::new(action, class, self)
+    }
+}
+
+/// A stream as the server describes it: what the adapters need of it.
+#[derive(Debug, Clone)]
+pub struct StreamInfo {
+    /// When it was created, nanoseconds since the Unix epoch.
+    pub created: i64,
+    /// The last sequence it has given out.
+    pub last_sequence: u64,
+    /// Messages it holds.
+    pub messages: u64,
+    /// Bytes it holds.
+    pub bytes: u64,
+    /// Its subjects.
+    pub subjects: Vec<String>,
+    /// How long it remembers message ids.
+    pub duplicate_window: Duration,
+    /// The largest message it accepts, if it has a limit of its own.
+    pub max_message_size: Option<usize>,
+    /// Why it accepts no message now, if so.
+    pub refuses: Option<&'static str>,
+}
+
+#[derive(Deserialize)]
+struct RawStream {
+    created: String,
+    config: RawStreamConfig,
+    state: RawState,
+}
+
+#[derive(Deserialize)]
+struct RawStreamConfig {
+    #[serde(default)]
+    subjects: Vec<String>,
+    #[serde(default)]
+    duplicate_window: u64,
+    #[serde(default)]
+    max_msg_size: i64,
+    #[serde(default)]
+    max_msgs: i64,
+    #[serde(default)]
+    max_bytes: i64,
+    #[serde(default)]
+    discard: String,
+    #[serde(default)]
+    sealed: bool,
+}
+
+#[derive(Deserialize)]
+struct RawState {
+    messages: u64,
+    bytes: u64,
+    last_seq: u64,
+}
+
+impl RawStream {
+    fn read(self, action: &str) -> Result<StreamInfo, Failure> {
+        let Self { created, config, state } = self;
+        let reached = |limit: i64, now: u64| u64::try_from(limit).is_ok_and(|limit| limit > 0 && now >= limit);
+        let full = reached(config.max_msgs, state.messages) || reached(config.max_bytes, state.bytes);
+        let refuses = if config.sealed {
+            Some("it is sealed")
+        } else if config.discard == "new" && full {
+            Some("it is at its limits and discards new messages")
+        } else {
+            None
+        };
+        Ok(StreamInfo {
+            created: parse_time(&created).map_err(|cause| Failure::new(action, FailureClass::Protocol, cause))?,
+            last_sequence: state.last_seq,
+            messages: state.messages,
+            bytes: state.bytes,
+            subjects: config.subjects,
+            duplicate_window: Duration::from_nanos(config.duplicate_window),
+            max_message_size: usize::try_from(config.max_msg_size).ok().filter(|size| *size > 0),
+            refuses,
+        })
+    }
+}
+
+/// Nanoseconds since the Unix epoch of an RFC 3339 time.
+pub(super) fn parse_time(text: &str) -> Result<i64, jiff::Error> {
+    let time: jiff::Timestamp = text.parse()?;
+    Ok(i64::try_from(time.as_nanosecond()).unwrap_or(i64::MAX))
+}
+
+fn nanos(duration: Duration) -> i64 {
+    i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
+}
+
+/// Looks a stream up; `None` if there is none.
+///
+/// # Errors
+/// A [`Failure`] if the server cannot be asked.
+pub async fn find_stream(connection: &Connection, name: &str) -> Result<Option<StreamInfo>, Failure> {
+    let action = format!("look up stream {name}");
+    match connection.api::<RawStream>(&action, &format!("STREAM.INFO.{name}"), &json!({})).await? {
+        Ok(raw) => raw.read(&action).map(Some),
+        Err(error) if error.err_code == ApiError::STREAM_NOT_FOUND => Ok(None),
+        Err(error) => Err(error.into_failure(&action)),
+    }
+}
+
+/// Creates a stream that is missing; one that exists is used as it is.
+///
+/// # Errors
+/// [`SetupError`].
+pub async fn ensure_stream(connection: &Connection, settings: &StreamSettings) -> Result<StreamInfo, SetupError> {
+    if let Some(found) = find_stream(connection, &settings.name).await? {
+        return Ok(found);
+    }
+    if !settings.create {
+        return Err(SetupError::MissingStream(settings.name.clone()));
+    }
+    let what = format!("stream {}", settings.name);
+    let action = format!("create {what}");
+    let operation = format!("STREAM.CREATE.{}", settings.name);
+    match connection.api::<RawStream>(&action, &operation, &settings.to_json()).await? {
+        Ok(raw) => Ok(raw.read(&action)?),
+        // Another replica may have been faster, with another configuration.
+        Err(cause) => match find_stream(connection, &settings.name).await? {
+            Some(found) => Ok(found),
+            None => Err(SetupError::NotCreated { what, cause }),
+        },
+    }
+}
+
+/// Like [`ensure_stream`], for the target: its duplicate window must be at least twice `ack_wait`.
+///
+/// # Errors
+/// [`SetupError`].
+pub async fn ensure_target(
+    connection: &Connection,
+    settings: &StreamSettings,
+    ack_wait: Duration,
+) -> Result<StreamInfo, SetupError> {
+    let info = ensure_stream(connection, settings).await?;
+    check_duplicate_window(&settings.name, &info, ack_wait)?;
+    Ok(info)
+}
+
+/// Refuses a target whose duplicate window is shorter than twice `ack_wait`.
+///
+/// # Errors
+/// [`SetupError::DuplicateWindow`].
+pub fn check_duplicate_window(stream: &str, info: &StreamInfo, ack_wait: Duration) -> Result<(), SetupError> {
+    let needed = ack_wait * 2;
+    if info.duplicate_window < needed {
+        return Err(SetupError::DuplicateWindow { stream: stream.to_owned(), window: info.duplicate_window, needed });
+    }
+    Ok(())
+}
+
+/// Says what [`ensure_stream`] would do; changes nothing.
+///
+/// # Errors
+/// [`SetupError`].
+pub async fn plan_stream(connection: &Connection, settings: &StreamSettings) -> Result<Plan, SetupError> {
+    match find_stream(connection, &settings.name).await? {
+        Some(_) => Ok(Plan::Use),
+        None if settings.create => Ok(Plan::Create),
+        None => Err(SetupError::MissingStream(settings.name.clone())),
+    }
+}
+
+/// A consumer as the server describes it.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct ConsumerInfo {
+    pub(super) config: Map<String, Value>,
+    pub(super) ack_floor: AckFloor,
+    pub(super) num_ack_pending: u64,
+    pub(super) num_pending: u64,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct AckFloor {
+    pub(super) stream_seq: u64,
+}
+
+impl ConsumerInfo {
+    /// The subjects it is given; empty for all.
+    pub(super) fn filters(&self) -> Vec<String> {
+        let one = self.config.get("filter_subject").and_then(Value::as_str).filter(|subject| !subject.is_empty());
+        let many = self.config.get("filter_subjects").and_then(Value::as_array).into_iter().flatten();
+        one.into_iter().chain(many.filter_map(Value::as_str)).map(str::to_owned).collect()
+    }
+}
+
+/// Looks a consumer up; `None` if the server says that there is none.
+pub(super) async fn find_consumer(
+    connection: &Connection,
+    stream: &str,
+    name: &str,
+) -> Result<Option<ConsumerInfo>, Failure> {
+    let action = format!("look up consumer {name} of {stream}");
+    match connection.api(&action, &format!("CONSUMER.INFO.{stream}.{name}"), &json!({})).await? {
+        Ok(info) => Ok(Some(info)),
+        Err(error) if error.err_code == ApiError::CONSUMER_NOT_FOUND => Ok(None),
+        Err(error) => Err(error.into_failure(&action)),
+    }
+}
+
+/// Creates the durable pull consumer if it is missing, and brings one that exists up to date as far as the server allows.
+///
+/// # Errors
+/// [`SetupError`].
+pub async fn ensure_consumer(
+    connection: &Connection,
+    stream: &str,
+    stream_subjects: &[String],
+    settings: &ConsumerSettings,
+) -> Result<Vec<Note>, SetupError> {
+    let wanted = wanted_config(connection, stream_subjects, settings)?;
+    let Some(found) = find_consumer(connection, stream, &settings.name).await? else {
+        let config = created_config(settings, wanted);
+        return match put_consumer(connection, stream, &settings.name, &config).await? {
+            Ok(()) => Ok(Vec::new()),
+            Err(cause) => match find_consumer(connection, stream, &settings.name).await? {
+                Some(_) => Ok(Vec::new()),
+                None => Err(SetupError::NotCreated { what: format!("consumer {} of {stream}", settings.name), cause }),
+            },
+        };
+    };
+    check_kind(stream, settings, &found)?;
+    let changes = changes(&found, wanted);
+    if changes.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut config = found.config.clone();
+    config.extend(changes.iter().cloned());
+    if put_consumer(connection, stream, &settings.name, &config).await?.is_ok() {
+        return Ok(Vec::new());
+    }
+    update_one_by_one(connection, stream, &settings.name, found.config, changes).await
+}
+
+/// Says what [`ensure_consumer`] would do to a consumer of a stream that exists; changes nothing.
+///
+/// # Errors
+/// [`SetupError`].
+pub async fn plan_consumer(
+    connection: &Connection,
+    stream: &str,
+    stream_subjects: &[String],
+    settings: &ConsumerSettings,
+) -> Result<Plan, SetupError> {
+    let wanted = wanted_config(connection, stream_subjects, settings)?;
+    let Some(found) = find_consumer(connection, stream, &settings.name).await? else {
+        return Ok(Plan::Create);
+    };
+    check_kind(stream, settings, &found)?;
+    let changes: Vec<String> = changes(&found, wanted).into_iter().map(|(setting, _)| setting).collect();
+    Ok(if changes.is_empty() { Plan::Use } else { Plan::Update(changes) })
+}
+
+/// The settings that are kept up to date, as the server names them.
+fn wanted_config(
+    connection: &Connection,
+    stream_subjects: &[String],
+    settings: &ConsumerSettings,
+) -> Result<Map<String, Value>, SetupError> {
+    let mut config = Map::new();
+    config.insert("ack_wait".to_owned(), nanos(settings.ack_wait).into());
+    config.insert("max_ack_pending".to_owned(), settings.max_ack_pending.into());
+    config.insert("max_deliver".to_owned(), settings.max_deliver.map_or(-1, i64::from).into());
+    // A backoff list would override ack_wait.
+    config.insert("backoff".to_owned(), Value::Null);
+    let (one, many) = match settings.filters.as_slice() {
+        [] => (Value::Null, Value::Null),
+        [subject] => (Value::from(subject.as_str()), Value::Null),
+        several if connection.client().is_server_compatible(2, 10, 0) => (Value::Null, Value::from(several.to_vec())),
+        several if same_set(several, stream_subjects) => (Value::Null, Value::Null),
+        several => {
+            return Err(SetupError::Filters {
+                consumer: settings.name.clone(),
+                filters: several.len(),
+                version: connection.client().server_info().version,
+            });
+        }
+    };
+    config.insert("filter_subject".to_owned(), one);
+    config.insert("filter_subjects".to_owned(), many);
+    Ok(config)
+}
+
+fn created_config(settings: &ConsumerSettings, wanted: Map<String, Value>) -> Map<String, Value> {
+    let mut config: Map<String, Value> = wanted.into_iter().filter(|(_, value)| !value.is_null()).collect();
+    for (setting, value) in [
+        ("durable_name", settings.name.as_str()),
+        ("deliver_policy", "all"),
+        ("ack_policy", "explicit"),
+        ("replay_policy", "instant"),
+    ] {
+        config.insert(setting.to_owned(), value.into());
+    }
+    config
+}
+
+fn same_set(a: &[String], b: &[String]) -> bool {
+    a.iter().all(|x| b.contains(x)) && b.iter().all(|x| a.contains(x))
+}
+
+fn check_kind(stream: &str, settings: &ConsumerSettings, found: &ConsumerInfo) -> Result<(), SetupError> {
+    let text = |key: &str| found.config.get(key).and_then(Value::as_str).unwrap_or_default();
+    let problem = if !text("deliver_subject").is_empty() {
+        "is a push consumer"
+    } else if text("ack_policy") != "explicit" {
+        "does not ask for explicit acknowledgements"
+    } else {
+        return Ok(());
+    };
+    Err(SetupError::WrongConsumer { stream: stream.to_owned(), consumer: settings.name.clone(), problem })
+}
+
+fn is_unset(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        _ => false,
+    }
+}
+
+fn changes(found: &ConsumerInfo, wanted: Map<String, Value>) -> Vec<(String, Value)> {
+    wanted
+        .into_iter()
+        .filter(|(setting, value)| {
+            let is = found.config.get(setting).unwrap_or(&Value::Null);
+            !(is == value || is_unset(is) && is_unset(value))
+        })
+        .collect()
+}
+
+async fn put_consumer(
+    connection: &Connection,
+    stream: &str,
+    name: &str,
+    config: &Map<String, Value>,
+) -> Result<Result<(), ApiError>, Failure> {
+    let action = format!("create or update consumer {name} of {stream}");
+    let body = json!({ "stream_name": stream, "config": config });
+    let operation = format!("CONSUMER.DURABLE.CREATE.{stream}.{name}");
+    Ok(connection.api::<ConsumerInfo>(&action, &operation, &body).await?.map(drop))
+}
+
+async fn update_one_by_one(
+    connection: &Connection,
+    stream: &str,
+    name: &str,
+    mut config: Map<String, Value>,
+    changes: Vec<(String, Value)>,
+) -> Result<Vec<Note>, SetupError> {
+    let mut notes = Vec::new();
+    for (setting, wanted) in changes {
+        let is = config.insert(setting.clone(), wanted.clone()).unwrap_or(Value::Null);
+        if let Err(error) = put_consumer(connection, stream, name, &config).await? {
+            config.insert(setting.clone(), is.clone());
+            notes.push(Note::NotUpdated {
+                consumer: name.to_owned(),
+                setting,
+                is: is.to_string(),
+                wanted: wanted.to_string(),
+                refused: error.to_string(),
+            });
+        }
+    }
+    Ok(notes)
+}
