@@ -175,6 +175,7 @@ fn a_full_server_still_answers_checks() {
     let server = RedisServer::start();
     run(async {
         let store = store_at(&server.url());
+        store.check(Vec::new()).await.unwrap();
         store.record(vec![(key("kept"), record(1))]).await.unwrap()[0].clone().unwrap();
         server.command(&["CONFIG", "SET", "maxmemory", "1"]);
         let found = store.check(vec![key("kept")]).await.unwrap();

@@ -42,7 +42,9 @@ fn class_of_code(code: &str) -> FailureClass {
 /// or not yet, the one to talk to.
 pub(super) fn spoils_connection(error: &RedisError) -> bool {
     match class_of(error) {
-        FailureClass::Timeout | FailureClass::Disconnected | FailureClass::Denied => true,
+        FailureClass::Timeout | FailureClass::Disconnected => true,
+        // Whoever may not use one key or command is still whom the server takes it for; whoever is nobody must log in again.
+        FailureClass::Denied => !matches!(error.kind(), ErrorKind::Server(ServerErrorKind::NoPerm)),
         FailureClass::Unavailable => matches!(
             error.kind(),
             ErrorKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::BusyLoading | ServerErrorKind::MasterDown)
@@ -111,7 +113,7 @@ mod tests {
             ("MISCONF Redis is configured to save RDB snapshots", FailureClass::Unavailable, false),
             ("NOAUTH Authentication required.", FailureClass::Denied, true),
             ("WRONGPASS invalid username-password pair or user is disabled.", FailureClass::Denied, true),
-            ("NOPERM this user has no permissions to run the 'mget' command", FailureClass::Denied, true),
+            ("NOPERM this user has no permissions to run the 'mget' command", FailureClass::Denied, false),
             ("WRONGTYPE Operation against a key holding the wrong kind of value", FailureClass::Protocol, false),
             ("ERR unknown command", FailureClass::Protocol, false),
         ] {
