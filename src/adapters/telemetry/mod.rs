@@ -170,9 +170,8 @@ impl Telemetry {
     fn called(&self, dependency: Dependency, operation: &'static str, took: Duration, failure: Option<&Failure>) {
         self.metrics.call(dependency, operation).record(took);
         let Some(failure) = failure else { return };
-        match dependency {
-            Dependency::Dedup => self.metrics.dedup_errors.increment(1),
-            _ => {}
+        if dependency == Dependency::Dedup {
+            self.metrics.dedup_errors.increment(1);
         }
         warn!(self.logger, "call failed";
             "dependency" => dependency.name(), "operation" => operation,
