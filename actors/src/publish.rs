@@ -201,7 +201,8 @@ impl PublishActor {
             pending.refused_since = None;
             return Some(pending);
         }
-        if pending.attempts > 1 && self.lanes.held() >= self.refused_limit() {
+        // Not at the first failures: the probe may not have found out yet that all of the target is down.
+        if pending.attempts > 2 && self.lanes.held() >= self.refused_limit() {
             pending.ticket.give_back(self.core.settings.ack_wait);
             return None;
         }
