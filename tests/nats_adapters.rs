@@ -109,6 +109,7 @@ on_every_server! {
     settlements_do_what_they_say
     the_backlog_tells_the_oldest
     pulling_survives_a_restart
+    an_abandoned_pull_loses_nothing
     a_deleted_consumer_is_built_again
     receipts_of_a_deleted_stream_are_dropped
     stopping_hands_back_what_has_arrived
@@ -116,6 +117,9 @@ on_every_server! {
     an_existing_consumer_is_brought_up_to_date
     publishes_are_pipelined_and_deduplicated
     publishing_to_a_stopped_server_fails_fast
+    a_crash_leaves_no_publish_unanswered
+    what_a_frozen_server_swallows_is_answered
+    an_answer_that_comes_too_late_is_ignored
     too_large_events_are_told
     a_missing_target_is_a_failure
     a_full_target_is_a_failure
@@ -228,6 +232,38 @@ async fn pulling_survives_a_restart(binary: &Path) {
     }
     assert_eq!(new(&after), (10..20).collect::<Vec<_>>());
     assert_eq!(before[0].receipt.id.stream_created, after[0].receipt.id.stream_created);
+}
+
+async fn an_abandoned_pull_loses_nothing(binary: &Path) {
+    const COUNT: usize = 2000;
+    let server = NatsServer::start(binary);
+    let connection = connect(&server).await;
+    // So long that nothing comes a second time within this test: what were lost would not come at all.
+    let source = source(&connection, Duration::from_secs(60));
+    let budget = Budget { messages: 7, ..WIDE };
+    // Stream and consumer are there, and a request is open.
+    assert!(source.pull(WIDE).await.unwrap().is_empty());
+    let pull = async {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let (mut got, mut cut, mut patience) = (Vec::new(), 0, 0);
+        while got.len() < COUNT {
+            assert!(Instant::now() < deadline, "only {} of {COUNT} came", got.len());
+            patience = (patience + 37) % 1000;
+            match tokio::time::timeout(Duration::from_micros(patience), source.pull(budget)).await {
+                Ok(batch) => got.extend(batch.unwrap()),
+                Err(_) => cut += 1,
+            }
+        }
+        (got, cut)
+    };
+    let ((got, cut), ()) = tokio::join!(pull, feed(&connection, 0..COUNT, 0));
+    assert!(cut > 10, "only {cut} pulls were abandoned");
+    assert!(got.iter().map(number).eq(0..COUNT), "each in its place");
+    assert!(got.iter().all(|delivery| delivery.deliveries == 1), "each for the first time");
+    settle(&source, settlements(&got, Settle::Ack)).await;
+    source.confirm_settled().await.unwrap();
+    let backlog = source.backlog().await.unwrap();
+    assert_eq!((backlog.pending, backlog.oldest_unacknowledged), (0, None), "nothing is left");
 }
 
 async fn a_deleted_consumer_is_built_again(binary: &Path) {
@@ -420,6 +456,147 @@ async fn publishing_to_a_stopped_server_fails_fast(binary: &Path) {
         answer.outcome.unwrap();
     }
     assert_eq!(publisher.target().await.unwrap().last_sequence, 201, "each is stored once");
+}
+
+/// Looks the target up until that succeeds.
+async fn back(publisher: &JetStreamPublisher) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while publisher.target().await.is_err() {
+        assert!(Instant::now() < deadline, "no reconnect");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// The `Nats-Msg-Id`s of all that is stored in OUT.
+async fn stored_keys(connection: &Connection) -> Vec<String> {
+    let stream = jetstream::new(connection.client().clone()).get_stream("OUT").await.unwrap();
+    let last = stream.get_info().await.unwrap().state.last_sequence;
+    let mut keys = Vec::new();
+    for sequence in 1..=last {
+        let message = stream.get_raw_message(sequence).await.unwrap();
+        keys.push(message.headers.get("Nats-Msg-Id").unwrap().as_str().to_owned());
+    }
+    keys
+}
+
+/// Publishes again what has failed, and checks that the target then holds each of `count` events once.
+async fn complete(connection: &Connection, publisher: &JetStreamPublisher, count: usize, answers: &[Answer]) {
+    let before = stored_keys(connection).await;
+    for answer in answers {
+        match &answer.outcome {
+            Ok(stored) => {
+                let key = &before[usize::try_from(stored.sequence).unwrap() - 1];
+                assert_eq!(*key, format!("k{}", answer.ticket), "what was confirmed is stored");
+            }
+            Err(PublishError::Unknown(_)) => {}
+            Err(PublishError::Rejected(_)) => {
+                assert!(!before.contains(&format!("k{}", answer.ticket)), "stored, though it was never sent");
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
+    let failed = answers.iter().filter(|answer| answer.outcome.is_err());
+    let again = failed.map(|answer| event(&format!("k{}", answer.ticket), "out.a", vec![b'x'; 300]));
+    for answer in publish(publisher, attempts(again)).await {
+        answer.outcome.unwrap();
+    }
+    let after = stored_keys(connection).await;
+    assert_eq!(after.len(), count, "each is stored once");
+    assert_eq!(after.into_iter().collect::<std::collections::BTreeSet<_>>().len(), count);
+}
+
+fn numbered(count: usize) -> Vec<Attempt> {
+    attempts((0..count).map(|i| event(&format!("k{i}"), "out.a", vec![b'x'; 300])))
+}
+
+async fn a_crash_leaves_no_publish_unanswered(binary: &Path) {
+    const COUNT: usize = 5000;
+    let mut server = NatsServer::start(binary);
+    let connection = connect(&server).await;
+    let publisher = target(&connection).await;
+    let (sender, mut receiver) = mpsc::unbounded_channel();
+    let mut answers = Vec::new();
+    let receive = async {
+        while let Some(answer) = receiver.recv().await {
+            answers.push(answer);
+            if answers.len() == COUNT / 10 {
+                server.kill();
+            }
+        }
+    };
+    let all = async { tokio::join!(publisher.publish(numbered(COUNT), sender), receive) };
+    tokio::time::timeout(Duration::from_secs(20), all).await.expect("every attempt is answered");
+    let tickets: std::collections::BTreeSet<u64> = answers.iter().map(|answer| answer.ticket).collect();
+    assert_eq!((answers.len(), tickets.len()), (COUNT, COUNT), "each attempt is answered exactly once");
+    let failures = answers.iter().filter_map(|answer| answer.outcome.as_ref().err());
+    let classes: Vec<_> = failures.map(|error| error.failure().unwrap().class).collect();
+    assert!(!classes.is_empty(), "nothing was on the wire");
+    assert!(classes.iter().all(|class| *class == FailureClass::Disconnected));
+    server.restart();
+    back(&publisher).await;
+    complete(&connection, &publisher, COUNT, &answers).await;
+}
+
+async fn what_a_frozen_server_swallows_is_answered(binary: &Path) {
+    const COUNT: usize = 200;
+    let mut server = NatsServer::start(binary);
+    let connection = connect(&server).await;
+    let publisher = target(&connection).await;
+    publisher.target().await.unwrap();
+    // The target is known, so that nothing has to be asked for first.
+    publish(&publisher, attempts([event("k0", "out.a", vec![b'x'; 300])])).await;
+    server.stop();
+    let (sender, mut receiver) = mpsc::unbounded_channel();
+    publisher.publish(numbered(COUNT), sender).await;
+    assert!(receiver.try_recv().is_err(), "a frozen server confirms nothing");
+    let start = Instant::now();
+    server.kill();
+    let mut answers = Vec::new();
+    while let Some(answer) = receiver.recv().await {
+        answers.push(answer);
+    }
+    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+    answers.sort_by_key(|answer| answer.ticket);
+    assert!(answers.iter().map(|answer| answer.ticket).eq(0..COUNT as u64), "each attempt is answered exactly once");
+    for answer in &answers {
+        let error = answer.outcome.as_ref().unwrap_err();
+        assert!(
+            matches!(error, PublishError::Unknown(failure) if failure.class == FailureClass::Disconnected),
+            "the server may have stored it: {error}"
+        );
+    }
+    server.restart();
+    back(&publisher).await;
+    complete(&connection, &publisher, COUNT, &answers).await;
+}
+
+async fn an_answer_that_comes_too_late_is_ignored(binary: &Path) {
+    const COUNT: usize = 50;
+    let server = NatsServer::start(binary);
+    let connection = connect(&server).await;
+    target(&connection).await;
+    let settings = PublisherSettings { ack_timeout: Duration::from_millis(300), ..PublisherSettings::new("OUT") };
+    let publisher = JetStreamPublisher::new(connection.clone(), settings).await.unwrap();
+    publish(&publisher, attempts([event("k0", "out.a", vec![b'x'; 300])])).await[0].outcome.as_ref().unwrap();
+    server.stop();
+    // Every attempt is answered, and the channel closed, while nothing comes from the server.
+    let answers = publish(&publisher, numbered(COUNT)).await;
+    for answer in &answers {
+        let error = answer.outcome.as_ref().unwrap_err();
+        assert!(
+            matches!(error, PublishError::Unknown(failure) if failure.class == FailureClass::Timeout),
+            "the server may still store it: {error}"
+        );
+    }
+    server.cont();
+    back(&publisher).await;
+    // The late answers to the first attempts must not be taken for answers to these.
+    let again = publish(&publisher, numbered(COUNT)).await;
+    for (sequence, answer) in (1..).zip(&again) {
+        let stored = answer.outcome.as_ref().unwrap();
+        assert_eq!((stored.sequence, stored.duplicate), (sequence, true), "stored late, and not twice");
+    }
+    complete(&connection, &publisher, COUNT, &again).await;
 }
 
 async fn too_large_events_are_told(binary: &Path) {
