@@ -11,7 +11,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use crate::flight::{Admission, Fate, Flight, Ticket};
 use crate::message::{Delivery, DeliveryId, OrderKey, Reason, Settle, Settlement};
 use crate::ports::{DedupStore, Dependency, Failure, Source, Transform};
-use crate::shared::{ActorKind, Buried, Bury, Core, Drain, Drained, Intake, Life, Slot, beat};
+use crate::shared::{ActorKind, Buried, Bury, Core, Drain, Drained, Intake, Life, SetTarget, Slot, beat};
 use crate::telemetry::{Outcome, PauseReason, Telemetry};
 use crate::transform::{Job, Work, caught};
 
@@ -58,6 +58,8 @@ pub struct IngestActor<T: Transform> {
     transform: Arc<T>,
     workers: Workers<T::Parsed>,
     flight: Flight,
+    /// Creation time and generation of the target that deliveries are finished for.
+    target: Option<(i64, u64)>,
     fates: UnboundedSender<(DeliveryId, Fate)>,
     reported: Option<UnboundedReceiver<(DeliveryId, Fate)>>,
     paused: BTreeSet<PauseReason>,
@@ -66,6 +68,7 @@ pub struct IngestActor<T: Transform> {
     /// Admitted but not yet sent to a worker: a suspect, and whatever came after it.
     held: VecDeque<Delivery>,
     suspect: Suspect,
+    told_held: bool,
     to_settle: VecDeque<(Settlement, Option<Ending>)>,
     settling: bool,
     settle_failures: u32,
@@ -92,6 +95,7 @@ impl<T: Transform> IngestActor<T> {
             transform,
             workers,
             flight,
+            target: None,
             fates,
             reported: Some(reported),
             paused,
@@ -99,6 +103,7 @@ impl<T: Transform> IngestActor<T> {
             pull_failures: 0,
             held: VecDeque::new(),
             suspect: Suspect::Nobody,
+            told_held: false,
             to_settle: VecDeque::new(),
             settling: false,
             settle_failures: 0,
@@ -188,6 +193,15 @@ impl<T: Transform> IngestActor<T> {
         }
     }
 
+    /// Tells when deliveries begin to be held back for a suspect, and when that ends.
+    fn tell_held(&mut self) {
+        let paused = !self.held.is_empty() || !matches!(self.suspect, Suspect::Nobody);
+        if paused != self.told_held {
+            self.told_held = paused;
+            self.core.observer.observe(Telemetry::Paused { reason: PauseReason::Suspect, paused });
+        }
+    }
+
     /// Lets suspects run one by one, with nothing else in flight, and innocents that came behind them follow.
     fn run_held(&mut self, ctx: &mut Context<Self>) {
         if !matches!(self.suspect, Suspect::Nobody) {
@@ -199,8 +213,7 @@ impl<T: Transform> IngestActor<T> {
         }
         let innocents = !innocent.is_empty();
         self.dispatch(innocent);
-        let reason = PauseReason::Suspect;
-        self.core.observer.observe(Telemetry::Paused { reason, paused: !self.held.is_empty() });
+        self.tell_held();
         if self.held.is_empty() || innocents || self.flight.messages() > self.held.len() {
             return;
         }
@@ -427,6 +440,19 @@ impl<T: Transform> Handler<Intake> for IngestActor<T> {
             self.paused.remove(&reason);
             self.pump(ctx);
         }
+    }
+}
+
+impl<T: Transform> Handler<SetTarget> for IngestActor<T> {
+    type Result = ();
+
+    /// What was finished on behalf of a target that has lost it, or that is another one by now, is not finished any more.
+    fn handle(&mut self, SetTarget { target, generation }: SetTarget, _: &mut Self::Context) {
+        let now = Some((target.created, generation));
+        if self.target.is_some() && self.target != now {
+            self.flight.forget_finished();
+        }
+        self.target = now;
     }
 }
 

@@ -11,7 +11,9 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use crate::message::{Answer, Attempt, DeadLetter, Reason, Stored};
 use crate::order::{Departure, Lanes, Place, RowMemory, Sent};
 use crate::ports::{DeadLetters, Dependency, Failure, PublishError, Publisher, Target};
-use crate::shared::{ActorKind, Buried, Bury, Confirmed, Core, HandBack, Life, Pending, Publish, RecordStored, beat};
+use crate::shared::{
+    ActorKind, Buried, Bury, Confirmed, Core, HandBack, Life, LookAtTarget, Pending, Publish, RecordStored, beat,
+};
 use crate::telemetry::{Outcome, Telemetry};
 
 /// Answers taken in one go.
@@ -39,6 +41,8 @@ struct Health {
     failing: HashSet<String>,
     last_failure: Option<Failure>,
     last_success: Option<Instant>,
+    /// When the stream of the last success was created.
+    stored_in: Option<i64>,
 }
 
 /// Publishes; see the module.
@@ -129,6 +133,7 @@ impl PublishActor {
             let (sent, again) = match outcome {
                 Ok(stored) => {
                     oldest = oldest.min(handed);
+                    self.look_if_other(stored);
                     self.tell_published(&pending, stored);
                     confirmed.push(Confirmed { pending, stored, since: now });
                     (Sent::Stored, None)
@@ -168,6 +173,14 @@ impl PublishActor {
         }
         self.flush(ctx);
         self.schedule_retries(ctx);
+    }
+
+    /// Stored in a stream that is not the one of the last answer: then it was created anew.
+    fn look_if_other(&mut self, stored: Stored) {
+        if self.health.stored_in != Some(stored.stream_created) {
+            self.health.stored_in = Some(stored.stream_created);
+            self.core.look_at_target.send(LookAtTarget { created: stored.stream_created });
+        }
     }
 
     fn tell_published(&self, pending: &Pending, stored: Stored) {
@@ -241,7 +254,8 @@ impl PublishActor {
                 self.health.failures += 1;
                 Some(failure)
             }
-            Ok(_) => {
+            Ok(target) => {
+                self.core.look_at_target.send(LookAtTarget { created: target.created });
                 self.health.failures = 0;
                 let nothing_gets_through = self.health.failing.len() >= SUBJECTS_THAT_MEAN_DOWN;
                 if was_failing {

@@ -207,7 +207,7 @@ impl Connection {
         let (changed, changes) = watch::channel(0_u64);
         let on_event = Arc::new(on_event);
         let seen = refusals.clone();
-        let options = options(config)?.event_callback(move |event| {
+        let options = options(config, &servers)?.event_callback(move |event| {
             let event = translate(event);
             if let ConnectionEvent::ServerError(text) = &event {
                 seen.add(text);
@@ -297,7 +297,18 @@ fn servers(urls: &[String]) -> Result<Vec<ServerAddr>, ConnectError> {
         .collect()
 }
 
-fn options(config: &NatsConfig) -> Result<ConnectOptions, ConnectError> {
+/// What the first URL with credentials holds: user and password, or a token. The client itself does not look there.
+fn auth_of(servers: &[ServerAddr]) -> Auth {
+    let decoded = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
+    let found = servers.iter().find_map(|server| server.username().map(|user| (user, server.password())));
+    match found {
+        Some((user, Some(password))) => Auth::UserPassword { user: decoded(user), password: decoded(password).into() },
+        Some((token, None)) => Auth::Token(decoded(token).into()),
+        None => Auth::None,
+    }
+}
+
+fn options(config: &NatsConfig, servers: &[ServerAddr]) -> Result<ConnectOptions, ConnectError> {
     let mut options = ConnectOptions::new()
         .name(&config.name)
         .connection_timeout(config.connect_timeout)
@@ -310,7 +321,9 @@ fn options(config: &NatsConfig) -> Result<ConnectOptions, ConnectError> {
             if attempt <= 1 { Duration::ZERO } else { doubled.min(RECONNECT_DELAY_MAX) }
         })
         .require_tls(config.tls.required);
-    options = match &config.auth {
+    let of_url = auth_of(servers);
+    let auth = if matches!(config.auth, Auth::None) { &of_url } else { &config.auth };
+    options = match auth {
         Auth::None => options,
         Auth::UserPassword { user, password } => {
             options.user_and_password(user.clone(), password.expose_secret().to_owned())
@@ -350,6 +363,19 @@ fn translate(event: Event) -> ConnectionEvent {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn credentials_of_a_url_are_used() {
+        let auth = |url: &str| auth_of(&servers(&["nats://plain:4222".to_owned(), url.to_owned()]).unwrap());
+        match auth("nats://me:p%40ss@host:4222") {
+            Auth::UserPassword { user, password } => {
+                assert_eq!((user.as_str(), password.expose_secret()), ("me", "p@ss"));
+            }
+            other => panic!("{other:?}"),
+        }
+        assert!(matches!(auth("nats://t0ken@host:4222"), Auth::Token(token) if token.expose_secret() == "t0ken"));
+        assert!(matches!(auth("nats://host:4222"), Auth::None));
+    }
 
     #[test]
     fn a_bad_url_is_named_by_its_place_and_not_shown() {
