@@ -62,9 +62,9 @@ async fn every_metric_has_the_right_value_after_a_known_mix() {
         (r#"cdc_consumer_events_total{table="other",result="skipped"}"#, 4.0),
         (r#"cdc_consumer_events_total{table="chats",result="processed"}"#, 0.0),
         (r#"cdc_consumer_events_total{table="agents",result="processed"}"#, 0.0),
-        (r#"cdc_consumer_processing_seconds_count{table="messages"}"#, 58.0),
+        (r#"cdc_consumer_processing_seconds_count{table="messages"}"#, 61.0),
         (r#"cdc_consumer_commit_to_publish_seconds_count{table="messages"}"#, 51.0),
-        (r#"cdc_consumer_processing_seconds_bucket{table="messages",le="+Inf"}"#, 58.0),
+        (r#"cdc_consumer_processing_seconds_bucket{table="messages",le="+Inf"}"#, 61.0),
         ("cdc_consumer_lag_seconds", 0.0),
         ("cdc_consumer_pending", 0.0),
         ("cdc_consumer_in_flight", 0.0),
@@ -77,7 +77,10 @@ async fn every_metric_has_the_right_value_after_a_known_mix() {
         ("cdc_consumer_dedup_unrecorded_total", 0.0),
         (r#"cdc_consumer_redelivered_total{table="messages"}"#, 0.0),
         (r#"cdc_consumer_target_duplicates_total{table="messages"}"#, 2.0),
+        // The two that Redis had forgotten came after newer ones of their rows.
+        (r#"cdc_consumer_late_total{table="messages",certainty="true"}"#, 2.0),
         (r#"cdc_consumer_late_total{table="messages",certainty="unknown"}"#, 0.0),
+        (r#"cdc_consumer_dead_letters_total{table="messages",reason="not_json"}"#, 3.0),
         (r#"cdc_consumer_unhandled_fields_total{table="messages",field_name="colour"}"#, 1.0),
         ("cdc_consumer_subject_mismatch_total", 1.0),
         ("cdc_consumer_target_regressions_total", 0.0),
@@ -98,11 +101,6 @@ async fn every_metric_has_the_right_value_after_a_known_mix() {
     for (sample, value) in expected {
         assert_eq!(metrics.find(sample), Some(value), "{sample}\n{}", metrics.0);
     }
-    let poison: f64 = ["messages", "other"]
-        .iter()
-        .map(|table| metrics.value(&format!(r#"cdc_consumer_dead_letters_total{{table="{table}",reason="not_json"}}"#)))
-        .sum();
-    assert_eq!(poison, 3.0, "{}", metrics.0);
     assert_eq!(bench.count("cdc_dead_letters").await, 3);
     for (dependency, operation) in
         [("source", "pull"), ("source", "settle"), ("dedup", "check"), ("dedup", "record"), ("target", "publish")]

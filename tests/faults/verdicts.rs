@@ -64,7 +64,7 @@ async fn a_suspect_runs_alone_and_is_published() {
     let pulls = source.create_consumer(settings).await.unwrap();
     bench.feed(1).await;
     for _ in 0..3 {
-        let mut messages = pulls.fetch().max_messages(1).messages().await.unwrap();
+        let mut messages = pulls.batch().max_messages(1).expires(Duration::from_secs(5)).messages().await.unwrap();
         let message = messages.next().await.unwrap().unwrap();
         message.ack_with(AckKind::Nak(None)).await.unwrap();
     }

@@ -113,7 +113,13 @@ impl Nats {
 
     /// A client of it.
     pub async fn client(&self) -> jetstream::Context {
-        let options = async_nats::ConnectOptions::new().reconnect_delay_callback(|_| Duration::from_millis(50));
+        let options = match self.credentials.trim_end_matches('@').split_once(':') {
+            Some((user, password)) => {
+                async_nats::ConnectOptions::with_user_and_password(user.to_owned(), password.to_owned())
+            }
+            None => async_nats::ConnectOptions::new(),
+        };
+        let options = options.reconnect_delay_callback(|_| Duration::from_millis(50));
         let client = options.connect(self.url()).await.unwrap();
         let mut context = jetstream::new(client);
         context.set_timeout(Duration::from_secs(2));
@@ -364,6 +370,7 @@ impl Bench {
             ("RETRY__MAX", "500ms".to_owned()),
             ("SHUTDOWN__GRACE", "10s".to_owned()),
             ("WORKERS", "4".to_owned()),
+            ("LOG__LEVEL", "debug".to_owned()),
         ];
         settings.extend(more.iter().map(|(name, value)| (*name, (*value).to_owned())));
         settings
