@@ -10,7 +10,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::message::{Answer, Attempt, DeadLetter, Reason, Stored};
 use crate::order::{Departure, Lanes, Place, RowMemory, Sent};
-use crate::ports::{DeadLetters, Dependency, Failure, PublishError, Publisher, Target};
+use crate::ports::{DeadLetters, Dependency, Failure, FailureClass, PublishError, Publisher, Target};
 use crate::shared::{
     ActorKind, Buried, Bury, Confirmed, Core, HandBack, Life, LookAtTarget, Pending, Publish, RecordStored, beat,
 };
@@ -144,13 +144,15 @@ impl PublishActor {
                 }
                 Err(PublishError::Unknown(failure)) => {
                     failed += 1;
+                    let again = self.failed(pending, failure.class, now);
                     last = Some(failure);
-                    (Sent::Unknown, self.failed(pending, now))
+                    (Sent::Unknown, again)
                 }
                 Err(PublishError::Rejected(failure)) => {
                     failed += 1;
+                    let again = self.failed(pending, failure.class, now);
                     last = Some(failure);
-                    (Sent::NotStored, self.failed(pending, now))
+                    (Sent::NotStored, again)
                 }
             };
             let backoff = self.core.settings.backoff;
@@ -195,9 +197,12 @@ impl PublishActor {
 
     /// Notes a failed attempt and brings the event back if it is to be sent again. One that alone has been refused for too
     /// long is a dead letter; one that failed while all is handed back goes back.
-    fn failed(&mut self, mut pending: Pending, now: Instant) -> Option<Pending> {
+    fn failed(&mut self, mut pending: Pending, class: FailureClass, now: Instant) -> Option<Pending> {
         pending.attempts += 1;
-        if self.health.failing.len() < SUBJECTS_THAT_MEAN_DOWN {
+        // Nobody listening and no permission concern the subject alone for as long as the target itself answers: to pause
+        // intake for them would keep away the very events that could be stored.
+        let of_subject = matches!(class, FailureClass::Missing | FailureClass::Denied);
+        if !of_subject && self.health.failing.len() < SUBJECTS_THAT_MEAN_DOWN {
             self.health.failing.insert(pending.event.subject.clone());
         }
         if self.handing_back {
