@@ -33,12 +33,10 @@ async fn sigterm_under_load_drains_and_the_next_run_finishes_the_rest() {
 async fn sigkill_under_load_loses_nothing_and_doubles_nothing() {
     let bench = Bench::start().await;
     let load = bench.load();
-    let mut redelivered = 0.0;
     for round in 1..=3 {
         let consumer = bench.consumer(&[]).await;
         let before = bench.count("wa_stream").await;
         bench.until_target(before + 100).await;
-        redelivered += consumer.metrics().value(r#"cdc_consumer_redelivered_total{table="messages"}"#);
         if round < 3 {
             consumer.kill();
             continue;
@@ -48,7 +46,6 @@ async fn sigkill_under_load_loses_nothing_and_doubles_nothing() {
         consumer.until_idle().await;
         break;
     }
-    assert!(redelivered >= 0.0);
 }
 
 #[tokio::test]

@@ -112,7 +112,10 @@ async fn every_metric_has_the_right_value_after_a_known_mix() {
     // Every metric has a type for the scraper, the counters of what has not happened yet among them.
     assert!(metrics.0.contains("# TYPE cdc_consumer_events_total counter"));
     assert!(metrics.0.contains("# TYPE cdc_consumer_processing_seconds histogram"));
-    assert!(metrics.0.contains("cdc_consumer_actor_restarts_total"), "{}", metrics.0);
+    for actor in ["ingest", "transform", "dedup", "publish"] {
+        let sample = format!(r#"cdc_consumer_actor_restarts_total{{actor="{actor}"}}"#);
+        assert_eq!(metrics.find(&sample), Some(0.0), "{sample}");
+    }
 }
 
 #[tokio::test]

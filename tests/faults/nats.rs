@@ -82,13 +82,6 @@ async fn a_source_deleted_while_running_is_created_again() {
     bench.js.delete_stream("cdc_events_stream").await.unwrap();
     // The sequences of the new stream are those of the old one; nothing must be taken for what was finished before.
     bench.feed(100).await;
-    tokio::time::sleep(Duration::from_secs(5)).await;
-    eprintln!(
-        "DEBUG {} {} {}",
-        bench.count("cdc_events_stream").await,
-        bench.count("wa_stream").await,
-        consumer.metrics().0
-    );
     bench.assert_once_each().await;
     consumer.until_idle().await;
 }

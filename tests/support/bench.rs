@@ -370,7 +370,6 @@ impl Bench {
             ("RETRY__MAX", "500ms".to_owned()),
             ("SHUTDOWN__GRACE", "10s".to_owned()),
             ("WORKERS", "4".to_owned()),
-            ("LOG__LEVEL", "debug".to_owned()),
         ];
         settings.extend(more.iter().map(|(name, value)| (*name, (*value).to_owned())));
         settings
