@@ -181,7 +181,7 @@ impl PublishActor {
     fn look_if_other(&mut self, stored: Stored) {
         if self.health.stored_in != Some(stored.stream_created) {
             self.health.stored_in = Some(stored.stream_created);
-            self.core.look_at_target.send(LookAtTarget { created: stored.stream_created });
+            self.core.look_at_target.send(LookAtTarget { created: Some(stored.stream_created) });
         }
     }
 
@@ -260,7 +260,7 @@ impl PublishActor {
                 Some(failure)
             }
             Ok(target) => {
-                self.core.look_at_target.send(LookAtTarget { created: target.created });
+                self.core.look_at_target.send(LookAtTarget { created: Some(target.created) });
                 self.health.failures = 0;
                 let nothing_gets_through = self.health.failing.len() >= SUBJECTS_THAT_MEAN_DOWN;
                 if was_failing {

@@ -264,8 +264,8 @@ pub(crate) struct SetTarget {
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "()")]
 pub(crate) struct LookAtTarget {
-    /// When the stream that answers was created.
-    pub(crate) created: i64,
+    /// When the stream that answers was created; unknown if nothing has answered yet.
+    pub(crate) created: Option<i64>,
 }
 
 /// Give unpublished deliveries back to the source.

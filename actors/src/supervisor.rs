@@ -209,8 +209,8 @@ impl SupervisorActor {
                 }
                 let set = SetTarget { target, generation: known.generation };
                 self.memory.target = Some(set);
-                self.core.finished_for.send(set);
                 self.core.target.send(set);
+                self.core.finished_for.send(set);
                 self.reconciliation = Reconciliation::Done { epoch };
                 self.set_paused(PauseReason::Reconcile, false);
             }
@@ -339,7 +339,7 @@ impl Handler<LookAtTarget> for SupervisorActor {
     type Result = ();
 
     fn handle(&mut self, LookAtTarget { created }: LookAtTarget, ctx: &mut Self::Context) {
-        let known = self.memory.target.is_some_and(|set| set.target.created == created);
+        let known = self.memory.target.is_some_and(|set| Some(set.target.created) == created);
         if !known && matches!(self.reconciliation, Reconciliation::Done { .. }) {
             self.reconciliation = Reconciliation::Due;
             self.reconcile_if_due(ctx);

@@ -516,4 +516,8 @@ impl Source for JetStreamSource {
     fn backlog(&self) -> BoxFuture<'_, Result<Backlog, Failure>> {
         self.look_behind().boxed()
     }
+
+    fn connection_epoch(&self) -> u64 {
+        self.connection.epoch()
+    }
 }
