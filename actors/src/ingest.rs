@@ -11,7 +11,9 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use crate::flight::{Admission, Fate, Flight, Ticket};
 use crate::message::{Delivery, DeliveryId, OrderKey, Reason, Settle, Settlement};
 use crate::ports::{DedupStore, Dependency, Failure, Source, Transform};
-use crate::shared::{ActorKind, Buried, Bury, Core, Drain, Drained, HandBack, Intake, Life, Slot, beat};
+use crate::shared::{
+    ActorKind, Buried, Bury, Core, Drain, Drained, HandBack, Intake, Life, LookAtTarget, SetTarget, Slot, beat,
+};
 use crate::telemetry::{Outcome, PauseReason, Telemetry};
 use crate::transform::{Job, Work, caught};
 
@@ -62,6 +64,12 @@ pub struct IngestActor<T: Transform> {
     transform: Arc<T>,
     workers: Workers<T::Parsed>,
     flight: Flight,
+    /// Creation time and generation of the target that deliveries are finished for.
+    target: Option<(i64, u64)>,
+    /// The connection of the source for which the target has been held against the records.
+    reconciled: Option<u64>,
+    /// What was pulled over another one: neither memory nor records may be asked about it yet.
+    unreconciled: Vec<Delivery>,
     fates: UnboundedSender<(DeliveryId, Fate)>,
     reported: Option<UnboundedReceiver<(DeliveryId, Fate)>>,
     paused: BTreeSet<PauseReason>,
@@ -98,6 +106,9 @@ impl<T: Transform> IngestActor<T> {
             transform,
             workers,
             flight,
+            target: None,
+            reconciled: None,
+            unreconciled: Vec::new(),
             fates,
             reported: Some(reported),
             paused,
@@ -121,6 +132,9 @@ impl<T: Transform> IngestActor<T> {
         if self.pulling.is_some() || self.draining != Draining::No || !self.paused.is_empty() || alone {
             return;
         }
+        if !self.unreconciled.is_empty() {
+            return;
+        }
         let settings = &self.core.settings;
         let Some(budget) = self.flight.budget(settings.batch, settings.largest_message) else {
             return;
@@ -137,7 +151,7 @@ impl<T: Transform> IngestActor<T> {
             Ok(deliveries) => {
                 self.pulling = None;
                 self.pull_failures = 0;
-                self.admit(deliveries, ctx);
+                self.arrived(deliveries, ctx);
                 self.pump(ctx);
             }
             Err(_) => {
@@ -148,6 +162,19 @@ impl<T: Transform> IngestActor<T> {
                     actor.pump(ctx);
                 }));
             }
+        }
+    }
+
+    /// After a reconnect the target may have lost what memory and records say it holds: what arrives waits until it has
+    /// been held against the records.
+    fn arrived(&mut self, deliveries: Vec<Delivery>, ctx: &mut Context<Self>) {
+        let reconnected = self.reconciled != Some(self.source.connection_epoch());
+        if deliveries.is_empty() || (!reconnected && !self.paused.contains(&PauseReason::Reconcile)) {
+            return self.admit(deliveries, ctx);
+        }
+        self.unreconciled = deliveries;
+        if reconnected {
+            self.core.look_at_target.send(LookAtTarget { created: None });
         }
     }
 
@@ -392,14 +419,13 @@ impl<T: Transform> IngestActor<T> {
             ctx.cancel_future(pulling);
         }
         self.hand_back_held();
+        let unreconciled = std::mem::take(&mut self.unreconciled);
+        self.hand_back(unreconciled, ctx);
         let source = Arc::clone(&self.source);
         let stop = async move { source.stop().await };
         ctx.spawn(stop.into_actor(self).map(|arrived, actor, ctx| {
             actor.draining = Draining::Stopped;
-            let nak =
-                |delivery: Delivery| Settlement { receipt: delivery.receipt, settle: Settle::Nak(Duration::ZERO) };
-            actor.to_settle.extend(arrived.into_iter().map(|delivery| (nak(delivery), None)));
-            actor.settle(ctx);
+            actor.hand_back(arrived, ctx);
         }));
     }
 
@@ -408,6 +434,13 @@ impl<T: Transform> IngestActor<T> {
             drop(Ticket::new(Arc::new(delivery), self.fates.clone()));
         }
         self.tell_suspects();
+    }
+
+    /// Gives deliveries back that were never admitted.
+    fn hand_back(&mut self, deliveries: Vec<Delivery>, ctx: &mut Context<Self>) {
+        let nak = |delivery: Delivery| Settlement { receipt: delivery.receipt, settle: Settle::Nak(Duration::ZERO) };
+        self.to_settle.extend(deliveries.into_iter().map(|delivery| (nak(delivery), None)));
+        self.settle(ctx);
     }
 
     fn finish_draining(&mut self, ctx: &mut Context<Self>) {
@@ -465,6 +498,27 @@ impl<T: Transform> Handler<Intake> for IngestActor<T> {
         } else {
             self.paused.remove(&reason);
             self.pump(ctx);
+        }
+    }
+}
+
+impl<T: Transform> Handler<SetTarget> for IngestActor<T> {
+    type Result = ();
+
+    /// What was finished on behalf of a target that has lost it, or that is another one by now, is not finished any more.
+    fn handle(&mut self, SetTarget { target, generation }: SetTarget, ctx: &mut Self::Context) {
+        let now = Some((target.created, generation));
+        if self.target.is_some() && self.target != now {
+            self.flight.forget_finished();
+        }
+        self.target = now;
+        self.reconciled = Some(self.source.connection_epoch());
+        let waiting = std::mem::take(&mut self.unreconciled);
+        if self.draining == Draining::No {
+            self.admit(waiting, ctx);
+            self.pump(ctx);
+        } else {
+            self.hand_back(waiting, ctx);
         }
     }
 }

@@ -10,8 +10,10 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::message::{Answer, Attempt, DeadLetter, Reason, Stored};
 use crate::order::{Departure, Lanes, Place, RowMemory, Sent};
-use crate::ports::{DeadLetters, Dependency, Failure, PublishError, Publisher, Target};
-use crate::shared::{ActorKind, Buried, Bury, Confirmed, Core, HandBack, Life, Pending, Publish, RecordStored, beat};
+use crate::ports::{DeadLetters, Dependency, Failure, FailureClass, PublishError, Publisher, Target};
+use crate::shared::{
+    ActorKind, Buried, Bury, Confirmed, Core, HandBack, Life, LookAtTarget, Pending, Publish, RecordStored, beat,
+};
 use crate::telemetry::{Outcome, Telemetry};
 
 /// Answers taken in one go.
@@ -39,6 +41,8 @@ struct Health {
     failing: HashSet<String>,
     last_failure: Option<Failure>,
     last_success: Option<Instant>,
+    /// When the stream of the last success was created.
+    stored_in: Option<i64>,
 }
 
 /// Publishes; see the module.
@@ -135,6 +139,7 @@ impl PublishActor {
             let (sent, again) = match outcome {
                 Ok(stored) => {
                     oldest = oldest.min(handed);
+                    self.look_if_other(stored);
                     self.tell_published(&pending, stored);
                     confirmed.push(Confirmed { pending, stored, since: now });
                     (Sent::Stored, None)
@@ -145,13 +150,15 @@ impl PublishActor {
                 }
                 Err(PublishError::Unknown(failure)) => {
                     failed += 1;
+                    let again = self.failed(pending, failure.class, now);
                     last = Some(failure);
-                    (Sent::Unknown, self.failed(pending, now))
+                    (Sent::Unknown, again)
                 }
                 Err(PublishError::Rejected(failure)) => {
                     failed += 1;
+                    let again = self.failed(pending, failure.class, now);
                     last = Some(failure);
-                    (Sent::NotStored, self.failed(pending, now))
+                    (Sent::NotStored, again)
                 }
             };
             let backoff = self.core.settings.backoff;
@@ -176,6 +183,14 @@ impl PublishActor {
         self.schedule_retries(ctx);
     }
 
+    /// Stored in a stream that is not the one of the last answer: then it was created anew.
+    fn look_if_other(&mut self, stored: Stored) {
+        if self.health.stored_in != Some(stored.stream_created) {
+            self.health.stored_in = Some(stored.stream_created);
+            self.core.look_at_target.send(LookAtTarget { created: Some(stored.stream_created) });
+        }
+    }
+
     fn tell_published(&self, pending: &Pending, stored: Stored) {
         let event = &pending.event;
         let now = self.core.clock.unix_nanos() / 1_000;
@@ -188,9 +203,12 @@ impl PublishActor {
 
     /// Notes a failed attempt and brings the event back if it is to be sent again. One that alone has been refused for too
     /// long is a dead letter; one that failed while all is handed back goes back.
-    fn failed(&mut self, mut pending: Pending, now: Instant) -> Option<Pending> {
+    fn failed(&mut self, mut pending: Pending, class: FailureClass, now: Instant) -> Option<Pending> {
         pending.attempts += 1;
-        if self.health.failing.len() < SUBJECTS_THAT_MEAN_DOWN {
+        // Nobody listening and no permission concern the subject alone for as long as the target itself answers: to pause
+        // intake for them would keep away the very events that could be stored.
+        let of_subject = matches!(class, FailureClass::Missing | FailureClass::Denied);
+        if !of_subject && self.health.failing.len() < SUBJECTS_THAT_MEAN_DOWN {
             self.health.failing.insert(pending.event.subject.clone());
         }
         if self.handing_back || self.leaving {
@@ -252,7 +270,8 @@ impl PublishActor {
                 self.health.failures += 1;
                 Some(failure)
             }
-            Ok(_) => {
+            Ok(target) => {
+                self.core.look_at_target.send(LookAtTarget { created: Some(target.created) });
                 self.health.failures = 0;
                 self.handing_back = false;
                 let nothing_gets_through = self.health.failing.len() >= SUBJECTS_THAT_MEAN_DOWN;

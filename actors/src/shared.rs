@@ -125,6 +125,9 @@ pub struct Core {
     pub(crate) check: Slot<Check>,
     pub(crate) record: Slot<RecordStored>,
     pub(crate) target: Slot<SetTarget>,
+    /// Likewise, for the memory of what was finished.
+    pub(crate) finished_for: Slot<SetTarget>,
+    pub(crate) look_at_target: Slot<LookAtTarget>,
     pub(crate) publish: Slot<Publish>,
     pub(crate) bury: Slot<Bury>,
     pub(crate) hand_back_held: Slot<HandBack>,
@@ -147,6 +150,8 @@ impl Core {
             check: Slot::default(),
             record: Slot::default(),
             target: Slot::default(),
+            finished_for: Slot::default(),
+            look_at_target: Slot::default(),
             publish: Slot::default(),
             bury: Slot::default(),
             hand_back_held: Slot::default(),
@@ -262,6 +267,14 @@ pub(crate) struct Bury(pub(crate) Vec<Buried>);
 pub(crate) struct SetTarget {
     pub(crate) target: Target,
     pub(crate) generation: u64,
+}
+
+/// The target may be another one by now: hold it against the records.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub(crate) struct LookAtTarget {
+    /// When the stream that answers was created; unknown if nothing has answered yet.
+    pub(crate) created: Option<i64>,
 }
 
 /// Give unpublished deliveries back to the source.

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use crate::guard::{Guard, Restarts};
 use crate::ports::{DedupStore, Dependency, Failure, Publisher, Reconciled, Target};
-use crate::shared::{ActorKind, Core, Drain, Drained, Intake, Report, SetTarget, beat};
+use crate::shared::{ActorKind, Core, Drain, Drained, Intake, LookAtTarget, Report, SetTarget, beat};
 use crate::telemetry::{PauseReason, Telemetry};
 
 /// Between two looks at guard, connection and pauses.
@@ -218,6 +218,7 @@ impl SupervisorActor {
                 let set = SetTarget { target, generation: known.generation };
                 self.memory.target = Some(set);
                 self.core.target.send(set);
+                self.core.finished_for.send(set);
                 self.reconciliation = Reconciliation::Done { epoch };
                 self.set_paused(PauseReason::Reconcile, false);
             }
@@ -361,6 +362,18 @@ impl Handler<Report> for SupervisorActor {
 
     fn handle(&mut self, report: Report, _: &mut Self::Context) {
         self.reported(report);
+    }
+}
+
+impl Handler<LookAtTarget> for SupervisorActor {
+    type Result = ();
+
+    fn handle(&mut self, LookAtTarget { created }: LookAtTarget, ctx: &mut Self::Context) {
+        let known = self.memory.target.is_some_and(|set| Some(set.target.created) == created);
+        if !known && matches!(self.reconciliation, Reconciliation::Done { .. }) {
+            self.reconciliation = Reconciliation::Due;
+            self.reconcile_if_due(ctx);
+        }
     }
 }
 
