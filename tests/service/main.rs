@@ -1,0 +1,7 @@
+//! The whole service on real servers: the real binary, and in this process.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on must stop")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod events;
