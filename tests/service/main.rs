@@ -4,4 +4,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod commands;
+mod duplicates;
 mod events;
+mod limits;
+mod poison;

@@ -95,6 +95,14 @@ impl World {
         self
     }
 
+    /// Changes several settings.
+    pub fn set_all(&mut self, pairs: &[(&str, &str)]) -> &Self {
+        for (name, value) in pairs {
+            self.set(name, value);
+        }
+        self
+    }
+
     /// Starts the real binary.
     pub fn start(&self) -> Service {
         Service::start(&self.settings)
