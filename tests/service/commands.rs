@@ -58,10 +58,7 @@ async fn explain_says_what_the_service_does() {
             event.headers.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
         assert_eq!(said["headers"], Value::Object(headers));
         assert_eq!((&said["reason"], &said["detail"]), (&Value::Null, &Value::Null));
-        let unhandled = if lsn == 3 { json!(["added", "status"]) } else { json!([]) };
-        let mut names = said["unhandled_fields"].clone();
-        names.as_array_mut().unwrap().sort_by_key(ToString::to_string);
-        assert_eq!(names, unhandled);
+        assert_eq!(said["unhandled_fields"], if lsn == 3 { json!(["added"]) } else { json!([]) });
     }
     for (place, input) in (publish.len() + 1..).zip(&poison) {
         let letter = letters.iter().find(|letter| sequence(letter) == place.to_string()).unwrap();
@@ -88,9 +85,8 @@ fn explain_reads_a_file_and_says_65_when_it_cannot() {
     let directory = tempfile::TempDir::new().unwrap();
     let file = directory.path().join("event.json");
     std::fs::write(&file, Change::message("m-1").payload()).unwrap();
-    let explain = |file: &std::path::Path| {
-        command(&Settings::new(), &["explain", "--subject", "s", file.to_str().unwrap()], b"")
-    };
+    let explain =
+        |file: &std::path::Path| command(&Settings::new(), &["explain", "--subject", "s", file.to_str().unwrap()], b"");
     let output = explain(&file);
     assert_eq!(output.status.code(), Some(0));
     let said: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -126,7 +122,8 @@ fn a_bad_configuration_is_78_and_names_every_problem_at_once() {
         let output = command(&wrong, line, b"{}");
         assert_eq!((output.status.code(), output.stdout.len()), (Some(78), 0), "{line:?}");
         let said = String::from_utf8(output.stderr).unwrap();
-        for part in ["source.ack_wait", "soon", "workers", "many", "target.unsafe_tokens", "maybe", "encode", "reject"] {
+        for part in ["source.ack_wait", "soon", "workers", "many", "target.unsafe_tokens", "maybe", "encode", "reject"]
+        {
             assert!(said.contains(part), "{part} is missing: {said}");
         }
         for part in ["duplicate_windw", "nats.password", "retry.initial"] {

@@ -78,8 +78,12 @@ async fn the_three_tables_and_every_action(world: &World, service: Service) {
         let labels = labels.each_ref().map(String::as_str);
         assert_eq!(service.metric("cdc_consumer_events_total", &labels), 4.0, "{table}");
     }
-    let log = service.stop();
-    assert_eq!(log.find("drained: everything in flight is settled and the server has heard of it").len(), 1);
+    // A line per change of state, none per event.
+    let log = service.stop().text();
+    let said: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let said: Vec<_> = said.iter().map(|line| line["msg"].as_str().unwrap()).collect();
+    let drained = "drained: everything in flight is settled and the server has heard of it";
+    assert_eq!(said, ["started", "intake resumed", "shutting down", "intake paused", drained], "{log}");
 }
 
 #[tokio::test]

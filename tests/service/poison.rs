@@ -23,7 +23,11 @@ fn cases() -> Vec<Case> {
         Case(change().column("message_id", Value::Null).input(), "messages.missing_key", "message_id"),
         Case(Change::new("chats", &chat("")).input(), "chats.missing_key", "chat_id"),
         Case(change().column("company_id", Value::Null).input(), "messages.missing_routing", "company_id"),
-        Case(Change::new("agents", &agent("a")).column("company_id", "").input(), "agents.missing_routing", "company_id"),
+        Case(
+            Change::new("agents", &agent("a")).column("company_id", "").input(),
+            "agents.missing_routing",
+            "company_id",
+        ),
         Case(
             Change::new("messages", &key_only).action("delete").input(),
             "messages.replica_identity",

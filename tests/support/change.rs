@@ -139,7 +139,6 @@ pub fn message(id: &str) -> Value {
 pub fn chat(id: &str) -> Value {
     json!({
         "id": "c7", "chat_id": id, "agent_id": "agent-1", "company_id": "acme", "push_name": "Siti 🌺", "unread_count": 3,
-        "status": null,
     })
 }
 
