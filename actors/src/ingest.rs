@@ -66,6 +66,8 @@ pub struct IngestActor<T: Transform> {
     /// Admitted but not yet sent to a worker: a suspect, and whatever came after it.
     held: VecDeque<Delivery>,
     suspect: Suspect,
+    /// Whether it was last told that intake waits for a suspect.
+    told_suspect: bool,
     to_settle: VecDeque<(Settlement, Option<Ending>)>,
     settling: bool,
     settle_failures: u32,
@@ -99,6 +101,7 @@ impl<T: Transform> IngestActor<T> {
             pull_failures: 0,
             held: VecDeque::new(),
             suspect: Suspect::Nobody,
+            told_suspect: false,
             to_settle: VecDeque::new(),
             settling: false,
             settle_failures: 0,
@@ -199,8 +202,10 @@ impl<T: Transform> IngestActor<T> {
         }
         let innocents = !innocent.is_empty();
         self.dispatch(innocent);
-        let reason = PauseReason::Suspect;
-        self.core.observer.observe(Telemetry::Paused { reason, paused: !self.held.is_empty() });
+        let (reason, paused) = (PauseReason::Suspect, !self.held.is_empty());
+        if paused != std::mem::replace(&mut self.told_suspect, paused) {
+            self.core.observer.observe(Telemetry::Paused { reason, paused });
+        }
         if self.held.is_empty() || innocents || self.flight.messages() > self.held.len() {
             return;
         }
