@@ -24,7 +24,7 @@ const SECOND_LOOK: Duration = Duration::from_millis(100);
 /// How the service proves who it is.
 #[derive(Debug, Clone, Default)]
 pub enum Auth {
-    /// Not at all, or by what the URL holds.
+    /// By user and password, or token, of the first URL that holds any; else not at all.
     #[default]
     None,
     /// User and password.
@@ -207,7 +207,7 @@ impl Connection {
         let (changed, changes) = watch::channel(0_u64);
         let on_event = Arc::new(on_event);
         let seen = refusals.clone();
-        let options = options(config)?.event_callback(move |event| {
+        let options = options(config, &servers)?.event_callback(move |event| {
             let event = translate(event);
             if let ConnectionEvent::ServerError(text) = &event {
                 seen.add(text);
@@ -297,7 +297,19 @@ fn servers(urls: &[String]) -> Result<Vec<ServerAddr>, ConnectError> {
         .collect()
 }
 
-fn options(config: &NatsConfig) -> Result<ConnectOptions, ConnectError> {
+/// User and password, or the token, of the first URL that holds any: the client itself ignores them.
+fn auth_of_urls(servers: &[ServerAddr]) -> Auth {
+    let decoded = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
+    servers
+        .iter()
+        .find_map(|server| match (server.username().map(decoded)?, server.password().map(decoded)) {
+            (user, Some(password)) => Some(Auth::UserPassword { user, password: password.into() }),
+            (token, None) => Some(Auth::Token(token.into())),
+        })
+        .unwrap_or_default()
+}
+
+fn options(config: &NatsConfig, servers: &[ServerAddr]) -> Result<ConnectOptions, ConnectError> {
     let mut options = ConnectOptions::new()
         .name(&config.name)
         .connection_timeout(config.connect_timeout)
@@ -310,7 +322,15 @@ fn options(config: &NatsConfig) -> Result<ConnectOptions, ConnectError> {
             if attempt <= 1 { Duration::ZERO } else { doubled.min(RECONNECT_DELAY_MAX) }
         })
         .require_tls(config.tls.required);
-    options = match &config.auth {
+    let from_urls;
+    let auth = match &config.auth {
+        Auth::None => {
+            from_urls = auth_of_urls(servers);
+            &from_urls
+        }
+        given => given,
+    };
+    options = match auth {
         Auth::None => options,
         Auth::UserPassword { user, password } => {
             options.user_and_password(user.clone(), password.expose_secret().to_owned())
@@ -348,6 +368,7 @@ fn translate(event: Event) -> ConnectionEvent {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 mod tests {
     use super::*;
 
