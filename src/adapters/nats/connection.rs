@@ -374,7 +374,7 @@ mod tests {
 
     #[test]
     fn credentials_of_a_url_are_used() {
-        let auth = |url: &str| auth_of(&servers(&["nats://plain:4222".to_owned(), url.to_owned()]).unwrap());
+        let auth = |url: &str| auth_of_urls(&servers(&["nats://plain:4222".to_owned(), url.to_owned()]).unwrap());
         match auth("nats://me:p%40ss@host:4222") {
             Auth::UserPassword { user, password } => {
                 assert_eq!((user.as_str(), password.expose_secret()), ("me", "p@ss"));
