@@ -66,6 +66,8 @@ pub struct IngestActor<T: Transform> {
     /// Admitted but not yet sent to a worker: a suspect, and whatever came after it.
     held: VecDeque<Delivery>,
     suspect: Suspect,
+    /// The observer was told that intake is paused for a suspect.
+    told_suspect: bool,
     to_settle: VecDeque<(Settlement, Option<Ending>)>,
     settling: bool,
     settle_failures: u32,
@@ -99,6 +101,7 @@ impl<T: Transform> IngestActor<T> {
             pull_failures: 0,
             held: VecDeque::new(),
             suspect: Suspect::Nobody,
+            told_suspect: false,
             to_settle: VecDeque::new(),
             settling: false,
             settle_failures: 0,
@@ -199,12 +202,19 @@ impl<T: Transform> IngestActor<T> {
         }
         let innocents = !innocent.is_empty();
         self.dispatch(innocent);
-        let reason = PauseReason::Suspect;
-        self.core.observer.observe(Telemetry::Paused { reason, paused: !self.held.is_empty() });
+        self.tell_suspect(!self.held.is_empty());
         if self.held.is_empty() || innocents || self.flight.messages() > self.held.len() {
             return;
         }
         self.mark(ctx);
+    }
+
+    /// Tells that intake is paused or resumed, when that has changed.
+    fn tell_suspect(&mut self, paused: bool) {
+        if self.told_suspect != paused {
+            self.told_suspect = paused;
+            self.core.observer.observe(Telemetry::Paused { reason: PauseReason::Suspect, paused });
+        }
     }
 
     /// Counts up the marker of the suspect in front, then runs it.
@@ -394,6 +404,13 @@ impl<T: Transform> IngestActor<T> {
     }
 }
 
+impl<T: Transform> Drop for IngestActor<T> {
+    fn drop(&mut self) {
+        // Its successor starts without a suspect.
+        self.tell_suspect(false);
+    }
+}
+
 impl<T: Transform> Actor for IngestActor<T> {
     type Context = Context<Self>;
 
@@ -435,5 +452,99 @@ impl<T: Transform> Handler<Drain> for IngestActor<T> {
 
     fn handle(&mut self, _: Drain, ctx: &mut Self::Context) {
         self.drain(ctx);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::guard::{GuardSettings, RestartLimit};
+    use crate::message::{Decision, Remarks, Verdict};
+    use crate::pipeline::{self, Ports};
+    use crate::ports::{Budget, SystemClock};
+    use crate::retry::Backoff;
+    use crate::shared::Settings;
+    use crate::testkit::{FakeDeadLetters, FakeDedupStore, FakePublisher, FakeSource, ManualClock};
+    use crate::testkit::{Observed, RecordingObserver};
+
+    /// Skips everything; each delivery is a row of its own.
+    struct SkipAll;
+
+    impl Transform for SkipAll {
+        type Parsed = ();
+
+        fn order(&self, delivery: &Delivery) -> (OrderKey, ()) {
+            (OrderKey(u128::from(delivery.receipt.id.sequence)), ())
+        }
+
+        fn decide(&self, _: &Delivery, (): ()) -> Decision {
+            Decision { verdict: Verdict::Skip, remarks: Remarks::default() }
+        }
+    }
+
+    fn settings() -> Settings {
+        let (short, long) = (Duration::from_millis(1), Duration::from_secs(60));
+        Settings {
+            workers: 1,
+            threads: 1,
+            batch: 10,
+            in_flight: Budget { messages: 100, bytes: 1 << 20 },
+            largest_message: 1024,
+            ack_wait: long,
+            suspect_after: 5,
+            record_patience: long,
+            bypass_dedup: false,
+            backoff: Backoff { initial: short, max: short },
+            refused_for: long,
+            guard: GuardSettings { max_consecutive_failures: 100, min_duration: long, max_duration: long },
+            restarts: RestartLimit { deaths: 1, window: long },
+            grace: long,
+            remembered_rows: 10,
+            remembered_deliveries: 10,
+        }
+    }
+
+    #[test]
+    fn a_pause_for_a_suspect_is_told_once_and_others_never() {
+        let clock = ManualClock::new();
+        let source = Arc::new(FakeSource::new(clock.clone(), Duration::from_secs(60)));
+        let observer = Arc::new(RecordingObserver::default());
+        let ports = Ports {
+            source: Arc::clone(&source) as Arc<dyn Source>,
+            transform: Arc::new(SkipAll),
+            dedup: Arc::new(FakeDedupStore::new(clock, Duration::from_secs(60))),
+            publisher: Arc::new(FakePublisher::new(1)),
+            dead_letters: Arc::new(FakeDeadLetters::default()),
+            observer: Arc::clone(&observer) as _,
+            clock: Arc::new(SystemClock),
+        };
+        let suspicions = || {
+            let such = |event: Observed| match event {
+                Observed::Paused { reason: PauseReason::Suspect, paused } => Some(paused),
+                _ => None,
+            };
+            observer.events().into_iter().filter_map(such).collect::<Vec<_>>()
+        };
+        let skipped = async |count: usize| {
+            let deadline = Instant::now() + Duration::from_secs(10);
+            while observer.settled(Outcome::Skipped) < count {
+                assert!(Instant::now() < deadline, "{:?}", observer.events());
+                actix_rt::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        actix_rt::System::new().block_on(async {
+            let mut pipeline = pipeline::start(ports, settings());
+            for count in 1..=3 {
+                source.feed("a.subject", Vec::new(), "x");
+                skipped(count).await;
+            }
+            assert!(suspicions().is_empty(), "nothing was suspected");
+            let suspect = source.feed("a.subject", Vec::new(), "x");
+            source.set_deliveries(suspect, 4);
+            skipped(4).await;
+            pipeline.shutdown();
+            assert!(pipeline.ended().await.drained);
+            assert_eq!(suspicions(), [true, false]);
+        });
     }
 }
