@@ -11,7 +11,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use crate::flight::{Admission, Fate, Flight, Ticket};
 use crate::message::{Delivery, DeliveryId, OrderKey, Reason, Settle, Settlement};
 use crate::ports::{DedupStore, Dependency, Failure, Source, Transform};
-use crate::shared::{ActorKind, Buried, Bury, Core, Drain, Drained, Intake, Life, Slot, beat};
+use crate::shared::{ActorKind, Buried, Bury, Core, Drain, Drained, HandBack, Intake, Life, Slot, beat};
 use crate::telemetry::{Outcome, PauseReason, Telemetry};
 use crate::transform::{Job, Work, caught};
 
@@ -34,7 +34,11 @@ struct Ending {
 enum Suspect {
     Nobody,
     Marking,
-    Running { marker: Option<String> },
+    Running {
+        marker: Option<String>,
+    },
+    /// It has ended; its marker is being taken back.
+    Unmarking,
 }
 
 /// How far the end of intake has come.
@@ -66,8 +70,8 @@ pub struct IngestActor<T: Transform> {
     /// Admitted but not yet sent to a worker: a suspect, and whatever came after it.
     held: VecDeque<Delivery>,
     suspect: Suspect,
-    /// The observer was told that intake is paused for a suspect.
-    told_suspect: bool,
+    mark_failures: u32,
+    told_suspects: bool,
     to_settle: VecDeque<(Settlement, Option<Ending>)>,
     settling: bool,
     settle_failures: u32,
@@ -101,7 +105,8 @@ impl<T: Transform> IngestActor<T> {
             pull_failures: 0,
             held: VecDeque::new(),
             suspect: Suspect::Nobody,
-            told_suspect: false,
+            mark_failures: 0,
+            told_suspects: false,
             to_settle: VecDeque::new(),
             settling: false,
             settle_failures: 0,
@@ -112,7 +117,8 @@ impl<T: Transform> IngestActor<T> {
 
     /// Starts the next pull if there is a reason to and room for it.
     fn pump(&mut self, ctx: &mut Context<Self>) {
-        if self.pulling.is_some() || self.draining != Draining::No || !self.paused.is_empty() || !self.held.is_empty() {
+        let alone = !self.held.is_empty() || !matches!(self.suspect, Suspect::Nobody);
+        if self.pulling.is_some() || self.draining != Draining::No || !self.paused.is_empty() || alone {
             return;
         }
         let settings = &self.core.settings;
@@ -202,18 +208,17 @@ impl<T: Transform> IngestActor<T> {
         }
         let innocents = !innocent.is_empty();
         self.dispatch(innocent);
-        self.tell_suspect(!self.held.is_empty());
+        self.tell_suspects();
         if self.held.is_empty() || innocents || self.flight.messages() > self.held.len() {
             return;
         }
         self.mark(ctx);
     }
 
-    /// Tells that intake is paused or resumed, when that has changed.
-    fn tell_suspect(&mut self, paused: bool) {
-        if self.told_suspect != paused {
-            self.told_suspect = paused;
-            self.core.observer.observe(Telemetry::Paused { reason: PauseReason::Suspect, paused });
+    fn tell_suspects(&mut self) {
+        let (reason, paused) = (PauseReason::Suspect, !self.held.is_empty());
+        if std::mem::replace(&mut self.told_suspects, paused) != paused {
+            self.core.observer.observe(Telemetry::Paused { reason, paused });
         }
     }
 
@@ -229,29 +234,35 @@ impl<T: Transform> IngestActor<T> {
             let bypass = actor.core.settings.bypass_dedup;
             actor.core.called(Dependency::Dedup, "mark", started, result.as_ref().err(), bypass);
             match result {
-                Ok(count) if count > CRASHES => actor.convict(marker),
-                Ok(_) => actor.run_suspect(Some(marker)),
-                Err(_) if bypass => actor.run_suspect(None),
+                Ok(count) => {
+                    actor.mark_failures = 0;
+                    actor.run_suspect(Some(marker), count > CRASHES, ctx);
+                }
+                Err(_) if bypass => actor.run_suspect(None, false, ctx),
                 Err(_) => {
-                    let delay = actor.core.settings.backoff.max;
+                    actor.mark_failures += 1;
+                    let delay = actor.core.settings.backoff.delay(actor.mark_failures);
                     ctx.run_later(delay, |actor, ctx| {
                         actor.suspect = Suspect::Nobody;
                         actor.run_held(ctx);
+                        actor.pump(ctx);
                     });
                 }
             }
         }));
     }
 
-    fn run_suspect(&mut self, marker: Option<String>) {
-        let Some(suspect) = self.held.pop_front() else { return };
+    /// Runs the suspect in front, or buries it if it is known to kill the process.
+    fn run_suspect(&mut self, marker: Option<String>, convicted: bool, ctx: &mut Context<Self>) {
         self.suspect = Suspect::Running { marker };
-        self.dispatch(vec![suspect]);
-    }
-
-    fn convict(&mut self, marker: String) {
-        let Some(suspect) = self.held.pop_front() else { return };
-        self.suspect = Suspect::Running { marker: Some(marker) };
+        // It may have been handed back in the meantime: then its marker must not stay.
+        let Some(suspect) = self.held.pop_front() else {
+            self.release_suspect(ctx);
+            return self.pump(ctx);
+        };
+        if !convicted {
+            return self.dispatch(vec![suspect]);
+        }
         let ticket = Ticket::new(Arc::new(suspect), self.fates.clone());
         let detail = format!("the process died {CRASHES} times while this message was the only one in flight");
         self.core.bury.send(Bury(vec![Buried { ticket, table: None, reason: Reason::CrashesProcess, detail }]));
@@ -263,11 +274,16 @@ impl<T: Transform> IngestActor<T> {
             return;
         };
         let Some(marker) = marker else { return };
+        self.suspect = Suspect::Unmarking;
         let (dedup, started) = (Arc::clone(&self.dedup), self.core.clock.now());
         let call = async move { dedup.unmark(marker).await };
-        ctx.spawn(call.into_actor(self).map(move |result, actor, _| {
+        ctx.spawn(call.into_actor(self).map(move |result, actor, ctx| {
             // A marker that stays expires; three must stay before it matters.
             actor.core.called(Dependency::Dedup, "unmark", started, result.as_ref().err(), true);
+            actor.suspect = Suspect::Nobody;
+            actor.run_held(ctx);
+            actor.settle(ctx);
+            actor.pump(ctx);
         }));
     }
 
@@ -336,8 +352,12 @@ impl<T: Transform> IngestActor<T> {
 
     /// Tells the source that what takes long is still being worked on.
     fn keep_alive(&mut self, ctx: &mut Context<Self>) {
+        // While nothing gets through, another round of these would only pile up.
+        if self.settle_failures > 0 {
+            return;
+        }
         let due = self.flight.due_for_progress(self.core.clock.now(), self.core.settings.ack_wait / 3);
-        if due.is_empty() || self.settling {
+        if due.is_empty() {
             return;
         }
         let progress = due.into_iter().map(|receipt| (Settlement { receipt, settle: Settle::InProgress }, None));
@@ -371,9 +391,7 @@ impl<T: Transform> IngestActor<T> {
         if let Some(pulling) = self.pulling.take() {
             ctx.cancel_future(pulling);
         }
-        for delivery in std::mem::take(&mut self.held) {
-            drop(Ticket::new(Arc::new(delivery), self.fates.clone()));
-        }
+        self.hand_back_held();
         let source = Arc::clone(&self.source);
         let stop = async move { source.stop().await };
         ctx.spawn(stop.into_actor(self).map(|arrived, actor, ctx| {
@@ -385,8 +403,19 @@ impl<T: Transform> IngestActor<T> {
         }));
     }
 
+    fn hand_back_held(&mut self) {
+        for delivery in std::mem::take(&mut self.held) {
+            drop(Ticket::new(Arc::new(delivery), self.fates.clone()));
+        }
+        self.tell_suspects();
+    }
+
     fn finish_draining(&mut self, ctx: &mut Context<Self>) {
         if self.draining != Draining::Stopped || self.settling || self.flight.messages() > 0 {
+            return;
+        }
+        // A marker that stayed would count as a crash. One that cannot be set was not.
+        if !matches!(self.suspect, Suspect::Nobody) && self.mark_failures == 0 {
             return;
         }
         self.settling = true;
@@ -401,13 +430,6 @@ impl<T: Transform> IngestActor<T> {
                 }
             }
         }));
-    }
-}
-
-impl<T: Transform> Drop for IngestActor<T> {
-    fn drop(&mut self) {
-        // Its successor starts without a suspect.
-        self.tell_suspect(false);
     }
 }
 
@@ -455,96 +477,10 @@ impl<T: Transform> Handler<Drain> for IngestActor<T> {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::guard::{GuardSettings, RestartLimit};
-    use crate::message::{Decision, Remarks, Verdict};
-    use crate::pipeline::{self, Ports};
-    use crate::ports::{Budget, SystemClock};
-    use crate::retry::Backoff;
-    use crate::shared::Settings;
-    use crate::testkit::{FakeDeadLetters, FakeDedupStore, FakePublisher, FakeSource, ManualClock};
-    use crate::testkit::{Observed, RecordingObserver};
+impl<T: Transform> Handler<HandBack> for IngestActor<T> {
+    type Result = ();
 
-    /// Skips everything; each delivery is a row of its own.
-    struct SkipAll;
-
-    impl Transform for SkipAll {
-        type Parsed = ();
-
-        fn order(&self, delivery: &Delivery) -> (OrderKey, ()) {
-            (OrderKey(u128::from(delivery.receipt.id.sequence)), ())
-        }
-
-        fn decide(&self, _: &Delivery, (): ()) -> Decision {
-            Decision { verdict: Verdict::Skip, remarks: Remarks::default() }
-        }
-    }
-
-    fn settings() -> Settings {
-        let (short, long) = (Duration::from_millis(1), Duration::from_secs(60));
-        Settings {
-            workers: 1,
-            threads: 1,
-            batch: 10,
-            in_flight: Budget { messages: 100, bytes: 1 << 20 },
-            largest_message: 1024,
-            ack_wait: long,
-            suspect_after: 5,
-            record_patience: long,
-            bypass_dedup: false,
-            backoff: Backoff { initial: short, max: short },
-            refused_for: long,
-            guard: GuardSettings { max_consecutive_failures: 100, min_duration: long, max_duration: long },
-            restarts: RestartLimit { deaths: 1, window: long },
-            grace: long,
-            remembered_rows: 10,
-            remembered_deliveries: 10,
-        }
-    }
-
-    #[test]
-    fn a_pause_for_a_suspect_is_told_once_and_others_never() {
-        let clock = ManualClock::new();
-        let source = Arc::new(FakeSource::new(clock.clone(), Duration::from_secs(60)));
-        let observer = Arc::new(RecordingObserver::default());
-        let ports = Ports {
-            source: Arc::clone(&source) as Arc<dyn Source>,
-            transform: Arc::new(SkipAll),
-            dedup: Arc::new(FakeDedupStore::new(clock, Duration::from_secs(60))),
-            publisher: Arc::new(FakePublisher::new(1)),
-            dead_letters: Arc::new(FakeDeadLetters::default()),
-            observer: Arc::clone(&observer) as _,
-            clock: Arc::new(SystemClock),
-        };
-        let suspicions = || {
-            let such = |event: Observed| match event {
-                Observed::Paused { reason: PauseReason::Suspect, paused } => Some(paused),
-                _ => None,
-            };
-            observer.events().into_iter().filter_map(such).collect::<Vec<_>>()
-        };
-        let skipped = async |count: usize| {
-            let deadline = Instant::now() + Duration::from_secs(10);
-            while observer.settled(Outcome::Skipped) < count {
-                assert!(Instant::now() < deadline, "{:?}", observer.events());
-                actix_rt::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        actix_rt::System::new().block_on(async {
-            let mut pipeline = pipeline::start(ports, settings());
-            for count in 1..=3 {
-                source.feed("a.subject", Vec::new(), "x");
-                skipped(count).await;
-            }
-            assert!(suspicions().is_empty(), "nothing was suspected");
-            let suspect = source.feed("a.subject", Vec::new(), "x");
-            source.set_deliveries(suspect, 4);
-            skipped(4).await;
-            pipeline.shutdown();
-            assert!(pipeline.ended().await.drained);
-            assert_eq!(suspicions(), [true, false]);
-        });
+    fn handle(&mut self, _: HandBack, _: &mut Self::Context) {
+        self.hand_back_held();
     }
 }

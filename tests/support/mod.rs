@@ -2,4 +2,13 @@
 #![allow(dead_code, reason = "each test program uses its own part")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on must stop")]
 
+pub mod nats;
 pub mod redis;
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the pause between two looks at a starting process, outside of any actor"
+)]
+fn pause() {
+    std::thread::sleep(std::time::Duration::from_millis(10));
+}
