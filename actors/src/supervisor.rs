@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use crate::guard::{Guard, Restarts};
 use crate::ports::{DedupStore, Dependency, Failure, Publisher, Reconciled, Target};
-use crate::shared::{ActorKind, Core, Drain, Drained, Intake, Report, SetTarget, beat};
+use crate::shared::{ActorKind, Core, Drain, Drained, Intake, Report, SetTarget, TryAgain, beat};
 use crate::telemetry::{PauseReason, Telemetry};
 
 /// Between two looks at guard, connection and pauses.
@@ -361,6 +361,14 @@ impl Handler<Report> for SupervisorActor {
 
     fn handle(&mut self, report: Report, _: &mut Self::Context) {
         self.reported(report);
+    }
+}
+
+impl Handler<TryAgain> for SupervisorActor {
+    type Result = ();
+
+    fn handle(&mut self, TryAgain(dependency): TryAgain, _: &mut Self::Context) {
+        self.set_paused(PauseReason::Dependency(dependency), false);
     }
 }
 
