@@ -148,6 +148,7 @@ pub fn start<T: Transform>(ports: Ports<T>, settings: Settings) -> Pipeline {
     let supervisor = SupervisorActor::create(|ctx| {
         core.report.point_to(ctx.address().recipient());
         core.look_at_target.point_to(ctx.address().recipient());
+        core.try_again.point_to(ctx.address().recipient());
         core.drained.point_to(ctx.address().recipient());
         let (publisher, dedup) = (ports.publisher, ports.dedup);
         SupervisorActor::new(Arc::clone(&core), publisher, dedup, rebuild, died, memory, end)

@@ -12,7 +12,8 @@ use crate::message::{Answer, Attempt, DeadLetter, Reason, Stored};
 use crate::order::{Departure, Lanes, Place, RowMemory, Sent};
 use crate::ports::{DeadLetters, Dependency, Failure, FailureClass, PublishError, Publisher, Target};
 use crate::shared::{
-    ActorKind, Buried, Bury, Confirmed, Core, HandBack, Life, LookAtTarget, Pending, Publish, RecordStored, beat,
+    ActorKind, Buried, Bury, Confirmed, Core, HandBack, Life, LookAtTarget, Pending, Publish, RecordStored, TryAgain,
+    beat,
 };
 use crate::telemetry::{Outcome, Telemetry};
 
@@ -461,6 +462,10 @@ impl Handler<HandBack> for PublishActor {
         if leaving || self.health.failures > 0 {
             self.handing_back = !leaving;
             self.hand_back_waiting();
+        } else if self.health.reported_down {
+            // Its probes succeed, so it may be these subjects alone that fail: what is pulled next tells.
+            self.health.failing.clear();
+            self.core.try_again.send(TryAgain(Dependency::Target));
         }
         // One stays, to find out when the dead-letter stream is back.
         for buried in self.graves.drain(1.min(self.graves.len())..) {

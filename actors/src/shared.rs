@@ -134,6 +134,7 @@ pub struct Core {
     pub(crate) hand_back_checks: Slot<HandBack>,
     pub(crate) hand_back_publishes: Slot<HandBack>,
     pub(crate) report: Slot<Report>,
+    pub(crate) try_again: Slot<TryAgain>,
     pub(crate) intake: Slot<Intake>,
     pub(crate) drain: Slot<Drain>,
     pub(crate) drained: Slot<Drained>,
@@ -158,6 +159,7 @@ impl Core {
             hand_back_checks: Slot::default(),
             hand_back_publishes: Slot::default(),
             report: Slot::default(),
+            try_again: Slot::default(),
             intake: Slot::default(),
             drain: Slot::default(),
             drained: Slot::default(),
@@ -293,6 +295,11 @@ pub(crate) struct Report {
     pub(crate) failure: Option<Failure>,
     pub(crate) tolerated: bool,
 }
+
+/// Resume intake although this dependency has not been seen to work: only new work can tell.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub(crate) struct TryAgain(pub(crate) Dependency);
 
 /// Pause or resume intake for a reason.
 #[derive(Debug, Clone, Copy, Message)]

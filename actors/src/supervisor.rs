@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use crate::guard::{Guard, Restarts};
 use crate::ports::{DedupStore, Dependency, Failure, Publisher, Reconciled, Target};
-use crate::shared::{ActorKind, Core, Drain, Drained, Intake, LookAtTarget, Report, SetTarget, beat};
+use crate::shared::{ActorKind, Core, Drain, Drained, Intake, LookAtTarget, Report, SetTarget, TryAgain, beat};
 use crate::telemetry::{PauseReason, Telemetry};
 
 /// Between two looks at guard, connection and pauses.
@@ -374,6 +374,14 @@ impl Handler<LookAtTarget> for SupervisorActor {
             self.reconciliation = Reconciliation::Due;
             self.reconcile_if_due(ctx);
         }
+    }
+}
+
+impl Handler<TryAgain> for SupervisorActor {
+    type Result = ();
+
+    fn handle(&mut self, TryAgain(dependency): TryAgain, _: &mut Self::Context) {
+        self.set_paused(PauseReason::Dependency(dependency), false);
     }
 }
 

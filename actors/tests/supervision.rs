@@ -76,6 +76,9 @@ fn intake_resumes_when_the_actor_that_knew_of_the_outage_is_dead() {
             }
             bench.feed("a 2 publish");
             bench.until("paused", |_| bench.is_paused(PauseReason::Dependency(dependency))).await;
+            // Takes the pull that was under way when intake was paused.
+            bench.feed("b 1 publish");
+            bench.until("it was pulled", |fakes| fakes.watch.outstanding() == 2).await;
             // The actor dies at the next attempt; its successor holds nothing and has nothing to ask for.
             bench.watch.panic_next(if operation == "publish" { "target" } else { operation }, 1);
             bench

@@ -137,6 +137,11 @@ impl Watch {
         *lock(&self.most)
     }
 
+    /// Messages that are out now.
+    pub fn outstanding(&self) -> usize {
+        lock(&self.outstanding).len()
+    }
+
     /// Acknowledgements of events that had no record.
     pub fn acks_without_record(&self) -> usize {
         *lock(&self.acks_without_record)
