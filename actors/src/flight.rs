@@ -152,6 +152,12 @@ impl Flight {
         Some((entry.receipt, entry.received))
     }
 
+    /// Forgets what was finished: a redelivery is processed again.
+    pub fn forget_finished(&mut self) {
+        self.finished.clear();
+        self.finished_order.clear();
+    }
+
     /// Receipts of deliveries that have not told the source for `after` that they are at work; they count as told from `now`.
     pub fn due_for_progress(&mut self, now: Instant, after: Duration) -> Vec<Receipt> {
         let due = |entry: &&mut Entry| now.saturating_duration_since(entry.progressed) >= after;
@@ -218,6 +224,16 @@ mod tests {
         flight.admit(&second);
         flight.leave(second.receipt.id, true);
         assert_eq!(flight.admit(&first), Admission::New, "only so many are remembered");
+    }
+
+    #[test]
+    fn what_was_finished_can_be_forgotten() {
+        let mut flight = Flight::new(Budget { messages: 9, bytes: 900 }, 10);
+        let first = delivery(1, 1);
+        flight.admit(&first);
+        flight.leave(first.receipt.id, true);
+        flight.forget_finished();
+        assert_eq!(flight.admit(&first), Admission::New);
     }
 
     #[test]

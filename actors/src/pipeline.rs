@@ -91,6 +91,9 @@ impl<T: Transform> Builder<T> {
                 let actor = IngestActor::new(core, ports.source, ports.dedup, ports.transform, workers, paused, life);
                 let address = actor.start();
                 self.core.intake.point_to(address.clone().recipient());
+                self.core.hand_back_held.point_to(address.clone().recipient());
+                self.core.finished_for.point_to(address.clone().recipient());
+                memory.target.into_iter().for_each(|target| self.core.finished_for.send(target));
                 self.core.drain.point_to(address.recipient());
             }
             ActorKind::Transform(index) => {
@@ -144,6 +147,7 @@ pub fn start<T: Transform>(ports: Ports<T>, settings: Settings) -> Pipeline {
     let rebuild = Box::new(move |kind, memory: &Memory| builder.build(kind, memory));
     let supervisor = SupervisorActor::create(|ctx| {
         core.report.point_to(ctx.address().recipient());
+        core.look_at_target.point_to(ctx.address().recipient());
         core.drained.point_to(ctx.address().recipient());
         let (publisher, dedup) = (ports.publisher, ports.dedup);
         SupervisorActor::new(Arc::clone(&core), publisher, dedup, rebuild, died, memory, end)

@@ -51,6 +51,11 @@ pub trait Source: Send + Sync {
 
     /// How far behind the consumer is.
     fn backlog(&self) -> BoxFuture<'_, Result<Backlog, Failure>>;
+
+    /// Changes whenever the connection is made anew; a source that cannot lose its connection need not say.
+    fn connection_epoch(&self) -> u64 {
+        0
+    }
 }
 
 /// What the service does with one event: pure, and free to panic (the actors catch it).

@@ -125,8 +125,12 @@ pub struct Core {
     pub(crate) check: Slot<Check>,
     pub(crate) record: Slot<RecordStored>,
     pub(crate) target: Slot<SetTarget>,
+    /// Likewise, for the memory of what was finished.
+    pub(crate) finished_for: Slot<SetTarget>,
+    pub(crate) look_at_target: Slot<LookAtTarget>,
     pub(crate) publish: Slot<Publish>,
     pub(crate) bury: Slot<Bury>,
+    pub(crate) hand_back_held: Slot<HandBack>,
     pub(crate) hand_back_checks: Slot<HandBack>,
     pub(crate) hand_back_publishes: Slot<HandBack>,
     pub(crate) report: Slot<Report>,
@@ -146,8 +150,11 @@ impl Core {
             check: Slot::default(),
             record: Slot::default(),
             target: Slot::default(),
+            finished_for: Slot::default(),
+            look_at_target: Slot::default(),
             publish: Slot::default(),
             bury: Slot::default(),
+            hand_back_held: Slot::default(),
             hand_back_checks: Slot::default(),
             hand_back_publishes: Slot::default(),
             report: Slot::default(),
@@ -155,6 +162,13 @@ impl Core {
             drain: Slot::default(),
             drained: Slot::default(),
         }
+    }
+
+    /// Asks every actor to give back what is unpublished; those nearest to the source last, so that a row keeps its order.
+    pub(crate) fn hand_back(&self, leaving: bool) {
+        self.hand_back_publishes.send(HandBack { leaving });
+        self.hand_back_checks.send(HandBack { leaving });
+        self.hand_back_held.send(HandBack { leaving });
     }
 
     /// Tells metrics and supervisor how a call of a dependency ended. A `tolerated` failure does not pause intake.
@@ -253,6 +267,14 @@ pub(crate) struct Bury(pub(crate) Vec<Buried>);
 pub(crate) struct SetTarget {
     pub(crate) target: Target,
     pub(crate) generation: u64,
+}
+
+/// The target may be another one by now: hold it against the records.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub(crate) struct LookAtTarget {
+    /// When the stream that answers was created; unknown if nothing has answered yet.
+    pub(crate) created: Option<i64>,
 }
 
 /// Give unpublished deliveries back to the source.

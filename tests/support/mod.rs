@@ -2,8 +2,12 @@
 #![allow(dead_code, reason = "each test program uses its own part")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on must stop")]
 
+pub mod bench;
+pub mod change;
 pub mod nats;
 pub mod redis;
+pub mod service;
+pub mod world;
 
 #[expect(
     clippy::disallowed_methods,

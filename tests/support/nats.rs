@@ -81,7 +81,11 @@ impl NatsServer {
     }
 
     fn write_config(&self) {
-        std::fs::write(self.data.path().join("nats.conf"), &self.config).unwrap();
+        let directory = self.data.path();
+        // JetStream is switched on here and not by an option: older servers forget options when they reload.
+        let store = directory.join("store");
+        let text = format!("jetstream {{ store_dir: {store:?} }}\n{}\n", self.config);
+        std::fs::write(directory.join("nats.conf"), text).unwrap();
     }
 
     fn signal(&self, name: &str) {
@@ -97,9 +101,7 @@ impl NatsServer {
         // -1 takes any free port.
         let port = if self.port == 0 { "-1".to_owned() } else { self.port.to_string() };
         let child = Command::new(&self.binary)
-            .args(["-a", "127.0.0.1", "-p", &port, "-js", "-sd"])
-            .arg(directory.join("store"))
-            .arg("-c")
+            .args(["-a", "127.0.0.1", "-p", &port, "-c"])
             .arg(directory.join("nats.conf"))
             .arg("--ports_file_dir")
             .arg(directory)

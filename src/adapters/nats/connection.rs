@@ -373,6 +373,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn credentials_of_a_url_are_used() {
+        let auth = |url: &str| auth_of_urls(&servers(&["nats://plain:4222".to_owned(), url.to_owned()]).unwrap());
+        match auth("nats://me:p%40ss@host:4222") {
+            Auth::UserPassword { user, password } => {
+                assert_eq!((user.as_str(), password.expose_secret()), ("me", "p@ss"));
+            }
+            other => panic!("{other:?}"),
+        }
+        assert!(matches!(auth("nats://t0ken@host:4222"), Auth::Token(token) if token.expose_secret() == "t0ken"));
+        assert!(matches!(auth("nats://host:4222"), Auth::None));
+    }
+
+    #[test]
     fn a_bad_url_is_named_by_its_place_and_not_shown() {
         let error = servers(&["nats://ok:4222".to_owned(), "nats://user:s3cret@[bad".to_owned()]).unwrap_err();
         assert!(error.to_string().contains("number 2"), "{error}");

@@ -38,6 +38,9 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 const SILENCE: Duration = Duration::from_millis(3500);
 /// How long the look at stream and consumer is trusted while the connection stands.
 const LIFE_TRUSTED: Duration = Duration::from_secs(15);
+/// How long a consumer must have been gone before it is looked up again: while a server deletes a stream, it first deletes
+/// the consumers, and a stream created again before it is done can be left without subjects.
+const DELETION: Duration = Duration::from_secs(1);
 /// The longest a withdrawn subscription is waited for.
 const DRAIN_PATIENCE: Duration = Duration::from_millis(500);
 
@@ -93,6 +96,8 @@ struct Pulling {
     request: Option<Request>,
     ready: VecDeque<Delivery>,
     problem: Option<Failure>,
+    /// When the server said that the consumer was deleted.
+    deleted: Option<Instant>,
 }
 
 /// The [`Source`] port on JetStream.
@@ -155,6 +160,10 @@ impl JetStreamSource {
 
     /// Looks stream and consumer up, creates what is missing, and opens a new inbox.
     async fn open(&self, pulling: &mut Pulling, action: &str) -> Result<(), Failure> {
+        if let Some(deleted) = pulling.deleted {
+            tokio::time::sleep_until((deleted + DELETION).into()).await;
+            pulling.deleted = None;
+        }
         let epoch = self.connection.standing(action)?;
         let stream =
             ensure_stream(&self.connection, &self.settings.stream).await.map_err(|e| e.into_failure(action))?;
@@ -240,11 +249,11 @@ impl JetStreamSource {
         // Consumer deleted, leadership changed, server shutting down, no responders, or a refusal: look everything up again.
         pulling.inbox = None;
         self.set_life(None);
-        if status != 503
-            && !said.contains("Consumer Deleted")
-            && !said.contains("Leadership Change")
-            && !said.contains("Shutdown")
-        {
+        if said.contains("Consumer Deleted") {
+            pulling.deleted = Some(Instant::now());
+            return;
+        }
+        if status != 503 && !said.contains("Leadership Change") && !said.contains("Shutdown") {
             let cause = PullProblem::Refused(format!("{status} {said}"));
             pulling.problem = Some(Failure::new(self.action("pull from"), FailureClass::Unavailable, cause));
         }
@@ -506,5 +515,9 @@ impl Source for JetStreamSource {
 
     fn backlog(&self) -> BoxFuture<'_, Result<Backlog, Failure>> {
         self.look_behind().boxed()
+    }
+
+    fn connection_epoch(&self) -> u64 {
+        self.connection.epoch()
     }
 }

@@ -70,6 +70,10 @@ impl<K: Copy + PartialEq, T> By<K, T> {
     }
 }
 
+const RESTARTS: &str = "cdc_consumer_actor_restarts_total";
+/// The actors that are built again when they die.
+const ACTORS: [&str; 4] = ["ingest", "transform", "dedup", "publish"];
+
 /// Every metric.
 pub(super) struct Metrics {
     recorder: PrometheusRecorder,
@@ -159,7 +163,7 @@ impl Metrics {
             dependency_up: dependency("cdc_consumer_dependency_up", 1.0),
             paused: By::new(&PAUSES, |reason| r.gauge("cdc_consumer_paused", &[("reason", reason.name())])),
             calls: Mutex::default(),
-            restarts: Mutex::default(),
+            restarts: Mutex::new(ACTORS.map(|a| (a, r.counter(RESTARTS, &[("actor", a)]))).into()),
             recorder,
         }
     }
@@ -173,7 +177,7 @@ impl Metrics {
 
     /// How often an actor was built again.
     pub(super) fn restarts(&self, actor: &'static str) -> Counter {
-        let make = || Register(&self.recorder).counter("cdc_consumer_actor_restarts_total", &[("actor", actor)]);
+        let make = || Register(&self.recorder).counter(RESTARTS, &[("actor", actor)]);
         lock(&self.restarts).entry(actor).or_insert_with(make).clone()
     }
 
@@ -242,7 +246,7 @@ pub(super) const COUNTERS: [(&str, &str); 15] = [
     ("cdc_consumer_subject_mismatch_total", "Events whose subject contradicts their metadata."),
     ("cdc_consumer_target_regressions_total", "Times that the target had lost data."),
     ("cdc_consumer_nats_reconnects_total", "Connections to NATS made anew."),
-    ("cdc_consumer_actor_restarts_total", "Actors that died and were built again."),
+    (RESTARTS, "Actors that died and were built again."),
 ];
 /// Likewise.
 pub(super) const GAUGES: [(&str, &str); 7] = [

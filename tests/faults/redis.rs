@@ -1,0 +1,90 @@
+//! The dedup store fails.
+
+use std::time::{Duration, Instant};
+
+use super::support::bench::{Bench, eventually};
+
+#[tokio::test]
+async fn redis_away_for_ten_seconds_under_load() {
+    let mut bench = Bench::start().await;
+    let consumer = bench.consumer(&[]).await;
+    let load = bench.load();
+    bench.until_target(200).await;
+    assert_eq!(consumer.readiness(), (200, vec![]));
+    assert_eq!(consumer.metrics().value(r#"cdc_consumer_dependency_up{dependency="dedup"}"#), 1.0);
+
+    bench.redis.kill();
+    let away = Instant::now();
+    consumer.until_metric(r#"cdc_consumer_paused{reason="dedup"}"#, |value| value == 1.0).await;
+    eventually("the feed goes on for ten seconds", async || {
+        let (status, reasons) = consumer.readiness();
+        assert_eq!((status, reasons), (503, vec!["dedup".to_owned()]));
+        let metrics = consumer.metrics();
+        assert_eq!(metrics.value(r#"cdc_consumer_paused{reason="dedup"}"#), 1.0);
+        assert_eq!(metrics.value(r#"cdc_consumer_dependency_up{dependency="dedup"}"#), 0.0);
+        assert!(metrics.value(r#"cdc_consumer_consecutive_failures{dependency="dedup"}"#) >= 1.0);
+        assert_eq!(consumer.get("/healthz").0, 200, "retrying is progress");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        (away.elapsed() >= Duration::from_secs(10)).then_some(())
+    })
+    .await;
+    bench.redis.restart();
+
+    eventually("ready again", async || (consumer.readiness().0 == 200).then_some(())).await;
+    let while_away = bench.count("wa_stream").await;
+    bench.until_target(while_away + 100).await;
+    load.stop().await;
+    bench.assert_once_each().await;
+    consumer.until_idle().await;
+    let metrics = consumer.metrics();
+    assert_eq!(metrics.value(r#"cdc_consumer_paused{reason="dedup"}"#), 0.0);
+    assert_eq!(metrics.value(r#"cdc_consumer_dependency_up{dependency="dedup"}"#), 1.0);
+    assert_eq!(metrics.value(r#"cdc_consumer_consecutive_failures{dependency="dedup"}"#), 0.0);
+    assert!(metrics.value("cdc_consumer_dedup_errors_total") >= 2.0);
+    assert_eq!(metrics.value("cdc_consumer_in_flight_bytes"), 0.0);
+    assert_eq!(metrics.value("cdc_consumer_dedup_bypassed_total"), 0.0);
+    let events = metrics.value(r#"cdc_consumer_events_total{table="messages",result="processed"}"#)
+        + metrics.value(r#"cdc_consumer_events_total{table="messages",result="duplicate"}"#);
+    assert!(events >= bench.fed() as f64);
+}
+
+#[tokio::test]
+async fn a_frozen_redis_is_noticed_and_survived() {
+    let bench = Bench::start().await;
+    let consumer = bench.consumer(&[]).await;
+    let load = bench.load();
+    bench.until_target(100).await;
+    bench.redis.stop();
+    consumer.until_metric(r#"cdc_consumer_dependency_up{dependency="dedup"}"#, |value| value == 0.0).await;
+    assert_eq!(consumer.readiness(), (503, vec!["dedup".to_owned()]));
+    bench.redis.cont();
+    eventually("ready again", async || (consumer.readiness().0 == 200).then_some(())).await;
+    load.stop().await;
+    bench.assert_once_each().await;
+    consumer.until_idle().await;
+}
+
+#[tokio::test]
+async fn bypassing_a_redis_that_is_away_loses_nothing() {
+    let mut bench = Bench::start().await;
+    let consumer = bench.consumer(&[("DEDUP__WHEN_UNAVAILABLE", "bypass"), ("DEDUP__RECORD_PATIENCE", "200ms")]).await;
+    bench.feed(100).await;
+    bench.until_target(100).await;
+    bench.redis.kill();
+    bench.feed(300).await;
+    bench.until_target(400).await;
+    consumer.until_metric("cdc_consumer_dedup_bypassed_total", |value| value >= 300.0).await;
+    consumer.until_metric("cdc_consumer_dedup_unrecorded_total", |value| value >= 300.0).await;
+    let metrics = consumer.metrics();
+    assert_eq!(metrics.value(r#"cdc_consumer_paused{reason="dedup"}"#), 0.0);
+    assert_eq!(metrics.value(r#"cdc_consumer_dependency_up{dependency="dedup"}"#), 0.0);
+    bench.redis.restart();
+    consumer.until_metric(r#"cdc_consumer_dependency_up{dependency="dedup"}"#, |value| value == 1.0).await;
+    let bypassed = consumer.metrics().value("cdc_consumer_dedup_bypassed_total");
+    bench.feed(100).await;
+    bench.assert_once_each().await;
+    consumer.until_idle().await;
+    let metrics = consumer.metrics();
+    assert_eq!(metrics.value("cdc_consumer_dedup_bypassed_total"), bypassed, "checks are made again");
+    assert_eq!(metrics.value(r#"cdc_consumer_redis_hit_total{status="miss"}"#), 200.0);
+}
