@@ -93,8 +93,6 @@ async fn a_connection_outlives_a_wrong_password(binary: &Path) {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     server.reload(&config(SECRET));
-    // A server as old as 2.9 loses JetStream with a change of the authorization until it is started again.
-    server.restart();
     while let Err(failure) = streams::find_stream(&connection, "OUT").await {
         assert!(Instant::now() < deadline, "the password is right again, yet: {failure}");
         tokio::time::sleep(Duration::from_millis(20)).await;
