@@ -25,6 +25,8 @@ pub struct DedupActor {
     target: Option<SetTarget>,
     checks: VecDeque<Pending>,
     checking: bool,
+    /// The store is down, and its next check is not due yet.
+    waiting: bool,
     check_failures: u32,
     records: VecDeque<Confirmed>,
     recording: bool,
@@ -40,6 +42,7 @@ impl DedupActor {
             target,
             checks: VecDeque::new(),
             checking: false,
+            waiting: false,
             check_failures: 0,
             records: VecDeque::new(),
             recording: false,
@@ -82,10 +85,7 @@ impl DedupActor {
         };
         self.check_failures += 1;
         if bypass {
-            if !unchecked.is_empty() {
-                self.core.observer.observe(Telemetry::DedupBypassed { events: unchecked.len() as u64 });
-                self.core.publish.send(Publish(unchecked));
-            }
+            self.bypass(unchecked);
         } else {
             unchecked.into_iter().rev().for_each(|pending| self.checks.push_front(pending));
         }
@@ -94,10 +94,18 @@ impl DedupActor {
         } else {
             self.core.settings.backoff.delay(self.check_failures)
         };
+        self.waiting = true;
         ctx.run_later(delay, |actor, ctx| {
-            actor.checking = false;
+            (actor.checking, actor.waiting) = (false, false);
             actor.run_checks(ctx);
         });
+    }
+
+    fn bypass(&self, unchecked: Vec<Pending>) {
+        if !unchecked.is_empty() {
+            self.core.observer.observe(Telemetry::DedupBypassed { events: unchecked.len() as u64 });
+            self.core.publish.send(Publish(unchecked));
+        }
     }
 
     /// Acknowledges duplicates and passes the rest on. An event whose check failed stays, and what follows in its row with it.
@@ -182,6 +190,11 @@ impl DedupActor {
         self.record_failures = if last.is_some() { self.record_failures + 1 } else { 0 };
         again.append(&mut self.records);
         self.records = again;
+        if last.is_some() && self.records.is_empty() && self.check_failures == 0 {
+            // Nothing is left to record, so an empty check finds out when the store is back.
+            self.check_failures = 1;
+            self.run_checks(ctx);
+        }
         let delay = match last {
             // Patience is short: several attempts must fit into it.
             Some(_) => {
@@ -224,6 +237,9 @@ impl Handler<Check> for DedupActor {
     type Result = ();
 
     fn handle(&mut self, Check(events): Check, ctx: &mut Self::Context) {
+        if self.waiting && self.checks.is_empty() && self.core.settings.bypass_dedup {
+            return self.bypass(events);
+        }
         self.checks.extend(events);
         self.run_checks(ctx);
     }

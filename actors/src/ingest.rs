@@ -11,7 +11,9 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use crate::flight::{Admission, Fate, Flight, Ticket};
 use crate::message::{Delivery, DeliveryId, OrderKey, Reason, Settle, Settlement};
 use crate::ports::{DedupStore, Dependency, Failure, Source, Transform};
-use crate::shared::{ActorKind, Buried, Bury, Core, Drain, Drained, Intake, Life, LookAtTarget, SetTarget, Slot, beat};
+use crate::shared::{
+    ActorKind, Buried, Bury, Core, Drain, Drained, HandBack, Intake, Life, LookAtTarget, SetTarget, Slot, beat,
+};
 use crate::telemetry::{Outcome, PauseReason, Telemetry};
 use crate::transform::{Job, Work, caught};
 
@@ -34,7 +36,11 @@ struct Ending {
 enum Suspect {
     Nobody,
     Marking,
-    Running { marker: Option<String> },
+    Running {
+        marker: Option<String>,
+    },
+    /// It has ended; its marker is being taken back.
+    Unmarking,
 }
 
 /// How far the end of intake has come.
@@ -72,7 +78,8 @@ pub struct IngestActor<T: Transform> {
     /// Admitted but not yet sent to a worker: a suspect, and whatever came after it.
     held: VecDeque<Delivery>,
     suspect: Suspect,
-    told_held: bool,
+    mark_failures: u32,
+    told_suspects: bool,
     to_settle: VecDeque<(Settlement, Option<Ending>)>,
     settling: bool,
     settle_failures: u32,
@@ -109,7 +116,8 @@ impl<T: Transform> IngestActor<T> {
             pull_failures: 0,
             held: VecDeque::new(),
             suspect: Suspect::Nobody,
-            told_held: false,
+            mark_failures: 0,
+            told_suspects: false,
             to_settle: VecDeque::new(),
             settling: false,
             settle_failures: 0,
@@ -120,7 +128,8 @@ impl<T: Transform> IngestActor<T> {
 
     /// Starts the next pull if there is a reason to and room for it.
     fn pump(&mut self, ctx: &mut Context<Self>) {
-        if self.pulling.is_some() || self.draining != Draining::No || !self.paused.is_empty() || !self.held.is_empty() {
+        let alone = !self.held.is_empty() || !matches!(self.suspect, Suspect::Nobody);
+        if self.pulling.is_some() || self.draining != Draining::No || !self.paused.is_empty() || alone {
             return;
         }
         if !self.unreconciled.is_empty() {
@@ -215,15 +224,6 @@ impl<T: Transform> IngestActor<T> {
         }
     }
 
-    /// Tells when deliveries begin to be held back for a suspect, and when that ends.
-    fn tell_held(&mut self) {
-        let paused = !self.held.is_empty() || !matches!(self.suspect, Suspect::Nobody);
-        if paused != self.told_held {
-            self.told_held = paused;
-            self.core.observer.observe(Telemetry::Paused { reason: PauseReason::Suspect, paused });
-        }
-    }
-
     /// Lets suspects run one by one, with nothing else in flight, and innocents that came behind them follow.
     fn run_held(&mut self, ctx: &mut Context<Self>) {
         if !matches!(self.suspect, Suspect::Nobody) {
@@ -235,11 +235,18 @@ impl<T: Transform> IngestActor<T> {
         }
         let innocents = !innocent.is_empty();
         self.dispatch(innocent);
-        self.tell_held();
+        self.tell_suspects();
         if self.held.is_empty() || innocents || self.flight.messages() > self.held.len() {
             return;
         }
         self.mark(ctx);
+    }
+
+    fn tell_suspects(&mut self) {
+        let (reason, paused) = (PauseReason::Suspect, !self.held.is_empty());
+        if std::mem::replace(&mut self.told_suspects, paused) != paused {
+            self.core.observer.observe(Telemetry::Paused { reason, paused });
+        }
     }
 
     /// Counts up the marker of the suspect in front, then runs it.
@@ -254,29 +261,35 @@ impl<T: Transform> IngestActor<T> {
             let bypass = actor.core.settings.bypass_dedup;
             actor.core.called(Dependency::Dedup, "mark", started, result.as_ref().err(), bypass);
             match result {
-                Ok(count) if count > CRASHES => actor.convict(marker),
-                Ok(_) => actor.run_suspect(Some(marker)),
-                Err(_) if bypass => actor.run_suspect(None),
+                Ok(count) => {
+                    actor.mark_failures = 0;
+                    actor.run_suspect(Some(marker), count > CRASHES, ctx);
+                }
+                Err(_) if bypass => actor.run_suspect(None, false, ctx),
                 Err(_) => {
-                    let delay = actor.core.settings.backoff.max;
+                    actor.mark_failures += 1;
+                    let delay = actor.core.settings.backoff.delay(actor.mark_failures);
                     ctx.run_later(delay, |actor, ctx| {
                         actor.suspect = Suspect::Nobody;
                         actor.run_held(ctx);
+                        actor.pump(ctx);
                     });
                 }
             }
         }));
     }
 
-    fn run_suspect(&mut self, marker: Option<String>) {
-        let Some(suspect) = self.held.pop_front() else { return };
+    /// Runs the suspect in front, or buries it if it is known to kill the process.
+    fn run_suspect(&mut self, marker: Option<String>, convicted: bool, ctx: &mut Context<Self>) {
         self.suspect = Suspect::Running { marker };
-        self.dispatch(vec![suspect]);
-    }
-
-    fn convict(&mut self, marker: String) {
-        let Some(suspect) = self.held.pop_front() else { return };
-        self.suspect = Suspect::Running { marker: Some(marker) };
+        // It may have been handed back in the meantime: then its marker must not stay.
+        let Some(suspect) = self.held.pop_front() else {
+            self.release_suspect(ctx);
+            return self.pump(ctx);
+        };
+        if !convicted {
+            return self.dispatch(vec![suspect]);
+        }
         let ticket = Ticket::new(Arc::new(suspect), self.fates.clone());
         let detail = format!("the process died {CRASHES} times while this message was the only one in flight");
         self.core.bury.send(Bury(vec![Buried { ticket, table: None, reason: Reason::CrashesProcess, detail }]));
@@ -288,11 +301,16 @@ impl<T: Transform> IngestActor<T> {
             return;
         };
         let Some(marker) = marker else { return };
+        self.suspect = Suspect::Unmarking;
         let (dedup, started) = (Arc::clone(&self.dedup), self.core.clock.now());
         let call = async move { dedup.unmark(marker).await };
-        ctx.spawn(call.into_actor(self).map(move |result, actor, _| {
+        ctx.spawn(call.into_actor(self).map(move |result, actor, ctx| {
             // A marker that stays expires; three must stay before it matters.
             actor.core.called(Dependency::Dedup, "unmark", started, result.as_ref().err(), true);
+            actor.suspect = Suspect::Nobody;
+            actor.run_held(ctx);
+            actor.settle(ctx);
+            actor.pump(ctx);
         }));
     }
 
@@ -361,8 +379,12 @@ impl<T: Transform> IngestActor<T> {
 
     /// Tells the source that what takes long is still being worked on.
     fn keep_alive(&mut self, ctx: &mut Context<Self>) {
+        // While nothing gets through, another round of these would only pile up.
+        if self.settle_failures > 0 {
+            return;
+        }
         let due = self.flight.due_for_progress(self.core.clock.now(), self.core.settings.ack_wait / 3);
-        if due.is_empty() || self.settling {
+        if due.is_empty() {
             return;
         }
         let progress = due.into_iter().map(|receipt| (Settlement { receipt, settle: Settle::InProgress }, None));
@@ -396,9 +418,7 @@ impl<T: Transform> IngestActor<T> {
         if let Some(pulling) = self.pulling.take() {
             ctx.cancel_future(pulling);
         }
-        for delivery in std::mem::take(&mut self.held) {
-            drop(Ticket::new(Arc::new(delivery), self.fates.clone()));
-        }
+        self.hand_back_held();
         let unreconciled = std::mem::take(&mut self.unreconciled);
         self.hand_back(unreconciled, ctx);
         let source = Arc::clone(&self.source);
@@ -407,6 +427,13 @@ impl<T: Transform> IngestActor<T> {
             actor.draining = Draining::Stopped;
             actor.hand_back(arrived, ctx);
         }));
+    }
+
+    fn hand_back_held(&mut self) {
+        for delivery in std::mem::take(&mut self.held) {
+            drop(Ticket::new(Arc::new(delivery), self.fates.clone()));
+        }
+        self.tell_suspects();
     }
 
     /// Gives deliveries back that were never admitted.
@@ -418,6 +445,10 @@ impl<T: Transform> IngestActor<T> {
 
     fn finish_draining(&mut self, ctx: &mut Context<Self>) {
         if self.draining != Draining::Stopped || self.settling || self.flight.messages() > 0 {
+            return;
+        }
+        // A marker that stayed would count as a crash. One that cannot be set was not.
+        if !matches!(self.suspect, Suspect::Nobody) && self.mark_failures == 0 {
             return;
         }
         self.settling = true;
@@ -497,5 +528,13 @@ impl<T: Transform> Handler<Drain> for IngestActor<T> {
 
     fn handle(&mut self, _: Drain, ctx: &mut Self::Context) {
         self.drain(ctx);
+    }
+}
+
+impl<T: Transform> Handler<HandBack> for IngestActor<T> {
+    type Result = ();
+
+    fn handle(&mut self, _: HandBack, _: &mut Self::Context) {
+        self.hand_back_held();
     }
 }

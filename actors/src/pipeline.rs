@@ -91,6 +91,7 @@ impl<T: Transform> Builder<T> {
                 let actor = IngestActor::new(core, ports.source, ports.dedup, ports.transform, workers, paused, life);
                 let address = actor.start();
                 self.core.intake.point_to(address.clone().recipient());
+                self.core.hand_back_held.point_to(address.clone().recipient());
                 self.core.finished_for.point_to(address.clone().recipient());
                 memory.target.into_iter().for_each(|target| self.core.finished_for.send(target));
                 self.core.drain.point_to(address.recipient());

@@ -56,7 +56,11 @@ pub struct PublishActor {
     sending: bool,
     answers: UnboundedSender<Answer>,
     health: Health,
+    /// The target has been away for long: what fails goes back until it is there again.
     handing_back: bool,
+    /// The process is about to end: what fails goes back.
+    leaving: bool,
+    retry: Option<SpawnHandle>,
     graves: VecDeque<Buried>,
     burying: bool,
     bury_failures: u32,
@@ -83,6 +87,8 @@ impl PublishActor {
             answers,
             health: Health::default(),
             handing_back: false,
+            leaving: false,
+            retry: None,
             graves: VecDeque::new(),
             burying: false,
             bury_failures: 0,
@@ -170,7 +176,7 @@ impl PublishActor {
             self.health.last_failure = Some(failure);
             self.probe(ctx);
         }
-        if self.handing_back {
+        if self.handing_back || self.leaving {
             self.hand_back_waiting();
         }
         self.flush(ctx);
@@ -205,13 +211,18 @@ impl PublishActor {
         if !of_subject && self.health.failing.len() < SUBJECTS_THAT_MEAN_DOWN {
             self.health.failing.insert(pending.event.subject.clone());
         }
-        if self.handing_back {
+        if self.handing_back || self.leaving {
             pending.ticket.give_back(Duration::ZERO);
             return None;
         }
         if self.health.failures > 0 || self.health.reported_down {
             pending.refused_since = None;
             return Some(pending);
+        }
+        // Not at the first failures: the probe may not have found out yet that all of the target is down.
+        if pending.attempts > 2 && self.lanes.held() >= self.refused_limit() {
+            pending.ticket.give_back(self.core.settings.ack_wait);
+            return None;
         }
         let since = *pending.refused_since.get_or_insert(now);
         let refused_for = now.saturating_duration_since(since);
@@ -262,6 +273,7 @@ impl PublishActor {
             Ok(target) => {
                 self.core.look_at_target.send(LookAtTarget { created: Some(target.created) });
                 self.health.failures = 0;
+                self.handing_back = false;
                 let nothing_gets_through = self.health.failing.len() >= SUBJECTS_THAT_MEAN_DOWN;
                 if was_failing {
                     self.health.failing.clear();
@@ -287,6 +299,9 @@ impl PublishActor {
 
     /// Sends what is due in blocked lanes and comes back for the rest. While the target is down the probe does that.
     fn schedule_retries(&mut self, ctx: &mut Context<Self>) {
+        if let Some(retry) = self.retry.take() {
+            ctx.cancel_future(retry);
+        }
         if self.health.failures > 0 || !self.lanes.any_blocked() {
             return;
         }
@@ -295,7 +310,11 @@ impl PublishActor {
         self.launch(due);
         self.flush(ctx);
         if let Some(delay) = self.lanes.next_due(now) {
-            ctx.run_later(delay.max(Duration::from_millis(1)), |actor, ctx| actor.schedule_retries(ctx));
+            let retry = ctx.run_later(delay.max(Duration::from_millis(1)), |actor, ctx| {
+                actor.retry = None;
+                actor.schedule_retries(ctx);
+            });
+            self.retry = Some(retry);
         }
     }
 
@@ -369,10 +388,15 @@ impl PublishActor {
         ticket.done(table, Outcome::DeadLettered);
     }
 
+    /// How many events refused rows may hold together.
+    fn refused_limit(&self) -> usize {
+        self.core.settings.in_flight.messages / 4
+    }
+
     /// Whether a refused row may not hold yet another event.
     fn is_crowded_out(&self, pending: &Pending) -> bool {
         let down = self.health.failures > 0 || self.health.reported_down;
-        !down && self.lanes.is_blocked(pending.row) && self.lanes.held() >= self.core.settings.in_flight.messages / 4
+        !down && self.lanes.is_blocked(pending.row) && self.lanes.held() >= self.refused_limit()
     }
 }
 
@@ -433,8 +457,9 @@ impl Handler<HandBack> for PublishActor {
 
     fn handle(&mut self, HandBack { leaving }: HandBack, _: &mut Self::Context) {
         // While the target answers its probes, what waits is refused here as it would be elsewhere, and finds out when that ends.
+        self.leaving |= leaving;
         if leaving || self.health.failures > 0 {
-            self.handing_back = true;
+            self.handing_back = !leaving;
             self.hand_back_waiting();
         }
         // One stays, to find out when the dead-letter stream is back.

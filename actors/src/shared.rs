@@ -130,6 +130,7 @@ pub struct Core {
     pub(crate) look_at_target: Slot<LookAtTarget>,
     pub(crate) publish: Slot<Publish>,
     pub(crate) bury: Slot<Bury>,
+    pub(crate) hand_back_held: Slot<HandBack>,
     pub(crate) hand_back_checks: Slot<HandBack>,
     pub(crate) hand_back_publishes: Slot<HandBack>,
     pub(crate) report: Slot<Report>,
@@ -153,6 +154,7 @@ impl Core {
             look_at_target: Slot::default(),
             publish: Slot::default(),
             bury: Slot::default(),
+            hand_back_held: Slot::default(),
             hand_back_checks: Slot::default(),
             hand_back_publishes: Slot::default(),
             report: Slot::default(),
@@ -160,6 +162,13 @@ impl Core {
             drain: Slot::default(),
             drained: Slot::default(),
         }
+    }
+
+    /// Asks every actor to give back what is unpublished; those nearest to the source last, so that a row keeps its order.
+    pub(crate) fn hand_back(&self, leaving: bool) {
+        self.hand_back_publishes.send(HandBack { leaving });
+        self.hand_back_checks.send(HandBack { leaving });
+        self.hand_back_held.send(HandBack { leaving });
     }
 
     /// Tells metrics and supervisor how a call of a dependency ended. A `tolerated` failure does not pause intake.

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use crate::guard::{Guard, Restarts};
 use crate::ports::{DedupStore, Dependency, Failure, Publisher, Reconciled, Target};
-use crate::shared::{ActorKind, Core, Drain, Drained, HandBack, Intake, LookAtTarget, Report, SetTarget, beat};
+use crate::shared::{ActorKind, Core, Drain, Drained, Intake, LookAtTarget, Report, SetTarget, beat};
 use crate::telemetry::{PauseReason, Telemetry};
 
 /// Between two looks at guard, connection and pauses.
@@ -55,7 +55,6 @@ enum Reconciliation {
 struct Leaving {
     reason: ExitReason,
     since: Instant,
-    handed_back: bool,
 }
 
 /// Builds an actor anew and points its slots to it.
@@ -78,6 +77,8 @@ pub struct SupervisorActor {
     guard: Guard,
     restarts: HashMap<ActorKind, Restarts>,
     down: HashMap<Dependency, bool>,
+    /// When a dependency was last heard of.
+    heard: HashMap<Dependency, Instant>,
     memory: Memory,
     reconciliation: Reconciliation,
     reconcile_failures: u32,
@@ -104,6 +105,7 @@ impl SupervisorActor {
             deaths: Some(deaths),
             restarts: HashMap::new(),
             down: HashMap::new(),
+            heard: HashMap::new(),
             memory,
             reconciliation: Reconciliation::Due,
             reconcile_failures: 0,
@@ -118,6 +120,7 @@ impl SupervisorActor {
             self.trip(why);
         }
         self.reconcile_if_due(ctx);
+        self.ask_after_silence(now, ctx);
         self.hand_back_after_long_pause(now);
         self.end_grace(now);
     }
@@ -145,6 +148,7 @@ impl SupervisorActor {
     }
 
     fn reported(&mut self, Report { dependency, failure, tolerated }: Report) {
+        self.heard.insert(dependency, self.core.clock.now());
         let was_down = self.down.insert(dependency, failure.is_some()).unwrap_or(false);
         if was_down != failure.is_some() {
             self.core.observer.observe(Telemetry::DependencyChanged { dependency, failure: failure.as_ref() });
@@ -203,6 +207,10 @@ impl SupervisorActor {
             Ok((target, known)) => {
                 self.reconcile_failures = 0;
                 self.core.called(Dependency::Target, "reconcile", started, None, false);
+                // Generation 0 stands for a store that was bypassed.
+                if known.generation > 0 {
+                    self.core.called(Dependency::Dedup, "reconcile", started, None, false);
+                }
                 if let Some(recorded) = known.regressed_from {
                     let last_sequence = target.last_sequence;
                     self.core.observer.observe(Telemetry::TargetRegressed { recorded, last_sequence });
@@ -232,9 +240,33 @@ impl SupervisorActor {
             matches!(reason, PauseReason::Dependency(_)) && now.saturating_duration_since(*since) >= limit
         });
         if long && self.leaving.is_none() {
-            let leaving = false;
-            self.core.hand_back_checks.send(HandBack { leaving });
-            self.core.hand_back_publishes.send(HandBack { leaving });
+            self.core.hand_back(false);
+        }
+    }
+
+    /// Who paused intake finds out by its next call that the dependency is back. If it has no reason to make one, or died, this asks
+    /// in its place.
+    fn ask_after_silence(&mut self, now: Instant, ctx: &mut Context<Self>) {
+        let patience = self.core.settings.backoff.max + TICK;
+        for dependency in [Dependency::Target, Dependency::DeadLetter, Dependency::Dedup] {
+            let paused = self.memory.paused.contains_key(&PauseReason::Dependency(dependency));
+            let silent = self.heard.get(&dependency).is_none_or(|at| now.saturating_duration_since(*at) >= patience);
+            if !paused || !silent {
+                continue;
+            }
+            self.heard.insert(dependency, now);
+            let (publisher, dedup, started) = (Arc::clone(&self.publisher), Arc::clone(&self.dedup), now);
+            let call = async move {
+                match dependency {
+                    Dependency::Target => publisher.target().await.map(drop),
+                    Dependency::Dedup => dedup.check(Vec::new()).await.map(drop),
+                    // Only storing the next letter can tell.
+                    Dependency::Source | Dependency::DeadLetter => Ok(()),
+                }
+            };
+            ctx.spawn(call.into_actor(self).map(move |result, actor, _| {
+                actor.core.called(dependency, "probe", started, result.as_ref().err(), false);
+            }));
         }
     }
 
@@ -258,7 +290,7 @@ impl SupervisorActor {
         if self.leaving.is_some() {
             return;
         }
-        self.leaving = Some(Leaving { reason, since: self.core.clock.now(), handed_back: false });
+        self.leaving = Some(Leaving { reason, since: self.core.clock.now() });
         self.set_paused(PauseReason::Shutdown, true);
         self.core.drain.send(Drain);
     }
@@ -266,13 +298,11 @@ impl SupervisorActor {
     /// Near the end of the grace what has not been sent goes back; at its end what is left stays unacknowledged.
     fn end_grace(&mut self, now: Instant) {
         let grace = self.core.settings.grace;
-        let Some(leaving) = &mut self.leaving else { return };
+        let Some(leaving) = &self.leaving else { return };
         let age = now.saturating_duration_since(leaving.since);
-        if age >= grace.mul_f64(0.8) && !leaving.handed_back {
-            leaving.handed_back = true;
-            let leaving = true;
-            self.core.hand_back_checks.send(HandBack { leaving });
-            self.core.hand_back_publishes.send(HandBack { leaving });
+        // Again and again: what is on its way between two actors, or in a call, misses the first.
+        if age >= grace.mul_f64(0.8) {
+            self.core.hand_back(true);
         }
         if age >= grace {
             self.end(false);

@@ -126,7 +126,7 @@ impl RedisServer {
             {
                 return true;
             }
-            pause();
+            super::pause();
         }
         false
     }
@@ -147,12 +147,4 @@ impl Drop for RedisServer {
 
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the pause between two looks at a starting process, outside of any actor"
-)]
-fn pause() {
-    std::thread::sleep(Duration::from_millis(10));
 }

@@ -24,7 +24,7 @@ const SECOND_LOOK: Duration = Duration::from_millis(100);
 /// How the service proves who it is.
 #[derive(Debug, Clone, Default)]
 pub enum Auth {
-    /// Not at all, or by what the URL holds.
+    /// By user and password, or token, of the first URL that holds any; else not at all.
     #[default]
     None,
     /// User and password.
@@ -297,15 +297,16 @@ fn servers(urls: &[String]) -> Result<Vec<ServerAddr>, ConnectError> {
         .collect()
 }
 
-/// What the first URL with credentials holds: user and password, or a token. The client itself does not look there.
-fn auth_of(servers: &[ServerAddr]) -> Auth {
+/// User and password, or the token, of the first URL that holds any: the client itself ignores them.
+fn auth_of_urls(servers: &[ServerAddr]) -> Auth {
     let decoded = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
-    let found = servers.iter().find_map(|server| server.username().map(|user| (user, server.password())));
-    match found {
-        Some((user, Some(password))) => Auth::UserPassword { user: decoded(user), password: decoded(password).into() },
-        Some((token, None)) => Auth::Token(decoded(token).into()),
-        None => Auth::None,
-    }
+    servers
+        .iter()
+        .find_map(|server| match (server.username().map(decoded)?, server.password().map(decoded)) {
+            (user, Some(password)) => Some(Auth::UserPassword { user, password: password.into() }),
+            (token, None) => Some(Auth::Token(token.into())),
+        })
+        .unwrap_or_default()
 }
 
 fn options(config: &NatsConfig, servers: &[ServerAddr]) -> Result<ConnectOptions, ConnectError> {
@@ -321,8 +322,14 @@ fn options(config: &NatsConfig, servers: &[ServerAddr]) -> Result<ConnectOptions
             if attempt <= 1 { Duration::ZERO } else { doubled.min(RECONNECT_DELAY_MAX) }
         })
         .require_tls(config.tls.required);
-    let of_url = auth_of(servers);
-    let auth = if matches!(config.auth, Auth::None) { &of_url } else { &config.auth };
+    let from_urls;
+    let auth = match &config.auth {
+        Auth::None => {
+            from_urls = auth_of_urls(servers);
+            &from_urls
+        }
+        given => given,
+    };
     options = match auth {
         Auth::None => options,
         Auth::UserPassword { user, password } => {
@@ -361,12 +368,13 @@ fn translate(event: Event) -> ConnectionEvent {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 mod tests {
     use super::*;
 
     #[test]
     fn credentials_of_a_url_are_used() {
-        let auth = |url: &str| auth_of(&servers(&["nats://plain:4222".to_owned(), url.to_owned()]).unwrap());
+        let auth = |url: &str| auth_of_urls(&servers(&["nats://plain:4222".to_owned(), url.to_owned()]).unwrap());
         match auth("nats://me:p%40ss@host:4222") {
             Auth::UserPassword { user, password } => {
                 assert_eq!((user.as_str(), password.expose_secret()), ("me", "p@ss"));

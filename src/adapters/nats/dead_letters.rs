@@ -162,10 +162,9 @@ fn one_line(text: &str) -> String {
 
 fn shortened(text: &str) -> String {
     const SHOWN: usize = 200;
-    if text.len() <= SHOWN {
-        text.to_owned()
-    } else {
-        format!("{}…", text[..text.floor_char_boundary(SHOWN)].trim_end())
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}…", text[..end].trim_end()),
+        None => text.to_owned(),
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use async_nats::{HeaderMap, Message, Subscriber};
+use async_nats::{Message, Subscriber};
 use cdc_actors::message::{Answer, Attempt, Stored};
 use cdc_actors::ports::{Failure, FailureClass, PublishError, Publisher, Target};
 use futures::future::BoxFuture;
@@ -224,14 +224,9 @@ impl Core {
 
     async fn send(&self, attempt: Attempt, epoch: u64, answers: &UnboundedSender<Answer>) {
         let Attempt { ticket, event, late } = attempt;
-        let mut map = HeaderMap::new();
-        headers::put(&mut map, "Nats-Msg-Id", event.key.as_str());
-        if let Some(late) = late {
-            headers::put(&mut map, "Cdc-Late", late.name());
-        }
-        for (name, value) in &event.headers {
-            headers::put(&mut map, name, value);
-        }
+        let late = late.map(|late| ("Cdc-Late", late.name()));
+        let rest = late.into_iter().chain(event.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        let map = headers::with_id(event.key.as_str(), rest);
         let size = headers::map_size(&map) + event.payload.len();
         let limit = self.size_limit();
         if size > limit {
@@ -342,7 +337,10 @@ impl Core {
             let mut pending = self.pending();
             if pending.values().next().is_some_and(|first| !connected || first.epoch != epoch) {
                 let current = connected.then_some(epoch);
-                due.extend(pending.extract_if(.., |_, waiting| Some(waiting.epoch) != current).map(|(_, w)| w));
+                let all = std::mem::take(&mut *pending).into_iter();
+                let (waiting, gone) = all.partition::<BTreeMap<_, _>, _>(|(_, w)| Some(w.epoch) == current);
+                *pending = waiting;
+                due.extend(gone.into_values());
             }
             // Tokens are given out in the order of time.
             while pending.first_key_value().is_some_and(|(_, first)| first.sent.elapsed() >= self.settings.ack_timeout)

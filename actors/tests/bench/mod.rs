@@ -1,0 +1,530 @@
+//! A pipeline on fakes. Every port is watched: no acknowledgement may come before what it confirms is stored.
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use cdc_actors::guard::{GuardSettings, RestartLimit};
+use cdc_actors::message::{
+    Answer, Attempt, CommitPosition, DeadLetter, Decision, Delivery, DeliveryId, Event, EventKey, OrderKey, Reason,
+    Record, Remarks, Settle, Settlement, Verdict,
+};
+use cdc_actors::pipeline::{self, Pipeline, Ports};
+use cdc_actors::ports::{
+    Backlog, Budget, Checked, Clock, DeadLetters, DedupStore, Failure, Observer, PublishError, Publisher, Reconciled,
+    Source, Target, Transform,
+};
+use cdc_actors::retry::Backoff;
+use cdc_actors::shared::Settings;
+use cdc_actors::supervisor::Ended;
+use cdc_actors::telemetry::{Outcome, PauseReason, Telemetry};
+use cdc_actors::testkit::{
+    FakeDeadLetters, FakeDedupStore, FakePublisher, FakeSource, ManualClock, Observed, RecordingObserver, unavailable,
+};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use tokio::sync::mpsc::UnboundedSender;
+
+/// How long a test waits for what must happen.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs a test inside an actix system.
+pub fn run(test: impl Future<Output = ()>) {
+    actix_rt::System::new().block_on(test);
+}
+
+/// Reads payloads of the form `row lsn action [subject]`.
+pub struct Orders;
+
+struct Parts<'a> {
+    row: &'a str,
+    lsn: u64,
+    action: &'a str,
+    subject: Option<&'a str>,
+}
+
+fn parts(payload: &[u8]) -> Parts<'_> {
+    let mut words = std::str::from_utf8(payload).expect("text").split(' ');
+    let mut next = || words.next();
+    Parts {
+        row: next().expect("a row"),
+        lsn: next().and_then(|lsn| lsn.parse().ok()).expect("an lsn"),
+        action: next().expect("an action"),
+        subject: next(),
+    }
+}
+
+fn order_key(row: &str) -> OrderKey {
+    OrderKey(row.bytes().fold(7, |hash: u128, byte| hash.wrapping_mul(31).wrapping_add(u128::from(byte))))
+}
+
+/// The key under which `row lsn` is published.
+pub fn key(row: &str, lsn: u64) -> EventKey {
+    EventKey::new(format!("{row}:{lsn}")).expect("legal")
+}
+
+impl Transform for Orders {
+    type Parsed = ();
+
+    fn order(&self, delivery: &Delivery) -> (OrderKey, ()) {
+        let parts = parts(&delivery.payload);
+        assert!(parts.action != "panic_order", "told to panic in order");
+        (order_key(parts.row), ())
+    }
+
+    fn decide(&self, delivery: &Delivery, (): ()) -> Decision {
+        let Parts { row, lsn, action, subject } = parts(&delivery.payload);
+        let mut remarks = Remarks::default();
+        let verdict = match action {
+            "skip" => Verdict::Skip,
+            "poison" => {
+                Verdict::DeadLetter { table: Some("orders"), reason: Reason::WrongShape, detail: "poison".to_owned() }
+            }
+            "panic_decide" => panic!("told to panic in decide"),
+            action => {
+                if action == "remark" {
+                    remarks.unhandled_fields.push("extra".to_owned());
+                }
+                Verdict::Publish(Box::new(Event {
+                    key: key(row, lsn),
+                    event_id: format!("{lsn}:orders:{row}"),
+                    table: "orders",
+                    subject: subject.map_or_else(|| format!("out.{row}"), str::to_owned),
+                    headers: Vec::new(),
+                    payload: delivery.payload.clone(),
+                    position: Some(CommitPosition { lsn, idx: 0 }),
+                    committed: None,
+                }))
+            }
+        };
+        Decision { verdict, remarks }
+    }
+}
+
+/// What a watched port has seen, and what it is told to do.
+#[derive(Default)]
+pub struct Watch {
+    panics: Mutex<HashMap<&'static str, usize>>,
+    chaos: Mutex<Option<fastrand::Rng>>,
+    /// What was pulled and not yet acknowledged or handed back.
+    outstanding: Mutex<HashMap<DeliveryId, usize>>,
+    most: Mutex<(usize, usize)>,
+    /// Acknowledgements that came too early.
+    violations: Mutex<Vec<String>>,
+    acks_without_record: Mutex<usize>,
+    pulls: Mutex<usize>,
+}
+
+impl Watch {
+    /// The next `times` calls of `operation` panic.
+    pub fn panic_next(&self, operation: &'static str, times: usize) {
+        lock(&self.panics).insert(operation, times);
+    }
+
+    /// From now on every publish ends at random: stored, refused, unanswered but stored, unanswered and not stored.
+    pub fn chaos(&self, seed: Option<u64>) {
+        *lock(&self.chaos) = seed.map(fastrand::Rng::with_seed);
+    }
+
+    /// The most messages and bytes that were out at once.
+    pub fn most_outstanding(&self) -> (usize, usize) {
+        *lock(&self.most)
+    }
+
+    /// Acknowledgements of events that had no record.
+    pub fn acks_without_record(&self) -> usize {
+        *lock(&self.acks_without_record)
+    }
+
+    /// Pulls that were begun.
+    pub fn pulls(&self) -> usize {
+        *lock(&self.pulls)
+    }
+
+    fn enter(&self, operation: &'static str) {
+        let panics = lock(&self.panics).get_mut(operation).is_some_and(|left| {
+            let any = *left > 0;
+            *left = left.saturating_sub(1);
+            any
+        });
+        assert!(!panics, "told to panic in {operation}");
+    }
+}
+
+/// The fakes, watched.
+#[derive(Clone)]
+pub struct Fakes {
+    pub clock: ManualClock,
+    pub source: Arc<FakeSource>,
+    pub dedup: Arc<FakeDedupStore>,
+    pub publisher: Arc<FakePublisher>,
+    pub dead_letters: Arc<FakeDeadLetters>,
+    pub observer: Arc<RecordingObserver>,
+    pub watch: Arc<Watch>,
+    fed: Arc<Mutex<BTreeMap<u64, String>>>,
+}
+
+impl Fakes {
+    pub fn new(ack_wait: Duration) -> Self {
+        let clock = ManualClock::new();
+        Self {
+            source: Arc::new(FakeSource::new(clock.clone(), ack_wait)),
+            dedup: Arc::new(FakeDedupStore::new(clock.clone(), Duration::from_secs(3_600))),
+            publisher: Arc::new(FakePublisher::new(7)),
+            dead_letters: Arc::default(),
+            observer: Arc::default(),
+            watch: Arc::default(),
+            fed: Arc::default(),
+            clock,
+        }
+    }
+
+    pub fn feed(&self, payload: impl Into<String>) -> u64 {
+        let payload = payload.into();
+        let mut fed = lock(&self.fed);
+        let sequence = self.source.feed("in.orders", Vec::new(), payload.clone());
+        fed.insert(sequence, payload);
+        sequence
+    }
+
+    pub fn is_stored(&self, key: &EventKey) -> bool {
+        self.publisher.stored().iter().any(|message| message.header("Nats-Msg-Id") == Some(key.as_str()))
+    }
+
+    fn settled(&self, settlements: &[Settlement]) {
+        for Settlement { receipt, settle } in settlements {
+            if *settle == Settle::InProgress {
+                continue;
+            }
+            lock(&self.watch.outstanding).remove(&receipt.id);
+            if *settle == Settle::Ack {
+                self.acknowledged(receipt.id);
+            }
+        }
+    }
+
+    fn acknowledged(&self, id: DeliveryId) {
+        let payload = lock(&self.fed)[&id.sequence].clone();
+        let Parts { row, lsn, action, .. } = parts(payload.as_bytes());
+        let buried = self.dead_letters.stored().iter().any(|letter| letter.delivery.receipt.id == id);
+        let key = key(row, lsn);
+        let stored = self.is_stored(&key);
+        if !(buried || stored || action == "skip") {
+            lock(&self.watch.violations).push(format!("{payload:?} was acknowledged before it was stored"));
+        }
+        if stored && self.dedup.get(&key).is_none() {
+            *lock(&self.watch.acks_without_record) += 1;
+        }
+    }
+
+    fn pulled(&self, deliveries: &[Delivery]) {
+        let mut outstanding = lock(&self.watch.outstanding);
+        outstanding.extend(deliveries.iter().map(|delivery| (delivery.receipt.id, delivery.size())));
+        let mut most = lock(&self.watch.most);
+        *most = (most.0.max(outstanding.len()), most.1.max(outstanding.values().sum()));
+    }
+}
+
+struct Watched(Fakes);
+
+impl Source for Watched {
+    fn pull(&self, budget: Budget) -> BoxFuture<'_, Result<Vec<Delivery>, Failure>> {
+        async move {
+            *lock(&self.0.watch.pulls) += 1;
+            self.0.watch.enter("pull");
+            let deliveries = self.0.source.pull(budget).await?;
+            self.0.pulled(&deliveries);
+            Ok(deliveries)
+        }
+        .boxed()
+    }
+
+    fn settle(&self, settlements: Vec<Settlement>) -> BoxFuture<'_, Result<(), Failure>> {
+        async move {
+            self.0.watch.enter("settle");
+            self.0.settled(&settlements);
+            self.0.source.settle(settlements).await
+        }
+        .boxed()
+    }
+
+    fn stop(&self) -> BoxFuture<'_, Vec<Delivery>> {
+        self.0.source.stop()
+    }
+
+    fn confirm_settled(&self) -> BoxFuture<'_, Result<(), Failure>> {
+        self.0.source.confirm_settled()
+    }
+
+    fn backlog(&self) -> BoxFuture<'_, Result<Backlog, Failure>> {
+        self.0.source.backlog()
+    }
+}
+
+impl DedupStore for Watched {
+    fn check(&self, keys: Vec<EventKey>) -> BoxFuture<'_, Result<Checked, Failure>> {
+        async move {
+            // The supervisor checks nothing but the generation; its death is another matter.
+            if !keys.is_empty() {
+                self.0.watch.enter("check");
+            }
+            self.0.dedup.check(keys).await
+        }
+        .boxed()
+    }
+
+    fn record(&self, records: Vec<(EventKey, Record)>) -> BoxFuture<'_, Result<Vec<Result<(), Failure>>, Failure>> {
+        async move {
+            self.0.watch.enter("record");
+            self.0.dedup.record(records).await
+        }
+        .boxed()
+    }
+
+    fn highest(&self, stream_created: i64) -> BoxFuture<'_, Result<u64, Failure>> {
+        self.0.dedup.highest(stream_created)
+    }
+
+    fn reconcile(&self, target: Target) -> BoxFuture<'_, Result<Reconciled, Failure>> {
+        self.0.dedup.reconcile(target)
+    }
+
+    fn mark(&self, suspect: String) -> BoxFuture<'_, Result<u64, Failure>> {
+        self.0.dedup.mark(suspect)
+    }
+
+    fn unmark(&self, suspect: String) -> BoxFuture<'_, Result<(), Failure>> {
+        self.0.dedup.unmark(suspect)
+    }
+}
+
+impl Publisher for Watched {
+    fn publish(&self, batch: Vec<Attempt>, answers: UnboundedSender<Answer>) -> BoxFuture<'_, ()> {
+        async move {
+            self.0.watch.enter("publish");
+            for attempt in batch {
+                let ticket = attempt.ticket;
+                let dice = lock(&self.0.watch.chaos).as_mut().map_or(9, |rng| rng.u8(0..10));
+                let outcome = match dice {
+                    0 | 1 => Err(PublishError::Rejected(unavailable())),
+                    2 => Err(PublishError::Unknown(unavailable())),
+                    3 => {
+                        let (swallowed, _) = tokio::sync::mpsc::unbounded_channel();
+                        self.0.publisher.publish(vec![attempt], swallowed).await;
+                        Err(PublishError::Unknown(unavailable()))
+                    }
+                    _ => {
+                        self.0.publisher.publish(vec![attempt], answers.clone()).await;
+                        continue;
+                    }
+                };
+                // Whoever asked may be gone by now.
+                drop(answers.send(Answer { ticket, outcome }));
+            }
+        }
+        .boxed()
+    }
+
+    fn target(&self) -> BoxFuture<'_, Result<Target, Failure>> {
+        async move {
+            self.0.watch.enter("target");
+            self.0.publisher.target().await
+        }
+        .boxed()
+    }
+
+    fn connection_epoch(&self) -> u64 {
+        self.0.publisher.connection_epoch()
+    }
+}
+
+impl DeadLetters for Watched {
+    fn store(&self, letter: DeadLetter) -> BoxFuture<'_, Result<(), Failure>> {
+        async move {
+            self.0.watch.enter("store");
+            self.0.dead_letters.store(letter).await
+        }
+        .boxed()
+    }
+}
+
+impl Observer for Watched {
+    fn observe(&self, event: Telemetry<'_>) {
+        if matches!(event, Telemetry::UnhandledField { .. }) {
+            self.0.watch.enter("remark");
+        }
+        self.0.observer.observe(event);
+    }
+}
+
+/// Settings under which everything happens within milliseconds and nothing gives up.
+pub fn settings() -> Settings {
+    Settings {
+        workers: 3,
+        threads: 2,
+        batch: 50,
+        in_flight: Budget { messages: 100, bytes: 100_000 },
+        largest_message: 1_000,
+        ack_wait: Duration::from_secs(3),
+        suspect_after: 5,
+        record_patience: Duration::from_secs(5),
+        bypass_dedup: false,
+        backoff: Backoff { initial: Duration::from_millis(1), max: Duration::from_millis(20) },
+        refused_for: Duration::from_secs(60),
+        guard: GuardSettings {
+            max_consecutive_failures: 1_000_000,
+            min_duration: Duration::from_secs(600),
+            max_duration: Duration::from_secs(3_600),
+        },
+        restarts: RestartLimit { deaths: 5, window: Duration::from_secs(60) },
+        grace: Duration::from_secs(10),
+        remembered_rows: 10_000,
+        remembered_deliveries: 10_000,
+    }
+}
+
+/// A running pipeline on fakes.
+pub struct Bench {
+    pub fakes: Fakes,
+    pipeline: Pipeline,
+    ticking: actix_rt::task::JoinHandle<()>,
+}
+
+impl std::ops::Deref for Bench {
+    type Target = Fakes;
+
+    fn deref(&self) -> &Fakes {
+        &self.fakes
+    }
+}
+
+impl Bench {
+    /// Starts a pipeline.
+    pub fn start(settings: Settings) -> Self {
+        Self::start_on(Fakes::new(settings.ack_wait), settings)
+    }
+
+    /// Starts a pipeline on fakes that are prepared. Their clock goes with the machine's and can be moved on besides.
+    pub fn start_on(fakes: Fakes, settings: Settings) -> Self {
+        let clock = fakes.clock.clone();
+        let ticking = actix_rt::spawn(async move {
+            let mut last = Instant::now();
+            loop {
+                actix_rt::time::sleep(Duration::from_millis(2)).await;
+                let now = Instant::now();
+                clock.advance(now - last);
+                last = now;
+            }
+        });
+        let watched = Arc::new(Watched(fakes.clone()));
+        let ports = Ports {
+            source: Arc::clone(&watched) as Arc<dyn Source>,
+            transform: Arc::new(Orders),
+            dedup: Arc::clone(&watched) as Arc<dyn DedupStore>,
+            publisher: Arc::clone(&watched) as Arc<dyn Publisher>,
+            dead_letters: Arc::clone(&watched) as Arc<dyn DeadLetters>,
+            observer: watched as Arc<dyn Observer>,
+            clock: Arc::new(fakes.clock.clone()) as Arc<dyn Clock>,
+        };
+        Self { fakes, pipeline: pipeline::start(ports, settings), ticking }
+    }
+
+    /// Waits until the condition holds.
+    pub async fn until(&self, what: &str, holds: impl Fn(&Fakes) -> bool) {
+        let start = Instant::now();
+        while !holds(&self.fakes) {
+            if start.elapsed() > DEADLINE {
+                let events = self.observer.events();
+                let last = &events[events.len().saturating_sub(30)..];
+                panic!("never came: {what}; unacknowledged {:?}; last seen {last:#?}", self.source.unacknowledged());
+            }
+            actix_rt::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    /// Waits until the source has nothing left.
+    pub async fn until_done(&self) {
+        self.until("everything is acknowledged", |fakes| fakes.source.unacknowledged().is_empty()).await;
+        self.check();
+    }
+
+    /// What must hold at any time.
+    pub fn check(&self) {
+        assert_eq!(*lock(&self.watch.violations), Vec::<String>::new());
+        self.check_stored_once();
+        self.check_order();
+    }
+
+    fn check_stored_once(&self) {
+        let stored = self.publisher.stored();
+        let ids: BTreeSet<_> = stored.iter().map(|message| message.header("Nats-Msg-Id")).collect();
+        assert_eq!(ids.len(), stored.len(), "something was stored twice");
+    }
+
+    fn check_order(&self) {
+        let mut newest: HashMap<String, u64> = HashMap::new();
+        for message in self.publisher.stored() {
+            let Parts { row, lsn, .. } = parts(&message.payload);
+            let newest = newest.entry(row.to_owned()).or_default();
+            assert!(lsn > *newest || message.header("Cdc-Late").is_some(), "{row}: {lsn} after {newest}, unmarked");
+            *newest = lsn.max(*newest);
+        }
+    }
+
+    /// The lsns of a row in the order they were stored.
+    pub fn row(&self, wanted: &str) -> Vec<u64> {
+        let stored = self.publisher.stored();
+        let of_row = stored.iter().map(|message| parts(&message.payload)).filter(|parts| parts.row == wanted);
+        of_row.map(|parts| parts.lsn).collect()
+    }
+
+    /// Whether intake is paused for this reason now, as far as was told.
+    pub fn is_paused(&self, wanted: PauseReason) -> bool {
+        let events = self.observer.events();
+        let told = events.iter().rev().find_map(|event| match event {
+            Observed::Paused { reason, paused } if *reason == wanted => Some(*paused),
+            _ => None,
+        });
+        told.unwrap_or(false)
+    }
+
+    pub fn restarts(&self, name: &str) -> usize {
+        self.observer.count(|event| matches!(event, Observed::ActorRestarted { actor } if *actor == name))
+    }
+
+    pub fn settled(&self, outcome: Outcome) -> usize {
+        self.observer.settled(outcome)
+    }
+
+    /// Naks of a sequence.
+    pub fn naks(&self) -> Vec<u64> {
+        let naks = self.source.settlements().into_iter().filter(|s| matches!(s.settle, Settle::Nak(_)));
+        naks.map(|settlement| settlement.receipt.id.sequence).collect()
+    }
+
+    /// Asks for the controlled shutdown.
+    pub fn ask_to_stop(&self) {
+        self.pipeline.shutdown();
+    }
+
+    /// Waits for the end.
+    pub async fn ended(&mut self) -> Ended {
+        let ended = actix_rt::time::timeout(DEADLINE, self.pipeline.ended()).await.expect("an end");
+        self.ticking.abort();
+        self.check();
+        ended
+    }
+
+    /// Controlled shutdown, then everything must be settled.
+    pub async fn stop(mut self) {
+        self.ask_to_stop();
+        let ended = self.ended().await;
+        assert!(ended.drained, "{ended:?}");
+    }
+}

@@ -1,0 +1,345 @@
+//! What the actor system does when dependencies fail: nothing is lost, nothing is doubled, rows keep their order, and it recovers by itself.
+
+mod bench;
+
+use std::time::Duration;
+
+use bench::{Bench, Fakes, key, run, settings};
+use cdc_actors::message::{Reason, Settle};
+use cdc_actors::ports::{Budget, Dependency};
+use cdc_actors::retry::Backoff;
+use cdc_actors::shared::Settings;
+use cdc_actors::telemetry::{Outcome, PauseReason};
+use cdc_actors::testkit::{Observed, unavailable};
+
+const FOR_EVER: usize = 1_000_000;
+
+fn feed(fakes: &Fakes, row: &str, lsns: std::ops::RangeInclusive<u64>) {
+    for lsn in lsns {
+        fakes.feed(format!("{row} {lsn} publish"));
+    }
+}
+
+fn paused_for(dependency: Dependency, wanted: bool) -> impl Fn(&Observed) -> bool {
+    move |event| matches!(event, Observed::Paused { reason, paused } if *reason == PauseReason::Dependency(dependency) && *paused == wanted)
+}
+
+#[test]
+fn failing_checks_pause_intake_and_nothing_is_lost_or_reordered() {
+    run(async {
+        let bench = Bench::start(settings());
+        feed(&bench, "a", 1..=5);
+        bench.until_done().await;
+        bench.dedup.faults.fail_next("check", 8, unavailable());
+        feed(&bench, "a", 6..=60);
+        bench.until_done().await;
+        assert_eq!(bench.row("a"), (1..=60).collect::<Vec<_>>());
+        assert!(bench.observer.count(paused_for(Dependency::Dedup, true)) > 0);
+        bench.until("resumed", |_| !bench.is_paused(PauseReason::Dependency(Dependency::Dedup))).await;
+        bench.stop().await;
+    });
+}
+
+#[test]
+fn a_store_that_is_down_at_the_start_delays_the_first_pull() {
+    run(async {
+        let fakes = Fakes::new(settings().ack_wait);
+        fakes.dedup.faults.fail_next("highest", 5, unavailable());
+        fakes.publisher.faults.fail_next("target", 5, unavailable());
+        feed(&fakes, "a", 1..=5);
+        let bench = Bench::start_on(fakes, settings());
+        assert_eq!(bench.watch.pulls(), 0);
+        bench.until_done().await;
+        bench.stop().await;
+    });
+}
+
+#[test]
+fn a_record_that_fails_for_a_while_is_repeated() {
+    run(async {
+        let bench = Bench::start(settings());
+        bench.dedup.faults.fail_next("record", 4, unavailable());
+        bench.dedup.faults.fail_next("record key", 3, unavailable());
+        feed(&bench, "a", 1..=10);
+        bench.until_done().await;
+        assert_eq!(bench.watch.acks_without_record(), 0);
+        assert!((1..=10).all(|lsn| bench.dedup.get(&key("a", lsn)).is_some()));
+        bench.stop().await;
+    });
+}
+
+#[test]
+fn a_record_that_fails_for_too_long_is_given_up_and_intake_resumes() {
+    run(async {
+        let bench = Bench::start(Settings { record_patience: Duration::from_millis(100), ..settings() });
+        bench.dedup.faults.fail_next("record", FOR_EVER, unavailable());
+        feed(&bench, "a", 1..=10);
+        bench.until_done().await;
+        assert_eq!(bench.watch.acks_without_record(), 10);
+        assert_eq!(bench.observer.count(|event| matches!(event, Observed::Unrecorded { .. })), 10);
+        bench.dedup.faults.clear("record");
+        // Nothing is in flight that could find out: intake must resume all the same.
+        feed(&bench, "a", 11..=20);
+        bench.until_done().await;
+        assert_eq!(bench.watch.acks_without_record(), 10);
+        bench.stop().await;
+    });
+}
+
+#[test]
+fn with_bypass_a_store_that_is_down_stops_nothing() {
+    run(async {
+        let fakes = Fakes::new(settings().ack_wait);
+        for operation in ["highest", "check", "record", "mark", "unmark"] {
+            fakes.dedup.faults.fail_next(operation, FOR_EVER, unavailable());
+        }
+        let backoff = Backoff { initial: Duration::from_secs(600), max: Duration::from_secs(600) };
+        let bench = Bench::start_on(fakes, Settings { bypass_dedup: true, backoff, ..settings() });
+        feed(&bench, "a", 1..=30);
+        bench.until_done().await;
+        // The next check is minutes away: these must not wait for it.
+        feed(&bench, "a", 31..=60);
+        bench.until_done().await;
+        assert_eq!(bench.row("a"), (1..=60).collect::<Vec<_>>());
+        let bypassed = bench.observer.events().into_iter().map(|event| match event {
+            Observed::DedupBypassed { events } => events,
+            _ => 0,
+        });
+        assert_eq!(bypassed.sum::<u64>(), 60);
+        bench.stop().await;
+    });
+}
+
+#[test]
+fn failing_publishes_are_repeated_in_order() {
+    run(async {
+        let bench = Bench::start(settings());
+        bench.publisher.faults.fail_next("publish", 37, unavailable());
+        feed(&bench, "a", 1..=20);
+        feed(&bench, "b", 1..=20);
+        bench.until_done().await;
+        assert_eq!((bench.row("a").len(), bench.row("b").len()), (20, 20));
+        assert!(bench.settled(Outcome::Duplicate) == 0);
+        bench.stop().await;
+    });
+}
+
+#[test]
+fn a_target_that_is_down_pauses_intake_until_it_is_back() {
+    run(async {
+        let bench = Bench::start(settings());
+        feed(&bench, "a", 1..=3);
+        bench.until_done().await;
+        bench.publisher.faults.fail_next("target", FOR_EVER, unavailable());
+        bench.publisher.faults.fail_next("publish", FOR_EVER, unavailable());
+        feed(&bench, "a", 4..=10);
+        bench.until("paused", |_| bench.is_paused(PauseReason::Dependency(Dependency::Target))).await;
+        bench.publisher.faults.clear("publish");
+        bench.publisher.faults.clear("target");
+        bench.until_done().await;
+        assert_eq!(bench.row("a"), (1..=10).collect::<Vec<_>>());
+        bench.until("resumed", |_| !bench.is_paused(PauseReason::Dependency(Dependency::Target))).await;
+        bench.stop().await;
+    });
+}
+
+#[test]
+fn a_publish_whose_answer_is_lost_is_processed_and_not_doubled() {
+    run(async {
+        let bench = Bench::start(settings());
+        bench.publisher.faults.fail_next("publish unanswered", 6, unavailable());
+        feed(&bench, "a", 1..=5);
+        bench.until_done().await;
+        assert_eq!(bench.row("a"), [1, 2, 3, 4, 5]);
+        bench.until("all are processed", |fakes| fakes.observer.settled(Outcome::Processed) == 5).await;
+        bench.stop().await;
+    });
+}
+
+#[test]
+fn whatever_publishes_end_in_rows_keep_their_order_or_say_so() {
+    for seed in 0..20 {
+        run(async move {
+            let backoff = Backoff { initial: Duration::from_millis(1), max: Duration::from_millis(2) };
+            // With few permits, failing rows also run into the share that they may hold.
+            let messages = if seed == 0 { 100 } else { 1_000 };
+            let in_flight = Budget { messages, bytes: 1_000_000 };
+            let bench = Bench::start(Settings { backoff, in_flight, ..settings() });
+            bench.watch.chaos(Some(seed));
+            for n in 0..150 {
+                bench.feed(format!("r{} {} publish", n % 4, n + 1));
+            }
+            bench.until_done().await;
+            assert_eq!(bench.publisher.stored().len(), 150, "seed {seed}");
+            bench.stop().await;
+        });
+    }
+}
+
+#[test]
+fn a_refused_subject_ends_as_refused_and_holds_up_nobody() {
+    run(async {
+        let bench = Bench::start(Settings { refused_for: Duration::from_millis(300), ..settings() });
+        bench.publisher.refuse("nowhere");
+        let refused = bench.feed("x 1 publish nowhere");
+        let mut lsn = 0;
+        while bench.dead_letters.stored().is_empty() {
+            lsn += 1;
+            assert!(lsn < 20_000, "never refused");
+            bench.feed(format!("a {lsn} publish"));
+            bench.until("others flow", |fakes| fakes.source.unacknowledged().iter().all(|s| *s == refused)).await;
+        }
+        bench.until_done().await;
+        assert_eq!(bench.dead_letters.stored()[0].reason, Reason::Refused);
+        assert_eq!(bench.observer.count(paused_for(Dependency::Target, true)), 0);
+        bench.stop().await;
+    });
+}
+
+#[test]
+fn refused_rows_leave_most_permits_to_others() {
+    run(async {
+        let in_flight = Budget { messages: 40, bytes: 100_000 };
+        let bench = Bench::start(Settings { in_flight, ..settings() });
+        bench.feed("a 1 publish");
+        bench.until_done().await;
+        bench.publisher.refuse("nowhere");
+        for row in 0..200 {
+            bench.feed(format!("x{row} 1 publish nowhere"));
+        }
+        feed(&bench, "a", 2..=50);
+        bench.until("others flow", |_| bench.row("a").len() == 50).await;
+        bench.publisher.accept("nowhere");
+        bench.clock.advance(Duration::from_secs(3));
+        bench.until_done().await;
+        bench.stop().await;
+    });
+}
+
+#[test]
+fn two_refused_subjects_do_not_stop_the_rest() {
+    run(async {
+        let bench = Bench::start(Settings { ack_wait: Duration::from_millis(500), ..settings() });
+        bench.publisher.refuse("nowhere");
+        bench.publisher.refuse("nirvana");
+        bench.feed("x 1 publish nowhere");
+        bench.feed("y 1 publish nirvana");
+        bench.until("both were tried", |fakes| fakes.publisher.faults.calls("publish") > 6).await;
+        feed(&bench, "a", 1..=50);
+        bench.until("others flow", |_| bench.row("a").len() == 50).await;
+        bench.publisher.accept("nowhere");
+        bench.publisher.accept("nirvana");
+        bench.until_done().await;
+        bench.stop().await;
+    });
+}
+
+#[test]
+fn a_failing_dead_letter_stream_pauses_intake_and_is_repeated() {
+    run(async {
+        let bench = Bench::start(settings());
+        bench.dead_letters.faults.fail_next("store", 9, unavailable());
+        for row in 0..5 {
+            bench.feed(format!("x{row} 1 poison"));
+        }
+        bench.until_done().await;
+        assert_eq!(bench.dead_letters.stored().len(), 5);
+        assert!(bench.observer.count(paused_for(Dependency::DeadLetter, true)) > 0);
+        feed(&bench, "a", 1..=3);
+        bench.until_done().await;
+        bench.stop().await;
+    });
+}
+
+#[test]
+fn an_event_that_is_too_large_is_a_dead_letter() {
+    run(async {
+        let bench = Bench::start(settings());
+        bench.publisher.set_max_payload(60);
+        bench.feed(format!("a 1 publish {}", "s".repeat(100)));
+        bench.feed("a 2 publish");
+        bench.until_done().await;
+        assert_eq!(bench.dead_letters.stored()[0].reason, Reason::TooLarge);
+        assert_eq!(bench.row("a"), [2]);
+        bench.stop().await;
+    });
+}
+
+#[test]
+fn after_a_long_pause_what_is_unpublished_goes_back_in_order_and_comes_again() {
+    for dependency in [Dependency::Dedup, Dependency::Target] {
+        run(async move {
+            let ack_wait = Duration::from_millis(300);
+            let bench = Bench::start(Settings { ack_wait, suspect_after: 1_000, ..settings() });
+            feed(&bench, "a", 1..=1);
+            bench.until_done().await;
+            if dependency == Dependency::Dedup {
+                bench.dedup.faults.fail_next("check", FOR_EVER, unavailable());
+            } else {
+                bench.publisher.faults.fail_next("target", FOR_EVER, unavailable());
+                bench.publisher.faults.fail_next("publish", FOR_EVER, unavailable());
+            }
+            feed(&bench, "a", 2..=20);
+            bench.until("handed back", |_| bench.naks().len() >= 19).await;
+            bench
+                .until("it was told", |fakes| {
+                    fakes.observer.count(|event| matches!(event, Observed::HandedBack { .. })) > 0
+                })
+                .await;
+            let first = bench.naks()[..19].to_vec();
+            assert_eq!(first, (2..=20).collect::<Vec<_>>(), "{dependency}");
+            for operation in ["target", "publish"] {
+                bench.publisher.faults.clear(operation);
+            }
+            bench.dedup.faults.clear("check");
+            bench.until_done().await;
+            assert_eq!(bench.publisher.stored().len(), 20);
+            bench.stop().await;
+        });
+    }
+}
+
+#[test]
+fn a_target_that_lost_data_makes_its_records_void() {
+    run(async {
+        let bench = Bench::start(settings());
+        feed(&bench, "a", 1..=10);
+        bench.until_done().await;
+        bench.publisher.regress_to(4);
+        bench.publisher.reconnect();
+        bench
+            .until("it was noticed", |fakes| {
+                fakes
+                    .observer
+                    .count(|event| matches!(event, Observed::TargetRegressed { recorded: 10, last_sequence: 4 }))
+                    == 1
+            })
+            .await;
+        // These come again. What the target has is taken for what it is, what it lost is stored again.
+        feed(&bench, "a", 3..=7);
+        bench.until_done().await;
+        bench.until("all are told", |fakes| fakes.observer.settled(Outcome::Duplicate) == 2).await;
+        assert_eq!(bench.row("a"), [1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(bench.dedup.get(&key("a", 6)).map(|record| record.generation), Some(2));
+        bench.publisher.reconnect();
+        feed(&bench, "a", 11..=11);
+        bench.until_done().await;
+        let raised = bench.observer.count(|event| matches!(event, Observed::TargetRegressed { .. }));
+        assert_eq!(raised, 1);
+        bench.stop().await;
+    });
+}
+
+#[test]
+fn a_source_that_fails_is_asked_again_and_settlements_are_repeated() {
+    run(async {
+        let bench = Bench::start(settings());
+        bench.source.faults.fail_next("pull", 4, unavailable());
+        bench.source.faults.fail_next("settle", 4, unavailable());
+        feed(&bench, "a", 1..=100);
+        bench.until_done().await;
+        let acks = bench.source.settlements().iter().filter(|s| s.settle == Settle::Ack).count();
+        assert_eq!(acks, 100);
+        bench.stop().await;
+    });
+}

@@ -1,0 +1,231 @@
+//! The whole actor system on fakes, while nothing or little fails.
+
+mod bench;
+
+use std::time::Duration;
+
+use bench::{Bench, Fakes, key, run, settings};
+use cdc_actors::message::{Reason, Record, Settle};
+use cdc_actors::ports::Budget;
+use cdc_actors::shared::Settings;
+use cdc_actors::telemetry::Outcome;
+use cdc_actors::testkit::{ManualClock, Observed, unavailable};
+
+#[test]
+fn every_event_is_stored_once_recorded_and_then_acknowledged() {
+    run(async {
+        let bench = Bench::start(settings());
+        for n in 0..400 {
+            bench.feed(format!("r{} {} publish", n % 7, n + 1));
+        }
+        bench.until_done().await;
+        assert_eq!(bench.publisher.stored().len(), 400);
+        assert!((0..400).all(|n| bench.dedup.get(&key(&format!("r{}", n % 7), n + 1)).is_some()));
+        assert_eq!(bench.watch.acks_without_record(), 0);
+        bench.until("400 are processed", |fakes| fakes.observer.settled(Outcome::Processed) == 400).await;
+        assert!(bench.publisher.stored().iter().all(|message| message.header("Cdc-Late").is_none()));
+        bench.stop().await;
+    });
+}
+
+#[test]
+fn what_is_recorded_already_is_a_duplicate_and_not_published() {
+    run(async {
+        let bench = Bench::start(settings());
+        let record = Record { stream_created: 7, generation: 1, sequence: 1 };
+        bench.dedup.plant(&key("a", 2), &Record { stream_created: 6, ..record }.encode());
+        bench.dedup.plant(&key("a", 3), &Record { generation: 9, ..record }.encode());
+        bench.dedup.plant(&key("a", 4), "nonsense");
+        for lsn in 2..=4 {
+            bench.feed(format!("a {lsn} publish"));
+        }
+        bench.until_done().await;
+        assert_eq!(bench.row("a"), [2, 3, 4], "records of another stream or generation are none");
+        bench.feed("a 3 publish");
+        bench.until_done().await;
+        bench.until("a duplicate", |fakes| fakes.observer.settled(Outcome::Duplicate) == 1).await;
+        assert_eq!(bench.publisher.faults.calls("publish"), 3, "the duplicate was not published");
+        bench.stop().await;
+    });
+}
+
+#[test]
+fn what_the_target_has_already_is_a_duplicate() {
+    run(async {
+        let bench = Bench::start(settings());
+        bench.feed("a 1 publish");
+        bench.until_done().await;
+        bench.dedup.flush();
+        bench.feed("a 1 publish");
+        bench.until_done().await;
+        bench.until("a duplicate", |fakes| fakes.observer.settled(Outcome::Duplicate) == 1).await;
+        assert_eq!(bench.row("a"), [1]);
+        bench.stop().await;
+    });
+}
+
+#[test]
+fn skipped_and_poisoned_events_end_as_such_and_panics_are_poison() {
+    run(async {
+        let bench = Bench::start(settings());
+        for action in ["skip", "poison", "panic_order", "panic_decide", "publish"] {
+            bench.feed(format!("a 1 {action}"));
+        }
+        bench.until_done().await;
+        bench.until("all are told", |fakes| fakes.observer.settled(Outcome::DeadLettered) == 3).await;
+        assert_eq!((bench.settled(Outcome::Skipped), bench.row("a").len()), (1, 1));
+        let mut letters: Vec<_> = bench.dead_letters.stored().into_iter().map(|l| (l.reason, l.detail)).collect();
+        letters.sort();
+        let expected = [
+            (Reason::WrongShape, "poison".to_owned()),
+            (Reason::Panic, "told to panic in decide".to_owned()),
+            (Reason::Panic, "told to panic in order".to_owned()),
+        ];
+        assert_eq!(letters, expected);
+        assert_eq!(bench.observer.count(|e| matches!(e, Observed::ActorRestarted { .. })), 0, "the actors lived on");
+        bench.stop().await;
+    });
+}
+
+#[test]
+fn no_more_is_out_than_permits_allow() {
+    run(async {
+        let settings = Settings { in_flight: Budget { messages: 20, bytes: 600 }, largest_message: 100, ..settings() };
+        let bench = Bench::start(settings);
+        bench.publisher.hold();
+        for n in 1..=100 {
+            bench.feed(format!("r{n} {n} publish"));
+        }
+        bench.until("permits are used up", |fakes| fakes.publisher.held() > 10).await;
+        bench.publisher.release();
+        bench.until_done().await;
+        let (messages, bytes) = bench.watch.most_outstanding();
+        assert!(messages <= 20 && bytes <= 600 && messages > 10, "{messages} messages, {bytes} bytes");
+        bench
+            .until("permits are given back", |fakes| {
+                fakes.observer.events().iter().rev().find_map(|e| match e {
+                    Observed::InFlight { messages, bytes } => Some((*messages, *bytes)),
+                    _ => None,
+                }) == Some((0, 0))
+            })
+            .await;
+        bench.stop().await;
+    });
+}
+
+#[test]
+fn what_takes_long_is_kept_alive_and_a_redelivery_is_not_processed_twice() {
+    run(async {
+        let ack_wait = Duration::from_millis(600);
+        let bench = Bench::start(Settings { ack_wait, ..settings() });
+        bench.publisher.hold();
+        let sequence = bench.feed("a 1 publish");
+        bench
+            .until("in-progress", |fakes| {
+                fakes.source.settlements().iter().filter(|s| s.settle == Settle::InProgress).count() >= 3
+            })
+            .await;
+        assert_eq!(bench.publisher.held(), 1);
+        bench.source.redeliver(sequence);
+        let pulls = bench.watch.pulls();
+        bench.until("the redelivery is pulled", |fakes| fakes.watch.pulls() > pulls).await;
+        bench.publisher.release();
+        bench.until_done().await;
+        assert_eq!((bench.publisher.faults.calls("publish"), bench.row("a")), (1, vec![1]));
+        bench.stop().await;
+    });
+}
+
+#[test]
+fn a_redelivery_of_what_was_finished_is_acknowledged_from_memory() {
+    run(async {
+        let bench = Bench::start(settings());
+        // The first acknowledgement does not reach the server.
+        let sequence = bench.feed("a 1 publish");
+        bench.source.faults.fail_next("settle", 3, unavailable());
+        bench.until("it is stored", |fakes| fakes.publisher.stored().len() == 1).await;
+        bench.source.redeliver(sequence);
+        bench.until_done().await;
+        assert_eq!(bench.publisher.faults.calls("publish"), 1);
+        bench.stop().await;
+    });
+}
+
+#[test]
+fn a_suspect_runs_alone_and_its_marker_is_taken_back() {
+    run(async {
+        let fakes = Fakes::new(settings().ack_wait);
+        let sequences: Vec<u64> = (1..=20).map(|lsn| fakes.feed(format!("a {lsn} publish"))).collect();
+        for suspect in [5, 6, 12] {
+            fakes.source.set_deliveries(sequences[suspect], 7);
+        }
+        let bench = Bench::start_on(fakes, settings());
+        bench.until_done().await;
+        assert_eq!(bench.row("a"), (1..=20).collect::<Vec<_>>(), "those behind a suspect wait for it");
+        bench.until("markers are taken back", |fakes| fakes.dedup.faults.calls("unmark") == 3).await;
+        assert_eq!(bench.dedup.faults.calls("mark"), 3);
+        bench.stop().await;
+    });
+}
+
+/// The marker of a message that was fed before the clock moved.
+fn marker(sequence: u64) -> String {
+    let created = ManualClock::EPOCH_NANOS;
+    format!("{created}-{sequence}-{created}")
+}
+
+#[test]
+fn nothing_else_is_pulled_while_a_suspect_runs() {
+    run(async {
+        let fakes = Fakes::new(settings().ack_wait);
+        let sequence = fakes.feed("a 1 publish");
+        fakes.source.set_deliveries(sequence, 7);
+        fakes.publisher.hold();
+        let bench = Bench::start_on(fakes, settings());
+        bench.until("the suspect is published", |fakes| fakes.publisher.held() == 1).await;
+        assert_eq!(bench.dedup.marked(&marker(sequence)), 1);
+        // A pause that ends resumes intake; the suspect must stay alone all the same.
+        bench.publisher.reconnect();
+        bench.feed("b 1 publish");
+        let checks = bench.publisher.faults.calls("target");
+        bench.until("it was reconciled", |fakes| fakes.publisher.faults.calls("target") >= checks + 2).await;
+        actix_rt::time::sleep(Duration::from_millis(50)).await;
+        assert_eq!(bench.watch.most_outstanding().0, 1);
+        bench.publisher.release();
+        bench.until_done().await;
+        bench.until("the marker is taken back", |fakes| fakes.dedup.marked(&marker(sequence)) == 0).await;
+        bench.stop().await;
+    });
+}
+
+#[test]
+fn a_message_that_left_three_markers_is_a_dead_letter() {
+    run(async {
+        let fakes = Fakes::new(settings().ack_wait);
+        let sequence = fakes.feed("a 1 publish");
+        fakes.source.set_deliveries(sequence, 7);
+        fakes.dedup.set_marked(&marker(sequence), 3);
+        fakes.feed("a 2 publish");
+        let bench = Bench::start_on(fakes, settings());
+        bench.until_done().await;
+        let reasons: Vec<_> = bench.dead_letters.stored().iter().map(|letter| letter.reason).collect();
+        assert_eq!((reasons, bench.row("a")), (vec![Reason::CrashesProcess], vec![2]));
+        bench.stop().await;
+    });
+}
+
+#[test]
+fn a_suspect_whose_marker_cannot_be_set_waits_for_the_store() {
+    run(async {
+        let fakes = Fakes::new(settings().ack_wait);
+        let sequence = fakes.feed("a 1 publish");
+        fakes.source.set_deliveries(sequence, 7);
+        fakes.dedup.faults.fail_next("mark", 5, unavailable());
+        let bench = Bench::start_on(fakes, settings());
+        bench.until_done().await;
+        assert_eq!((bench.dedup.faults.calls("mark"), bench.row("a")), (6, vec![1]));
+        bench.feed("a 2 publish");
+        bench.until_done().await;
+        bench.stop().await;
+    });
+}

@@ -1,0 +1,133 @@
+//! Actors that die are noticed, counted and built again, and what they held comes again from the source.
+
+mod bench;
+
+use std::time::Duration;
+
+use bench::{Bench, run, settings};
+use cdc_actors::guard::{GuardSettings, RestartLimit};
+use cdc_actors::ports::Dependency;
+use cdc_actors::shared::Settings;
+use cdc_actors::supervisor::ExitReason;
+use cdc_actors::telemetry::PauseReason;
+use cdc_actors::testkit::{Observed, unavailable};
+
+const FOR_EVER: usize = 1_000_000;
+
+/// Which actor dies when this operation panics.
+const DEADLY: [(&str, &str, &str); 7] = [
+    ("pull", "ingest", "publish"),
+    ("settle", "ingest", "publish"),
+    ("remark", "transform", "remark"),
+    ("check", "dedup", "publish"),
+    ("record", "dedup", "publish"),
+    ("publish", "publish", "publish"),
+    ("store", "publish", "poison"),
+];
+
+#[test]
+fn an_actor_that_dies_is_built_again_and_what_it_held_is_processed() {
+    for (operation, actor, action) in DEADLY {
+        run(async move {
+            let ack_wait = Duration::from_millis(400);
+            let bench = Bench::start(Settings { ack_wait, suspect_after: 1_000, ..settings() });
+            bench.feed("a 1 publish");
+            bench.until_done().await;
+            bench.watch.panic_next(operation, 2);
+            for n in 0..60 {
+                bench.feed(format!("r{} {} {action}", n % 5, n + 1));
+            }
+            bench.until_done().await;
+            bench.until("two deaths", |_| bench.restarts(actor) == 2).await;
+            let total = bench.observer.count(|event| matches!(event, Observed::ActorRestarted { .. }));
+            assert_eq!(total, 2, "{operation} kills {actor} alone");
+            let ended = bench.publisher.stored().len() + bench.dead_letters.stored().len();
+            assert_eq!(ended, 61, "{operation}");
+            bench.stop().await;
+        });
+    }
+}
+
+#[test]
+fn an_actor_that_keeps_dying_trips_the_guard() {
+    run(async {
+        let restarts = RestartLimit { deaths: 2, window: Duration::from_secs(60) };
+        let mut bench = Bench::start(Settings { restarts, suspect_after: 1_000, ..settings() });
+        bench.watch.panic_next("check", FOR_EVER);
+        bench.feed("a 1 publish");
+        let ended = bench.ended().await;
+        assert!(matches!(&ended.reason, ExitReason::GuardTripped(why) if why.contains("dedup")), "{ended:?}");
+        assert_eq!(bench.restarts("dedup"), 3);
+        assert_eq!(bench.source.unacknowledged(), [1], "it was not lost");
+    });
+}
+
+#[test]
+fn intake_resumes_when_the_actor_that_knew_of_the_outage_is_dead() {
+    for (operation, dependency) in [("check", Dependency::Dedup), ("publish", Dependency::Target)] {
+        run(async move {
+            let bench = Bench::start(Settings { suspect_after: 1_000, ..settings() });
+            bench.feed("a 1 publish");
+            bench.until_done().await;
+            bench.dedup.faults.fail_next("check", if operation == "check" { FOR_EVER } else { 0 }, unavailable());
+            if operation == "publish" {
+                bench.publisher.faults.fail_next("publish", FOR_EVER, unavailable());
+                bench.publisher.faults.fail_next("target", FOR_EVER, unavailable());
+            }
+            bench.feed("a 2 publish");
+            bench.until("paused", |_| bench.is_paused(PauseReason::Dependency(dependency))).await;
+            // The actor dies at the next attempt; its successor holds nothing and has nothing to ask for.
+            bench.watch.panic_next(if operation == "publish" { "target" } else { operation }, 1);
+            bench
+                .until("its death", |fakes| {
+                    fakes.observer.count(|event| matches!(event, Observed::ActorRestarted { .. })) == 1
+                })
+                .await;
+            bench.dedup.faults.clear("check");
+            bench.publisher.faults.clear("publish");
+            bench.publisher.faults.clear("target");
+            bench.until_done().await;
+            assert_eq!(bench.row("a"), [1, 2]);
+            bench.stop().await;
+        });
+    }
+}
+
+#[test]
+fn a_streak_of_failures_trips_the_guard() {
+    run(async {
+        let guard = GuardSettings {
+            max_consecutive_failures: 5,
+            min_duration: Duration::from_millis(200),
+            max_duration: Duration::from_secs(60),
+        };
+        let mut bench = Bench::start(Settings { guard, grace: Duration::from_millis(500), ..settings() });
+        bench.feed("a 1 publish");
+        bench.until_done().await;
+        bench.dedup.faults.fail_next("check", FOR_EVER, unavailable());
+        bench.feed("a 2 publish");
+        let ended = bench.ended().await;
+        assert!(matches!(&ended.reason, ExitReason::GuardTripped(why) if why.contains("dedup")), "{ended:?}");
+        assert_eq!(bench.source.unacknowledged(), [2]);
+        assert_eq!(bench.observer.count(|event| matches!(event, Observed::GuardTripped { .. })), 1);
+    });
+}
+
+#[test]
+fn a_success_in_between_ends_the_streak() {
+    run(async {
+        let guard = GuardSettings {
+            max_consecutive_failures: 5,
+            min_duration: Duration::ZERO,
+            max_duration: Duration::from_secs(60),
+        };
+        let bench = Bench::start(Settings { guard, ..settings() });
+        for lsn in 1..=10 {
+            bench.dedup.faults.fail_next("check", 3, unavailable());
+            bench.feed(format!("a {lsn} publish"));
+            bench.until_done().await;
+        }
+        assert_eq!(bench.observer.count(|event| matches!(event, Observed::GuardTripped { .. })), 0);
+        bench.stop().await;
+    });
+}

@@ -1,0 +1,188 @@
+//! The binary's other commands and its exit status.
+
+use serde_json::{Value, json};
+
+use crate::support::change::{Change, Input, agent, chat};
+use crate::support::nats::nats_servers;
+use crate::support::service::{Settings, command, lines};
+use crate::support::world::{SOURCE, Stored, TARGET, World};
+
+fn settings(pairs: &[(&str, &str)]) -> Settings {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+fn explained(settings: &Settings, input: &Input) -> Value {
+    let mut arguments = vec!["explain".to_owned(), "--subject".to_owned(), input.subject.clone()];
+    for (name, value) in &input.headers {
+        arguments.extend(["--header".to_owned(), format!("{name}: {value}")]);
+    }
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    let output = command(settings, &arguments, &input.payload);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn sequence(letter: &Stored) -> &str {
+    letter.header("Cdc-Sequence").unwrap()
+}
+
+#[tokio::test]
+async fn explain_says_what_the_service_does() {
+    let mut world = World::new().await;
+    world.set("target.subject_prefix", "out").set("tables.chats.unhandled_fields", "drop");
+    let service = world.start();
+    let publish = [
+        Change::message("m-1").at(1, 0).input().header("traceparent", "00-aa-bb-01").header("x-other", "1"),
+        Change::message("m:2 é").column("chat_id", "6281@s.whatsapp.net").action("update").at(2, 0).input(),
+        Change::new("chats", &chat("c-1")).column("added", 1).action("update").at(3, 0).input(),
+        Change::new("agents", &agent("a-1")).action("delete").at(4, 0).input().header("Nats-Msg-Id", "abc"),
+        Input::new("sequin.any", Change::message(&"k".repeat(400)).at(5, 0).action("read").payload()),
+    ];
+    let poison = [
+        Change::message("m-1").column("company_id", Value::Null).input(),
+        Input::new("sequin.any", "{"),
+        Change::message("m-1").column("chat_id", "c".repeat(2_000)).input(),
+    ];
+    let skipped = Input::new("sequin.daisi_db.public.invoices.insert", "{}");
+    world.feed(publish.iter().chain(&poison).chain([&skipped])).await;
+    let (published, letters) = world.adds_up(publish.len(), poison.len()).await;
+    for (lsn, input) in (1..).zip(&publish) {
+        let event = published.iter().find(|event| event.position().0 == lsn).unwrap();
+        let said = explained(&world.settings, input);
+        assert_eq!(said["verdict"], "publish");
+        assert_eq!(said["subject"], event.subject);
+        assert_eq!(said["payload"], event.text());
+        assert_eq!(said["event_id"], event.json()["event_id"]);
+        assert_eq!(said["event_key"], event.header("Nats-Msg-Id").unwrap());
+        let headers: serde_json::Map<_, _> =
+            event.headers.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
+        assert_eq!(said["headers"], Value::Object(headers));
+        assert_eq!((&said["reason"], &said["detail"]), (&Value::Null, &Value::Null));
+        assert_eq!(said["unhandled_fields"], if lsn == 3 { json!(["added"]) } else { json!([]) });
+    }
+    for (place, input) in (publish.len() + 1..).zip(&poison) {
+        let letter = letters.iter().find(|letter| sequence(letter) == place.to_string()).unwrap();
+        let said = explained(&world.settings, input);
+        assert_eq!(said["verdict"], "dead_letter");
+        assert_eq!(said["subject"], letter.subject);
+        assert_eq!(said["payload"], letter.text());
+        for (name, header) in [("reason", "Cdc-Reason"), ("detail", "Cdc-Detail")] {
+            assert_eq!(said[name], letter.header(header).unwrap());
+        }
+        for (name, value) in said["headers"].as_object().unwrap() {
+            assert_eq!(letter.header(name), value.as_str(), "{name}");
+        }
+    }
+    let said = explained(&world.settings, &skipped);
+    assert_eq!(said["verdict"], "skip");
+    let said = said.as_object().unwrap();
+    assert!(said.iter().all(|(name, value)| name == "verdict" || value.is_null()), "{said:?}");
+    service.stop();
+}
+
+#[test]
+fn explain_reads_a_file_and_says_65_when_it_cannot() {
+    let directory = tempfile::TempDir::new().unwrap();
+    let file = directory.path().join("event.json");
+    std::fs::write(&file, Change::message("m-1").payload()).unwrap();
+    let explain =
+        |file: &std::path::Path| command(&Settings::new(), &["explain", "--subject", "s", file.to_str().unwrap()], b"");
+    let output = explain(&file);
+    assert_eq!(output.status.code(), Some(0));
+    let said: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&said["verdict"], lines(&output.stdout).len()), (&json!("publish"), 1));
+
+    let output = explain(&directory.path().join("none.json"));
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(65), 0));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("cannot read the event"));
+    assert_eq!(explain(directory.path()).status.code(), Some(65));
+}
+
+#[test]
+fn a_command_line_that_makes_no_sense_is_64() {
+    for line in [&["explain"][..], &["walk"], &["run", "--config"], &["demo", "--events", "none"]] {
+        let output = command(&Settings::new(), line, b"");
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(64), 0), "{line:?}");
+        assert!(!output.stderr.is_empty());
+    }
+    assert_eq!(command(&Settings::new(), &["--help"], b"").status.code(), Some(0));
+}
+
+#[test]
+fn a_bad_configuration_is_78_and_names_every_problem_at_once() {
+    let wrong = settings(&[
+        ("source.ack_wait", "soon"),
+        ("workers", "many"),
+        ("target.unsafe_tokens", "maybe"),
+        ("target.duplicate_windw", "2m"),
+        ("nats.password", "s3cret"),
+        ("retry.initial", "20s"),
+    ]);
+    for line in [&["run"][..], &["check"], &["explain", "--subject", "s"]] {
+        let output = command(&wrong, line, b"{}");
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(78), 0), "{line:?}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        for part in ["source.ack_wait", "soon", "workers", "many", "target.unsafe_tokens", "maybe", "encode", "reject"]
+        {
+            assert!(said.contains(part), "{part} is missing: {said}");
+        }
+        for part in ["duplicate_windw", "nats.password", "retry.initial"] {
+            assert!(said.to_lowercase().contains(part), "{part} is missing: {said}");
+        }
+        assert!(!said.contains("s3cret"), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_dependency_that_is_away_is_69_after_start_timeout() {
+    let mut world = World::new().await;
+    world.set("start_timeout", "1s");
+    let away = |name: &str, url: &str| {
+        let mut settings = world.settings.clone();
+        settings.insert(name.to_owned(), url.to_owned());
+        let run = command(&settings, &["run"], b"");
+        let said = String::from_utf8(run.stderr).unwrap();
+        assert_eq!(run.status.code(), Some(69), "{name}: {said}");
+        assert!(said.contains("could not start"), "{said}");
+        assert_eq!(command(&settings, &["check"], b"").status.code(), Some(69), "{name}");
+    };
+    // A port that nobody can listen on.
+    away("nats.url", "nats://127.0.0.1:1");
+    away("dedup.url", "redis://127.0.0.1:1");
+}
+
+#[tokio::test]
+async fn check_says_what_it_would_create_and_creates_nothing() {
+    for server in nats_servers() {
+        let mut world = World::on(&server).await;
+        let check = |world: &World, code: i32| {
+            let output = command(&world.settings, &["check"], b"");
+            let said = String::from_utf8(output.stdout).unwrap();
+            assert_eq!(output.status.code(), Some(code), "{said}");
+            said
+        };
+        let said = check(&world, 0);
+        let streams = [SOURCE, TARGET, "cdc_dead_letters"];
+        for stream in streams {
+            assert!(said.contains(&format!("stream {stream}: would be created")), "{said}");
+        }
+        assert!(said.contains("consumer cdc_consumers: would be created"), "{said}");
+        assert!(said.contains("configuration: valid") && said.contains("redis answers"), "{said}");
+        for stream in streams {
+            assert!(world.jetstream().get_stream(stream).await.is_err(), "{stream} was created");
+        }
+        assert_eq!(world.redis.command(&["DBSIZE"]), ":0");
+
+        world.start().stop();
+        let said = check(&world, 0);
+        assert!(!said.contains("would be"), "{said}");
+        let said = check(world.set_all(&[("source.ack_wait", "45s")]), 0);
+        assert!(said.contains("consumer cdc_consumers: exists, would be changed: ack_wait"), "{said}");
+        // Of a target that forgets within twice ack_wait nothing can be promised.
+        let said = check(world.set_all(&[("source.ack_wait", "90s"), ("target.duplicate_window", "10m")]), 78);
+        assert!(said.contains("error: "), "{said}");
+        // What is missing and must not be created is wrong, too.
+        let said = check(world.set_all(&[("target.create", "false"), ("target.stream", "other_stream")]), 78);
+        assert!(said.contains("other_stream"), "{said}");
+    }
+}
