@@ -151,14 +151,21 @@ impl RedisStore {
     /// What an operator should know about this server before relying on it, one sentence each.
     ///
     /// # Errors
-    /// If the server cannot be reached. A server that does not permit the question is a warning, not an error.
+    /// If the server cannot be reached or does not let this user in. One that does not permit the question alone is a
+    /// warning, not an error.
     pub async fn warnings(&self) -> Result<Vec<String>, Failure> {
         match self.link.command::<String>("ask redis for its state", &redis::cmd("INFO")).await {
             Ok(info) => Ok(warnings_of(&info)),
-            Err(failure) if failure.class == FailureClass::Denied => Ok(vec![format!(
-                "this user may not ask for INFO ({}), so maxmemory-policy was not checked: it should be noeviction",
-                failure.cause
-            )]),
+            Err(failure) if failure.class == FailureClass::Denied => {
+                // Whoever may not ask for INFO may still do what matters; whoever cannot even log in may not.
+                let mut generation = redis::cmd("GET");
+                generation.arg(self.key("generation"));
+                self.link.command::<Option<String>>("ask redis for its state", &generation).await?;
+                Ok(vec![format!(
+                    "this user may not ask for INFO ({}), so maxmemory-policy was not checked: it should be noeviction",
+                    failure.cause
+                )])
+            }
             Err(failure) => Err(failure),
         }
     }

@@ -115,11 +115,12 @@ impl Service {
             let (configured, max_payload) = (settings.in_flight.bytes, settings.largest_message);
             return Err(StartError::InFlightBytes { configured, max_payload });
         }
+        // The target first: if it cannot be used, the consumer stays as it is.
         let ports = Ports {
+            publisher: Arc::new(attempts.publisher(config, &outlet).await?),
             source: Arc::new(attempts.source(config, &intake, &logger).await?),
             transform: Arc::new(CdcTransform::new(settings::transform(config))),
             dedup: attempts.dedup(config, &logger).await?,
-            publisher: Arc::new(attempts.publisher(config, &outlet).await?),
             dead_letters: Arc::new(attempts.dead_letters(config, &outlet).await?),
             observer: watch(Arc::clone(&telemetry) as Arc<dyn Observer>),
             clock,

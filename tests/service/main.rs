@@ -9,3 +9,4 @@ mod duplicates;
 mod events;
 mod limits;
 mod poison;
+mod settings;

@@ -127,11 +127,31 @@ pub fn command(settings: &Settings, arguments: &[&str], input: &[u8]) -> Output 
     let mut child = command.spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     let input = input.to_vec();
-    // From a thread, so that full pipes cannot block each other; a process that does not read is none of its business.
-    let writer = std::thread::spawn(move || drop(stdin.write_all(&input)));
-    let output = child.wait_with_output().unwrap();
-    writer.join().unwrap();
-    output
+    // Threads, so that full pipes cannot block each other; whether all the input is read is the command's own business.
+    std::thread::spawn(move || drop(stdin.write_all(&input)));
+    let (stdout, stderr) = (drained(child.stdout.take().unwrap()), drained(child.stderr.take().unwrap()));
+    let deadline = Instant::now() + PATIENCE;
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        if Instant::now() > deadline {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            let said = stderr.join().unwrap();
+            panic!("{arguments:?} did not end within {PATIENCE:?}: {}", String::from_utf8_lossy(&said));
+        }
+        super::pause();
+    };
+    Output { status, stdout: stdout.join().unwrap(), stderr: stderr.join().unwrap() }
+}
+
+fn drained(mut pipe: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        pipe.read_to_end(&mut bytes).unwrap();
+        bytes
+    })
 }
 
 impl Service {
