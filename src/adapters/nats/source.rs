@@ -234,8 +234,13 @@ impl JetStreamSource {
         if status == 100 {
             return;
         }
+        // The end of a batch, told after its last message: before a request's first it is of the one before.
+        let completed = status == 409 && said.contains("Batch Completed");
+        if completed && pulling.request.as_ref().is_some_and(|request| request.arrived == 0) {
+            return;
+        }
         let Some(request) = pulling.request.take() else { return };
-        if status == 404 || status == 408 {
+        if completed || status == 404 || status == 408 {
             return;
         }
         // The protocol tells the kinds of 409 apart by their text alone.
