@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bench::{Bench, Fakes, key, run, settings};
 use cdc_actors::message::{Reason, Settle};
-use cdc_actors::ports::{Budget, Dependency};
+use cdc_actors::ports::{Budget, Dependency, FailureClass};
 use cdc_actors::retry::Backoff;
 use cdc_actors::shared::Settings;
 use cdc_actors::telemetry::{Outcome, PauseReason};
@@ -221,8 +221,9 @@ fn refused_rows_leave_most_permits_to_others() {
 fn two_refused_subjects_do_not_stop_the_rest() {
     run(async {
         let bench = Bench::start(Settings { ack_wait: Duration::from_millis(500), ..settings() });
-        bench.publisher.refuse("nowhere");
-        bench.publisher.refuse("nirvana");
+        // Such as a limit per subject: not told by its class from a target that can store nothing at all.
+        bench.publisher.refuse_as("nowhere", FailureClass::Unavailable);
+        bench.publisher.refuse_as("nirvana", FailureClass::Unavailable);
         bench.feed("x 1 publish nowhere");
         bench.feed("y 1 publish nirvana");
         bench.until("the target looks down", |_| bench.is_paused(PauseReason::Dependency(Dependency::Target))).await;
@@ -231,6 +232,26 @@ fn two_refused_subjects_do_not_stop_the_rest() {
         bench.until("it was pulled", |fakes| fakes.watch.outstanding() == 3).await;
         feed(&bench, "a", 1..=50);
         bench.until("others flow", |_| bench.row("a").len() == 50).await;
+        bench.publisher.accept("nowhere");
+        bench.publisher.accept("nirvana");
+        bench.until_done().await;
+        bench.stop().await;
+    });
+}
+
+#[test]
+fn subjects_that_nobody_listens_on_pause_nobody() {
+    run(async {
+        let bench = Bench::start(settings());
+        bench.publisher.refuse("nowhere");
+        bench.publisher.refuse("nirvana");
+        bench.feed("x 1 publish nowhere");
+        bench.feed("y 1 publish nirvana");
+        let failed = |event: &Observed| matches!(event, Observed::PublishFailed { .. });
+        bench.until("they failed repeatedly", |_| bench.observer.count(failed) >= 6).await;
+        feed(&bench, "a", 1..=50);
+        bench.until("others flow", |_| bench.row("a").len() == 50).await;
+        assert_eq!(bench.observer.count(paused_for(Dependency::Target, true)), 0);
         bench.publisher.accept("nowhere");
         bench.publisher.accept("nirvana");
         bench.until_done().await;

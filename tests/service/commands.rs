@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::support::change::{Change, Input, agent, chat};
 use crate::support::nats::nats_servers;
-use crate::support::service::{Settings, command, lines};
+use crate::support::service::{Settings, binary, command, lines};
 use crate::support::world::{SOURCE, Stored, TARGET, World};
 
 fn settings(pairs: &[(&str, &str)]) -> Settings {
@@ -185,4 +185,23 @@ async fn check_says_what_it_would_create_and_creates_nothing() {
         let said = check(world.set_all(&[("target.create", "false"), ("target.stream", "other_stream")]), 78);
         assert!(said.contains("other_stream"), "{said}");
     }
+}
+
+#[test]
+fn the_demo_ends_with_a_ledger_that_adds_up() {
+    let output = command(&Settings::default(), &["demo", "--events", "3000", "--seed", "7"], b"");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    for expected in ["/metrics", "3000 of 3000 events", "fed            3000", "P99", "the ledger adds up"] {
+        assert!(said.contains(expected), "{expected} is missing in: {said}");
+    }
+}
+
+#[test]
+fn the_demo_without_nats_server_says_what_to_install() {
+    let mut demo = binary(&Settings::default());
+    let output = demo.arg("demo").env("PATH", "/nonexistent").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(69), "{said}");
+    assert!(said.contains("apt-get install nats-server"), "{said}");
 }

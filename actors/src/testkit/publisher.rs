@@ -1,6 +1,6 @@
 //! A target stream, in memory.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -49,7 +49,7 @@ struct State {
     last_sequence: u64,
     messages: Vec<StoredMessage>,
     sequences: HashMap<String, u64>,
-    refused: HashSet<String>,
+    refused: HashMap<String, FailureClass>,
     max_payload: usize,
     /// Answers kept back while `Some`.
     held: Option<VecDeque<(UnboundedSender<Answer>, Answer)>>,
@@ -63,7 +63,7 @@ impl FakePublisher {
             last_sequence: 0,
             messages: Vec::new(),
             sequences: HashMap::new(),
-            refused: HashSet::new(),
+            refused: HashMap::new(),
             max_payload: 1024 * 1024,
             held: None,
         };
@@ -77,7 +77,12 @@ impl FakePublisher {
 
     /// Makes one subject fail, as if no stream listened on it, until [`Self::accept`].
     pub fn refuse(&self, subject: &str) {
-        lock(&self.state).refused.insert(subject.to_owned());
+        self.refuse_as(subject, FailureClass::Missing);
+    }
+
+    /// Makes one subject fail in this way, until [`Self::accept`].
+    pub fn refuse_as(&self, subject: &str, class: FailureClass) {
+        lock(&self.state).refused.insert(subject.to_owned(), class);
     }
 
     /// Takes [`Self::refuse`] back.
@@ -164,9 +169,8 @@ impl State {
         if size > self.max_payload {
             return Err(PublishError::TooLarge { size, limit: self.max_payload });
         }
-        if self.refused.contains(&event.subject) {
-            let failure =
-                Failure::new(format!("publish to {}", event.subject), FailureClass::Missing, "no stream listens on it");
+        if let Some(class) = self.refused.get(&event.subject) {
+            let failure = Failure::new(format!("publish to {}", event.subject), *class, "this subject is refused");
             return Err(PublishError::Rejected(failure));
         }
         if let Some(sequence) = self.sequences.get(event.key.as_str()) {
