@@ -1,6 +1,5 @@
 //! What the commands do, apart from the demo.
 
-use std::error::Error;
 use std::io::{self, Read, Write};
 use std::pin::pin;
 
@@ -15,23 +14,7 @@ use crate::bootstrap::{StartError, settings};
 use crate::cli::{ConfigArgs, ExitStatus, ExplainArgs};
 use crate::config::{Config, DedupKind, process_environment};
 use crate::domain;
-use crate::logging;
-
-/// An error with its causes on one line.
-pub fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        // An error that shows its cause already is not repeated.
-        if !text.contains(&next) {
-            text.push_str(": ");
-            text.push_str(&next);
-        }
-        cause = error.source();
-    }
-    text
-}
+use crate::logging::{self, chain};
 
 fn load(arguments: &ConfigArgs) -> Result<Config, ExitStatus> {
     Config::load(arguments.config.as_deref(), process_environment()).map_err(|error| {

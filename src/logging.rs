@@ -4,13 +4,14 @@
 //! Lines are written by a thread of their own. When it cannot keep up, because whoever reads standard error has
 //! stalled, lines are dropped and a later line says how many: a full pipe must not stop events from being acknowledged.
 
+use std::error::Error;
 use std::io::{self, LineWriter, Write};
 
 use jiff::Timestamp;
 use slog::{Drain, FnValue, Level, LevelFilter, Logger, PushFnValue, o};
 use slog_async::{Async, AsyncGuard, OverflowStrategy};
 
-use crate::config::{Log, LogFormat, LogLevel};
+use crate::config::{Log, LogFormat, LogLevel, redact_text};
 
 /// Lines that may wait to be written.
 const QUEUE: usize = 8_192;
@@ -87,6 +88,21 @@ const fn level_name(level: Level) -> &'static str {
         Level::Debug => "debug",
         Level::Trace => "trace",
     }
+}
+
+/// An error with everything that caused it on one line, outermost first, without the passwords of any URL in it.
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        // An error that shows its cause already is not repeated.
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    redact_text(&text)
 }
 
 /// A logger that keeps nothing.

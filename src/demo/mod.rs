@@ -17,9 +17,8 @@ use self::servers::LocalServer;
 use self::traffic::Traffic;
 use crate::bootstrap::Service;
 use crate::cli::{DemoArgs, ExitStatus};
-use crate::commands::chain;
 use crate::config::Config;
-use crate::logging;
+use crate::logging::{self, chain};
 
 /// Publishes that wait for their ack at once.
 const FEED_WINDOW: usize = 500;

@@ -7,7 +7,6 @@ pub mod status;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -17,7 +16,7 @@ use cdc_actors::ports::{Clock, Dependency, Failure, Observer};
 use cdc_actors::telemetry::{Outcome, PauseReason, Telemetry as Event};
 use slog::{Logger, crit, debug, error, info, warn};
 
-use crate::config::redact_text;
+use crate::logging::chain;
 use fields::Fields;
 use metrics::Metrics;
 use status::Status;
@@ -182,7 +181,7 @@ impl Telemetry {
         if let Some(gauge) = self.metrics.dependency_up.of(dependency) {
             gauge.set(if failure.is_none() { 1.0 } else { 0.0 });
         }
-        self.status.dependency(dependency, failure.map(chain));
+        self.status.dependency(dependency, failure.map(|failure| chain(failure)));
         match failure {
             Some(failure) => {
                 error!(self.logger, "dependency is down";
@@ -288,19 +287,4 @@ impl Observer for Telemetry {
             incident => self.incident(&incident),
         }
     }
-}
-
-/// A failure with everything that caused it, outermost first, without the passwords of any URL in it.
-fn chain(failure: &Failure) -> String {
-    let mut text = failure.to_string();
-    // The failure's own text ends with that of its cause; what caused the cause is still to be told.
-    let mut source = failure.cause.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    redact_text(&text)
 }
