@@ -6,6 +6,7 @@ pub mod naive;
 pub mod postgres;
 pub mod proxy;
 pub mod replica;
+pub mod runner;
 pub mod scenarios;
 pub mod servers;
 pub mod traffic;

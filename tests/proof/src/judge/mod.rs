@@ -1,1 +1,13 @@
-//! judge
+//! Reads what came out and judges it against what was sent.
+
+mod explain;
+mod findings;
+mod read;
+mod sampler;
+mod verdict;
+
+pub use explain::explain;
+pub use findings::{Broken, Findings, Symptom};
+pub use read::{Harvest, Letter, Stored, read};
+pub use sampler::{Sample, Sampler};
+pub use verdict::{Rules, judge};

@@ -1,1 +1,222 @@
-//! proxy
+//! A TCP proxy that breaks what passes: whole connections, directions, or frames of NATS and Redis.
+
+mod connection;
+pub mod frames;
+mod nats;
+mod resp;
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+
+use self::frames::{Frame, FrameFilter};
+
+/// What is spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// The NATS client protocol.
+    Nats,
+    /// RESP 2 or 3.
+    Redis,
+}
+
+impl Protocol {
+    /// The length of the first frame, if it is there as a whole.
+    fn frame(self, bytes: &[u8]) -> Option<usize> {
+        match self {
+            Self::Nats => nats::frame(bytes),
+            Self::Redis => resp::frame(bytes),
+        }
+    }
+}
+
+/// Which way bytes go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// From the client to the server.
+    ToServer,
+    /// From the server to the client.
+    ToClient,
+}
+
+/// What is wrong with the link at present.
+#[derive(Debug, Default)]
+struct Faults {
+    cut: bool,
+    to_server_blocked: bool,
+    to_client_blocked: bool,
+    delay: Duration,
+    drops: Vec<(FrameFilter, usize)>,
+    trip: Option<Trip>,
+    dropped: u64,
+}
+
+#[derive(Debug)]
+struct Trip {
+    filter: FrameFilter,
+    left: usize,
+    tripped: oneshot::Sender<()>,
+}
+
+/// What becomes of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Pass,
+    Drop,
+    /// It passes, and nothing after it.
+    PassLast,
+}
+
+impl Faults {
+    fn blocked(&self, direction: Direction) -> bool {
+        match direction {
+            Direction::ToServer => self.to_server_blocked,
+            Direction::ToClient => self.to_client_blocked,
+        }
+    }
+
+    /// Whether frames need to be looked at one by one.
+    fn watches_frames(&self) -> bool {
+        !self.drops.is_empty() || self.trip.is_some()
+    }
+
+    fn fate(&mut self, frame: &Frame<'_>) -> Fate {
+        if let Some((_, left)) = self.drops.iter_mut().find(|(filter, left)| *left > 0 && filter.matches(frame)) {
+            *left -= 1;
+            self.dropped += 1;
+            self.drops.retain(|(_, left)| *left > 0);
+            return Fate::Drop;
+        }
+        let Some(mut trip) = self.trip.take_if(|trip| trip.filter.matches(frame)) else { return Fate::Pass };
+        trip.left -= 1;
+        if trip.left > 0 {
+            self.trip = Some(trip);
+            return Fate::Pass;
+        }
+        (self.to_server_blocked, self.to_client_blocked) = (true, true);
+        // Nobody may wait for it any more.
+        let _ = trip.tripped.send(());
+        Fate::PassLast
+    }
+}
+
+/// What proxy and connections share. The number in `epoch` rises when all connections are to be closed.
+#[derive(Debug)]
+struct Link {
+    protocol: Protocol,
+    upstream: SocketAddr,
+    faults: Mutex<Faults>,
+    /// Told whenever the faults have changed.
+    changed: watch::Sender<u64>,
+    epoch: watch::Sender<u64>,
+}
+
+impl Link {
+    fn change(&self, how: impl FnOnce(&mut Faults)) {
+        how(&mut self.faults.lock().unwrap());
+        self.changed.send_modify(|count| *count += 1);
+    }
+}
+
+/// A proxy on a free port of 127.0.0.1; it ends with this value.
+#[derive(Debug)]
+pub struct Proxy {
+    address: SocketAddr,
+    link: Arc<Link>,
+    task: JoinHandle<()>,
+}
+
+impl Proxy {
+    /// Starts one before a server.
+    pub async fn start(upstream: SocketAddr, protocol: Protocol) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (changed, epoch) = (watch::Sender::new(0), watch::Sender::new(0));
+        let link = Arc::new(Link { protocol, upstream, faults: Mutex::default(), changed, epoch });
+        let shared = Arc::clone(&link);
+        let task = tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                // While it is cut, whoever connects is turned away at once.
+                if !shared.faults.lock().unwrap().cut {
+                    tokio::spawn(connection::run(Arc::clone(&shared), client));
+                }
+            }
+        });
+        Self { address, link, task }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.address.port()
+    }
+
+    /// Closes every connection and turns new ones away.
+    pub fn cut(&self) {
+        self.link.change(|faults| faults.cut = true);
+        self.reset();
+    }
+
+    /// Ends every fault. What was held back passes; what was dropped is gone.
+    pub fn heal(&self) {
+        self.link.change(|faults| *faults = Faults { dropped: faults.dropped, ..Faults::default() });
+    }
+
+    /// Closes every connection abruptly, once.
+    pub fn reset(&self) {
+        self.link.epoch.send_modify(|epoch| *epoch += 1);
+    }
+
+    /// Lets nothing pass in either direction, while connections stay open.
+    pub fn stall(&self) {
+        self.link.change(|faults| (faults.to_server_blocked, faults.to_client_blocked) = (true, true));
+    }
+
+    /// Lets nothing pass in one direction, while connections stay open.
+    pub fn block(&self, direction: Direction) {
+        self.link.change(|faults| match direction {
+            Direction::ToServer => faults.to_server_blocked = true,
+            Direction::ToClient => faults.to_client_blocked = true,
+        });
+    }
+
+    /// Makes everything take this much longer, each way.
+    pub fn delay(&self, time: Duration) {
+        self.link.change(|faults| faults.delay = time);
+    }
+
+    /// Swallows the next frames of a kind, so many times.
+    pub fn drop_frames(&self, filter: FrameFilter, times: usize) {
+        self.link.change(|faults| faults.drops.push((filter, times)));
+    }
+
+    /// How many frames were swallowed so far.
+    pub fn dropped(&self) -> u64 {
+        self.link.faults.lock().unwrap().dropped
+    }
+
+    /// Lets the `nth` frame of a kind pass, from 1, and nothing after it in either direction; the future ends then.
+    pub fn trip(&self, filter: FrameFilter, nth: usize) -> impl Future<Output = ()> + use<> {
+        let (tripped, wire) = oneshot::channel();
+        self.link.change(|faults| faults.trip = Some(Trip { filter, left: nth.max(1), tripped }));
+        async move {
+            // An error says that the link was healed before: there is nothing to wait for any more.
+            let _ = wire.await;
+        }
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.task.abort();
+        self.reset();
+    }
+}

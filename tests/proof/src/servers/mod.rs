@@ -1,1 +1,13 @@
-//! servers
+//! Real servers on free ports, with data of their own; they end with their values.
+
+mod cluster;
+mod nats;
+mod process;
+mod redis;
+
+pub use cluster::NatsCluster;
+pub use nats::{NatsServer, NatsVersion, nats_servers};
+pub use redis::RedisServer;
+
+pub(crate) use process::signal;
+use process::{free_port, pause};

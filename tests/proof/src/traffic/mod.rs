@@ -1,1 +1,13 @@
-//! traffic
+//! Source events by seed, and the ledger of what was sent.
+
+mod change;
+mod feeder;
+mod generator;
+mod ledger;
+mod row;
+
+pub use change::{Change, Expect, Identity};
+pub use feeder::Feeder;
+pub use generator::{Generator, Mix};
+pub(crate) use ledger::hash;
+pub use ledger::{Ledger, Sent};

@@ -1,0 +1,146 @@
+//! Reads target and dead letters to their ends.
+
+use std::time::{Duration, Instant};
+
+use async_nats::jetstream::{self, consumer};
+use futures::StreamExt;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::traffic::Identity;
+use crate::traffic::hash;
+
+/// How long a stream may take to be read to its end.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// An event in the target.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    /// Its place in the target.
+    pub sequence: u64,
+    /// The subject.
+    pub subject: String,
+    /// What it says that it is; an error if its body is not an enriched event.
+    pub told: Result<Told, String>,
+    /// Its `Nats-Msg-Id`.
+    pub id: Option<String>,
+    /// Its `Cdc-Late`.
+    pub late: Option<String>,
+    /// Hash of its body.
+    pub body: u64,
+}
+
+/// What an event says of itself.
+#[derive(Debug, Clone)]
+pub struct Told {
+    /// Which change it is.
+    pub identity: Identity,
+    /// insert, update, delete or read.
+    pub action: String,
+    /// Hash of `row_data`.
+    pub record: u64,
+    /// Hash of `changes`.
+    pub changes: Option<u64>,
+}
+
+/// A dead letter.
+#[derive(Debug, Clone)]
+pub struct Letter {
+    /// Its place in the stream.
+    pub sequence: u64,
+    /// Why, as its header says.
+    pub reason: String,
+    /// The sequence in the source that it names.
+    pub source_sequence: u64,
+    /// Hash of its body.
+    pub body: u64,
+}
+
+/// What came out.
+#[derive(Debug, Default)]
+pub struct Harvest {
+    /// The target, in its order.
+    pub stored: Vec<Stored>,
+    /// The dead letters, in their order.
+    pub letters: Vec<Letter>,
+}
+
+/// Reads both streams; one that is not there is empty.
+pub async fn read(js: &jetstream::Context, target: &str, dead_letters: &str) -> Harvest {
+    let mut harvest = Harvest::default();
+    each(js, target, |message, sequence| {
+        let header = |name: &str| message.headers.as_ref()?.get(name).map(|value| value.as_str().to_owned());
+        harvest.stored.push(Stored {
+            sequence,
+            subject: message.subject.to_string(),
+            told: told(&message.payload),
+            id: header("Nats-Msg-Id"),
+            late: header("Cdc-Late"),
+            body: hash(&message.payload),
+        });
+    })
+    .await;
+    each(js, dead_letters, |message, sequence| {
+        let header = |name: &str| message.headers.as_ref()?.get(name).map(|value| value.as_str().to_owned());
+        harvest.letters.push(Letter {
+            sequence,
+            reason: header("Cdc-Reason").unwrap_or_default(),
+            source_sequence: header("Cdc-Sequence").and_then(|text| text.parse().ok()).unwrap_or_default(),
+            body: hash(&message.payload),
+        });
+    })
+    .await;
+    harvest
+}
+
+async fn each(js: &jetstream::Context, name: &str, mut take: impl FnMut(&jetstream::Message, u64)) {
+    let Ok(mut stream) = js.get_stream(name).await else { return };
+    let last = stream.info().await.unwrap().state.last_sequence;
+    if stream.cached_info().state.messages == 0 {
+        return;
+    }
+    let config = consumer::pull::Config { ack_policy: consumer::AckPolicy::None, ..Default::default() };
+    let consumer = stream.create_consumer(config).await.unwrap();
+    let (mut at, deadline) = (0, Instant::now() + PATIENCE);
+    while at < last {
+        assert!(Instant::now() < deadline, "{name} was read to {at} of {last} only within {PATIENCE:?}");
+        let mut messages = consumer.fetch().max_messages(1_000).messages().await.unwrap();
+        while let Some(Ok(message)) = messages.next().await {
+            at = message.info().unwrap().stream_sequence;
+            take(&message, at);
+        }
+    }
+}
+
+/// The parts of an enriched event that tell which change it is.
+#[derive(Deserialize)]
+struct Event<'a> {
+    table: String,
+    schema: String,
+    action: String,
+    agent_id: Option<String>,
+    chat_id: Option<String>,
+    message_id: Option<String>,
+    commit_lsn: u64,
+    commit_idx: u64,
+    #[serde(borrow)]
+    row_data: &'a RawValue,
+    #[serde(borrow)]
+    changes: Option<&'a RawValue>,
+}
+
+fn told(body: &[u8]) -> Result<Told, String> {
+    let event: Event<'_> = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+    let key = match event.table.as_str() {
+        "messages" => event.message_id,
+        "chats" => event.chat_id,
+        _ => event.agent_id,
+    };
+    let row = format!("{}/{}/{}", event.schema, event.table, key.unwrap_or_default());
+    Ok(Told {
+        identity: Identity { row, lsn: event.commit_lsn, idx: event.commit_idx },
+        action: event.action,
+        record: hash(event.row_data.get().as_bytes()),
+        changes: event.changes.map(|changes| hash(changes.get().as_bytes())),
+    })
+}

@@ -1,0 +1,139 @@
+//! One connection through the proxy.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::watch;
+
+use super::frames::{Frame, command};
+use super::{Direction, Fate, Link, Protocol};
+
+/// How much is read at a time, in bytes.
+const CHUNK: usize = 256 << 10;
+
+/// Requests of Redis that were not answered yet, oldest first: replies do not say what they answer.
+type Asked = Arc<Mutex<VecDeque<String>>>;
+
+/// Passes bytes both ways until one side closes or all connections are to be closed.
+pub(super) async fn run(link: Arc<Link>, client: TcpStream) {
+    let mut epoch = link.epoch.subscribe();
+    let Ok(server) = TcpStream::connect(link.upstream).await else { return };
+    for stream in [&client, &server] {
+        let _ = stream.set_nodelay(true);
+    }
+    let (from_client, to_client) = client.into_split();
+    let (from_server, to_server) = server.into_split();
+    let asked = Asked::default();
+    let mut up = Pump::new(&link, Direction::ToServer, from_client, to_server, &asked);
+    let mut down = Pump::new(&link, Direction::ToClient, from_server, to_client, &asked);
+    tokio::select! {
+        _ = up.run() => {}
+        _ = down.run() => {}
+        _ = epoch.changed() => {
+            for half in [&up.to, &down.to] {
+                // With no time to linger the other side sees a reset and not an orderly end.
+                #[expect(deprecated, reason = "blocks for the time given, which is none")]
+                let _ = AsRef::<TcpStream>::as_ref(half).set_linger(Some(std::time::Duration::ZERO));
+            }
+        }
+    }
+}
+
+/// One direction of a connection.
+struct Pump {
+    link: Arc<Link>,
+    direction: Direction,
+    from: OwnedReadHalf,
+    to: OwnedWriteHalf,
+    asked: Asked,
+    changed: watch::Receiver<u64>,
+    buffer: Vec<u8>,
+}
+
+impl Pump {
+    fn new(link: &Arc<Link>, direction: Direction, from: OwnedReadHalf, to: OwnedWriteHalf, asked: &Asked) -> Self {
+        let (link, changed) = (Arc::clone(link), link.changed.subscribe());
+        Self { link, direction, from, to, asked: Arc::clone(asked), changed, buffer: Vec::new() }
+    }
+
+    /// Ends with the connection.
+    async fn run(&mut self) -> std::io::Result<()> {
+        let mut chunk = vec![0; CHUNK];
+        loop {
+            let count = self.from.read(&mut chunk).await?;
+            if count == 0 {
+                return Ok(());
+            }
+            self.buffer.extend_from_slice(&chunk[..count]);
+            let delay = self.link.faults.lock().unwrap().delay;
+            if !delay.is_zero() {
+                tokio::time::sleep(delay).await;
+            }
+            self.pass().await?;
+        }
+    }
+
+    /// Passes every whole frame of the buffer.
+    async fn pass(&mut self) -> std::io::Result<()> {
+        loop {
+            self.until_open().await;
+            let (passed, consumed, all) = self.sort();
+            if !passed.is_empty() {
+                self.to.write_all(&passed).await?;
+            }
+            self.buffer.drain(..consumed);
+            if all {
+                return Ok(());
+            }
+        }
+    }
+
+    /// What may pass now, how much of the buffer is dealt with, and whether that was every whole frame of it.
+    fn sort(&mut self) -> (Vec<u8>, usize, bool) {
+        let mut faults = self.link.faults.lock().unwrap();
+        let (mut passed, mut at) = (Vec::new(), 0);
+        while let Some(length) = self.link.protocol.frame(&self.buffer[at..]) {
+            if faults.blocked(self.direction) {
+                return (passed, at, false);
+            }
+            let bytes = &self.buffer[at..at + length];
+            let command = self.told(bytes);
+            let frame = Frame { direction: self.direction, bytes, command: command.as_deref() };
+            let fate = if faults.watches_frames() { faults.fate(&frame) } else { Fate::Pass };
+            if fate != Fate::Drop {
+                passed.extend_from_slice(bytes);
+            }
+            at += length;
+        }
+        (passed, at, true)
+    }
+
+    /// The command of a Redis request, or the one that a reply answers.
+    fn told(&self, bytes: &[u8]) -> Option<String> {
+        if self.link.protocol == Protocol::Nats {
+            return None;
+        }
+        let mut asked = self.asked.lock().unwrap();
+        match self.direction {
+            Direction::ToServer => {
+                let command = command(bytes);
+                asked.push_back(command.clone());
+                Some(command)
+            }
+            // A push of RESP 3 answers nothing.
+            Direction::ToClient if bytes.starts_with(b">") => None,
+            Direction::ToClient => asked.pop_front(),
+        }
+    }
+
+    /// Waits until this direction is open.
+    async fn until_open(&mut self) {
+        while self.link.faults.lock().unwrap().blocked(self.direction) {
+            // The sender lives as long as the link.
+            let _ = self.changed.changed().await;
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Loads that want to hurt.
+
+use std::time::Duration;
+
+use super::{Scenario, Setup};
+use crate::judge::Symptom::Inverted;
+use crate::naive::Flaw;
+use crate::traffic::Mix;
+
+/// Every row known to the service, and nothing else: each step of the protocol is taken for each event.
+pub(super) fn plain() -> Mix {
+    Mix { poison: 0.0, other_tables: 0.0, ..Mix::default() }
+}
+
+/// Half of all changes are of one row.
+pub(super) fn hot() -> Mix {
+    Mix { hot_share: 0.5, ..plain() }
+}
+
+/// Payloads of 6 KiB.
+pub(super) fn of_six_kib() -> Mix {
+    Mix { payload_bytes: 6 * 1024, ..plain() }
+}
+
+fn large() -> Mix {
+    Mix { payload_bytes: 900 * 1024, ..plain() }
+}
+
+/// The scenarios of this file.
+pub(super) fn all() -> Vec<Scenario> {
+    vec![
+        Scenario::new("quiet", "no fault at all", "every invariant holds, no inversion at all", |w| {
+            Box::pin(async move { w.feed(3_000).await })
+        })
+        .fast()
+        .on(Setup { rate: 0, ..Setup::default() })
+        .controls(&[(Flaw::Spread, Inverted), (Flaw::DropPoison, crate::judge::Symptom::Lost)]),
+        Scenario::new("hot-row", "20 000 changes of one row as fast as it goes", "in order, once each", |w| {
+            Box::pin(async move { w.feed(20_000).await })
+        })
+        .on(Setup { rate: 0, mix: Mix { hot_share: 1.0, ..plain() }, ..Setup::default() })
+        .controls(&[(Flaw::Spread, Inverted)]),
+        Scenario::new("many-rows", "100 000 rows at once", "once each; memory within bounds", |w| {
+            Box::pin(async move { w.feed(100_000).await })
+        })
+        .on(Setup { rate: 0, mix: Mix { rows: 100_000, ..plain() }, ..Setup::default() }),
+        Scenario::new(
+            "backlog",
+            "a backlog that was there before the service started, as long as the option says",
+            "memory is flat: no higher than with a backlog of ten thousand",
+            |w| {
+                Box::pin(async move {
+                    w.kill(0);
+                    let length = w.options().backlog;
+                    w.feed(length).await;
+                    w.start(0).await;
+                })
+            },
+        )
+        .on(Setup { rate: 0, ..Setup::default() }),
+        Scenario::new(
+            "one-mebibyte-events",
+            "300 events of nearly 1 MiB, with in_flight.bytes 16MiB",
+            "never more bytes in flight than allowed",
+            |w| {
+                Box::pin(async move {
+                    w.feed(300).await;
+                    w.bound_in_flight_bytes(16 << 20);
+                })
+            },
+        )
+        .on(Setup { rate: 0, mix: large(), settings: &[("in_flight.bytes", "16MiB")], ..Setup::default() }),
+        Scenario::new(
+            "clock-jumps",
+            "the clock of service and Redis jumps an hour ahead, then two hours back",
+            "nothing lost or doubled; no timer takes the jump for a time-out",
+            |w| {
+                Box::pin(async move {
+                    w.until_flowing().await;
+                    w.jump_clock(3_600);
+                    w.until_flowing().await;
+                    w.wait(Duration::from_secs(4)).await;
+                    w.jump_clock(-3_600);
+                    w.until_flowing().await;
+                    w.wait(Duration::from_secs(4)).await;
+                    w.jump_clock(0);
+                })
+            },
+        )
+        .on(Setup { movable_clock: true, ..Setup::default() }),
+        Scenario::new(
+            "everything-at-once",
+            "random faults of every kind, one after the other, as long as the option says",
+            "every invariant holds",
+            |w| Box::pin(super::data::anything(w)),
+        )
+        .on(Setup { replicas: 2, ..Setup::default() }),
+    ]
+}

@@ -1,0 +1,188 @@
+//! Faults of the process itself.
+
+use std::time::Duration;
+
+use super::{Allowed, Scenario, Setup};
+use crate::judge::Symptom::{AckedEarly, Doubled, Inverted, Lost};
+use crate::naive::Flaw;
+use crate::proxy::frames;
+use crate::world::World;
+
+/// How the process and its servers are cut apart at a step of the protocol.
+enum Step {
+    Checked,
+    Sent,
+    Confirmed,
+    Recorded,
+    Acknowledged,
+}
+
+/// How often a process is killed at each step.
+const KILLS_AT_A_STEP: usize = 5;
+
+async fn killed_at(w: &mut World, step: Step) {
+    for _ in 0..KILLS_AT_A_STEP {
+        w.until_flowing().await;
+        // Not always the first frame of its kind, so that the batch is cut in different places.
+        let nth = w.rng.usize(1..40);
+        let tripwire = match step {
+            Step::Checked => w.redis_link(0).trip(frames::redis_reply_to("MGET"), nth.min(4)),
+            Step::Sent => w.nats_link(0).trip(frames::publish("wa."), nth),
+            Step::Confirmed => w.nats_link(0).trip(frames::publish_ack(), nth),
+            Step::Recorded => w.redis_link(0).trip(frames::redis_reply_to("SET"), nth),
+            Step::Acknowledged => w.nats_link(0).trip(frames::source_ack(), nth),
+        };
+        let tripped = w.within("the process comes to this step", tripwire).await;
+        if tripped.is_some() {
+            w.count("kills", 1);
+        }
+        w.kill(0);
+        w.nats_link(0).heal();
+        w.redis_link(0).heal();
+        w.start(0).await;
+    }
+}
+
+macro_rules! killed_at {
+    ($name:literal, $what:literal, $step:ident, $controls:expr) => {
+        Scenario::new(
+            $name,
+            concat!("kill -9 right after ", $what, ", five times; nothing of the process reaches a server afterwards"),
+            "what was in hand is delivered again and published once",
+            |w| Box::pin(killed_at(w, Step::$step)),
+        )
+        .on(Setup { mix: super::load::plain(), ..Setup::default() })
+        .controls($controls)
+    };
+}
+
+/// The scenarios of this file.
+pub(super) fn all() -> Vec<Scenario> {
+    vec![
+        Scenario::new(
+            "kill-at-random",
+            "kill -9 at random, 200 times, the process started again each time",
+            "nothing lost, nothing doubled, whatever was in hand",
+            |w| Box::pin(kill_at_random(w, 200)),
+        )
+        .controls(&[(Flaw::MarkFirst, Lost), (Flaw::AckFirst, Lost)]),
+        Scenario::new(
+            "kill-a-few",
+            "kill -9 at random, 5 times, the process started again each time",
+            "nothing lost, nothing doubled, whatever was in hand",
+            |w| Box::pin(kill_at_random(w, 5)),
+        )
+        .fast(),
+        killed_at!("kill-after-check", "the check was answered", Checked, &[(Flaw::MarkFirst, Lost)]).fast(),
+        killed_at!("kill-after-send", "an event was sent", Sent, &[(Flaw::AckFirst, AckedEarly)]),
+        killed_at!("kill-after-confirm", "an event was confirmed", Confirmed, &[(Flaw::NoMsgId, Doubled)]),
+        killed_at!("kill-after-record", "an event was recorded", Recorded, &[]),
+        killed_at!("kill-after-ack", "the source was acknowledged", Acknowledged, &[]),
+        Scenario::new(
+            "paused-beyond-ack-wait",
+            "one of two replicas stands still (SIGSTOP) for three times ack_wait, then goes on with what it held",
+            "the other takes its messages over; what the first one sends late is not stored twice",
+            |w| {
+                Box::pin(async move {
+                    for _ in 0..3 {
+                        w.until_flowing().await;
+                        w.signal(0, "STOP");
+                        w.wait(Duration::from_secs(6)).await;
+                        w.signal(0, "CONT");
+                    }
+                })
+            },
+        )
+        .on(Setup { replicas: 2, ..Setup::default() })
+        .controls(&[(Flaw::NoMsgId, Doubled)]),
+        Scenario::new(
+            "term-ample-grace",
+            "SIGTERM under load with grace to spare, three times",
+            "exit status 0; nothing is delivered again that was in flight",
+            |w| Box::pin(terminated(w, 3)),
+        )
+        .fast()
+        .on(Setup { settings: &[("shutdown.grace", "10s")], ..Setup::default() }),
+        Scenario::new(
+            "term-short-grace",
+            "SIGTERM under load with a grace of 50 ms over a link of 40 ms, three times",
+            "the process ends all the same; what it left is delivered again",
+            |w| {
+                Box::pin(async move {
+                    w.nats_link(0).delay(Duration::from_millis(40));
+                    terminated(w, 3).await;
+                })
+            },
+        )
+        .on(Setup { settings: &[("shutdown.grace", "50ms")], ..Setup::default() })
+        .controls(&[(Flaw::AckFirst, Lost)]),
+        Scenario::new(
+            "rolling-restart",
+            "three replicas under load, restarted in turn, twice round",
+            "nothing lost, nothing doubled; the others carry on",
+            |w| {
+                Box::pin(async move {
+                    for turn in 0..6 {
+                        w.until_flowing().await;
+                        let status = w.terminate(turn % 3).await;
+                        w.expect(status == Some(0), format!("exit status 0 after SIGTERM, not {status:?}"));
+                        w.start(turn % 3).await;
+                    }
+                })
+            },
+        )
+        .on(Setup { replicas: 3, ..Setup::default() }),
+        Scenario::new(
+            "hot-row-kills",
+            "one row takes half of all changes; kill -9 at random 10 times",
+            "the row's changes in order within each life, later ones marked",
+            |w| Box::pin(kill_at_random(w, 10)),
+        )
+        .on(Setup { mix: super::load::hot(), ..Setup::default() })
+        .controls(&[(Flaw::Spread, Inverted)]),
+        Scenario::new(
+            "guard-trips",
+            "Redis away for longer than the guard allows",
+            "exit status 70; started again by the orchestrator, it finishes the rest",
+            |w| Box::pin(guard_trips(w)),
+        )
+        .on(Setup {
+            settings: &[
+                ("guard.max_consecutive_failures", "3"),
+                ("guard.min_duration", "1s"),
+                ("guard.max_duration", "4s"),
+            ],
+            ..Setup::default()
+        })
+        .allowing(Allowed::default()),
+    ]
+}
+
+async fn kill_at_random(w: &mut World, times: usize) {
+    for _ in 0..times {
+        w.until_flowing().await;
+        let moment = Duration::from_micros(w.rng.u64(0..60_000));
+        w.wait(moment).await;
+        w.kill(0);
+        w.count("kills", 1);
+        w.start(0).await;
+    }
+}
+
+async fn terminated(w: &mut World, times: usize) {
+    for _ in 0..times {
+        w.until_flowing().await;
+        let status = w.terminate(0).await;
+        w.expect(status == Some(0), format!("exit status 0 after SIGTERM, not {status:?}"));
+        w.start(0).await;
+    }
+}
+
+async fn guard_trips(w: &mut World) {
+    w.until_flowing().await;
+    w.redis_link(0).cut();
+    let status = w.ended(0).await;
+    w.expect(status == Some(70), format!("exit status 70 once the guard trips, not {status:?}"));
+    w.redis_link(0).heal();
+    w.start(0).await;
+}

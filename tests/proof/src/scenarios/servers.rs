@@ -1,0 +1,203 @@
+//! Faults of nats-server itself.
+
+use std::time::Duration;
+
+use super::{Scenario, Setup};
+use crate::judge::Symptom::{Doubled, Lost};
+use crate::naive::Flaw;
+use crate::proxy::frames;
+use crate::servers::NatsVersion;
+
+/// The scenarios of this file.
+pub(super) fn all() -> Vec<Scenario> {
+    vec![
+        Scenario::new(
+            "nats-killed",
+            "kill -9 of nats-server in the middle of acks, 5 times",
+            "acks that the server forgot come again and are recognised",
+            |w| {
+                Box::pin(async move {
+                    for _ in 0..5 {
+                        w.until_flowing().await;
+                        w.kill_nats().await;
+                        w.until_not_ready(0).await;
+                        w.restart_nats().await;
+                    }
+                })
+            },
+        )
+        .controls(&[(Flaw::NoMsgId, Doubled)]),
+        Scenario::new(
+            "nats-killed-once",
+            "kill -9 of nats-server in the middle of acks",
+            "acks that the server forgot come again and are recognised",
+            |w| {
+                Box::pin(async move {
+                    w.until_flowing().await;
+                    w.kill_nats().await;
+                    w.until_not_ready(0).await;
+                    w.restart_nats().await;
+                })
+            },
+        )
+        .fast(),
+        Scenario::new("nats-frozen-5s", "SIGSTOP of nats-server for 5 s", "goes on where it was", |w| {
+            Box::pin(frozen(w, 5))
+        }),
+        Scenario::new(
+            "nats-frozen-60s",
+            "SIGSTOP of nats-server for 60 s",
+            "noticed, said by /readyz, and made good afterwards",
+            |w| Box::pin(frozen(w, 60)),
+        ),
+        Scenario::new(
+            "nats-older-data",
+            "nats-server comes back with a target of an earlier moment: its sequence goes backwards; acks were lost meanwhile",
+            "alarm and count; what the source delivers again is published again in spite of its record",
+            |w| {
+                Box::pin(async move {
+                    w.until_flowing().await;
+                    w.pause_load().await;
+                    w.until_idle().await;
+                    w.kill_nats().await;
+                    let copy = w.copy_target();
+                    w.restart_nats().await;
+                    w.excuse_missing_so_far();
+                    // Published and recorded, but the source never hears of it: all of it will be delivered again.
+                    w.nats_link(0).drop_frames(frames::source_ack(), usize::MAX);
+                    w.resume_load();
+                    w.until_flowing().await;
+                    w.pause_load().await;
+                    w.kill_nats().await;
+                    w.restore_target(&copy);
+                    w.nats_link(0).heal();
+                    w.restart_nats().await;
+                    w.until_metric(0, "cdc_consumer_target_regressions_total", |value| value == 1.0).await;
+                    w.resume_load();
+                    w.until_flowing().await;
+                })
+            },
+        )
+        .fast()
+        .controls(&[(Flaw::NoRecordGeneration, Lost)]),
+        Scenario::new(
+            "permission-withdrawn",
+            "a reload takes the permission to publish to the target away for 10 s",
+            "intake pauses, /readyz says why, nothing is dead-lettered, all is made good once it is given back",
+            |w| {
+                Box::pin(async move {
+                    w.until_flowing().await;
+                    w.deny_publish(&["wa.>"]).await;
+                    w.until_not_ready(0).await;
+                    w.wait(Duration::from_secs(10)).await;
+                    w.deny_publish(&[]).await;
+                })
+            },
+        ),
+        Scenario::new(
+            "one-tenant-refused",
+            "publishing one tenant's subjects is forbidden for ten minutes, while others flow",
+            "the others are not held up; the refused rows wait and come once they may",
+            |w| Box::pin(refused(w, Duration::from_secs(600))),
+        )
+        .on(Setup { rate: 100, settings: &[("retry.refused_for", "1h")], ..Setup::default() }),
+        Scenario::new(
+            "one-tenant-refused-briefly",
+            "publishing one tenant's subjects is forbidden for 10 s, while others flow",
+            "the others are not held up; the refused rows wait and come once they may",
+            |w| Box::pin(refused(w, Duration::from_secs(10))),
+        )
+        .on(Setup { settings: &[("retry.refused_for", "1h")], ..Setup::default() }),
+        Scenario::new(
+            "max-payload-lowered",
+            "a reload lowers max_payload to 4 KiB below events of 6 KiB, then raises it again",
+            "what no longer fits is a dead letter, whole, compressed or in parts, or waits; nothing is lost",
+            |w| {
+                Box::pin(async move {
+                    w.until_flowing().await;
+                    w.allow_too_large();
+                    w.set_max_payload("4KB").await;
+                    w.reset_links();
+                    w.wait(Duration::from_secs(8)).await;
+                    w.set_max_payload("1MB").await;
+                    w.reset_links();
+                })
+            },
+        )
+        .on(Setup { mix: super::load::of_six_kib(), rate: 100, ..Setup::default() }),
+        Scenario::new(
+            "storage-exhausted",
+            "the server's limit for files (max_file_store) is reached by a stranger's stream, then lifted",
+            "publishing pauses and resumes; nothing lost",
+            |w| {
+                Box::pin(async move {
+                    w.until_flowing().await;
+                    w.pause_load().await;
+                    w.fill_storage().await;
+                    w.resume_load();
+                    w.wait(Duration::from_secs(8)).await;
+                    w.free_storage().await;
+                })
+            },
+        )
+        .on(Setup { nats: "jetstream { max_file_store: 96MB }", ..Setup::default() }),
+        Scenario::new(
+            "disk-full",
+            "the file system under nats-server is full for 8 s, then has room again",
+            "nothing is acknowledged that is not stored; it goes on once there is room (the server restarted)",
+            |w| {
+                Box::pin(async move {
+                    w.until_flowing().await;
+                    w.fill_disk();
+                    w.wait(Duration::from_secs(8)).await;
+                    w.free_disk();
+                    w.kill_nats().await;
+                    w.restart_nats().await;
+                })
+            },
+        )
+        .on(Setup { disk_mib: Some(128), ..Setup::default() }),
+        Scenario::new(
+            "leader-killed",
+            "kill -9 of the leader of the target, then of the source's, in a cluster of three, each started again",
+            "the next leader goes on; nothing lost, nothing doubled",
+            |w| {
+                Box::pin(async move {
+                    for stream in ["wa_stream", "cdc_events_stream"] {
+                        w.until_flowing().await;
+                        let node = w.kill_leader(stream).await;
+                        w.until_flowing().await;
+                        w.restart_node(node).await;
+                    }
+                })
+            },
+        )
+        .on(Setup {
+            cluster: true,
+            only: Some(NatsVersion::Newest),
+            settings: &[("source.replicas", "3"), ("target.replicas", "3"), ("dead_letter.replicas", "3")],
+            ..Setup::default()
+        }),
+    ]
+}
+
+async fn frozen(w: &mut crate::world::World, seconds: u64) {
+    w.until_flowing().await;
+    w.freeze_nats();
+    if seconds > 30 {
+        w.until_not_ready(0).await;
+    }
+    w.wait(Duration::from_secs(seconds)).await;
+    w.thaw_nats();
+}
+
+async fn refused(w: &mut crate::world::World, during: Duration) {
+    w.until_flowing().await;
+    w.deny_publish(&["wa.tenant1.>"]).await;
+    let before = w.target_count().await;
+    w.wait(during).await;
+    let after = w.target_count().await;
+    w.expect(after > before + 100, format!("the others flow: {before} events before, {after} after"));
+    w.expect(w.readiness(0).await == Some(200), "readiness stays true while others flow".to_owned());
+    w.deny_publish(&[]).await;
+}

@@ -1,0 +1,123 @@
+//! Faults of the streams and the consumer.
+
+use std::time::Duration;
+
+use super::{Scenario, Setup};
+use crate::judge::Symptom::Lost;
+use crate::naive::Flaw;
+use crate::proxy::frames;
+
+/// The scenarios of this file.
+pub(super) fn all() -> Vec<Scenario> {
+    vec![
+        Scenario::new(
+            "consumer-deleted",
+            "the durable consumer is deleted while the service runs, 3 times",
+            "created again; what is delivered again is recognised",
+            |w| {
+                Box::pin(async move {
+                    for _ in 0..3 {
+                        w.until_flowing().await;
+                        w.delete_consumer().await;
+                    }
+                })
+            },
+        )
+        .fast(),
+        Scenario::new(
+            "consumer-deleted-while-away",
+            "the durable consumer is deleted while the service has no connection",
+            "created again on reconnecting; what is delivered again is recognised",
+            |w| {
+                Box::pin(async move {
+                    w.until_flowing().await;
+                    w.nats_link(0).cut();
+                    w.delete_consumer().await;
+                    w.wait(Duration::from_secs(2)).await;
+                    w.nats_link(0).heal();
+                })
+            },
+        ),
+        Scenario::new(
+            "target-recreated",
+            "the target is deleted, with events whose acks were lost, and created again",
+            "every event that was not yet acknowledged is in the new one",
+            |w| {
+                Box::pin(async move {
+                    w.until_flowing().await;
+                    w.pause_load().await;
+                    w.until_idle().await;
+                    w.excuse_missing_so_far();
+                    // Published and recorded, but the source never hears of it: all of it will be delivered again.
+                    w.nats_link(0).drop_frames(frames::source_ack(), usize::MAX);
+                    w.resume_load();
+                    w.until_flowing().await;
+                    w.delete_target().await;
+                    w.nats_link(0).heal();
+                    w.wait(Duration::from_secs(2)).await;
+                    w.create_target().await;
+                    w.until_flowing().await;
+                })
+            },
+        )
+        .fast()
+        .controls(&[(Flaw::NoRecordGeneration, Lost)]),
+        Scenario::new(
+            "source-recreated",
+            "the source is deleted and created again with events of other rows under the same sequences, 3 times, while acks wait for a connection",
+            "no new event is mistaken for one finished before; no ack of before settles a new one",
+            |w| {
+                Box::pin(async move {
+                    for _ in 0..3 {
+                        w.until_flowing().await;
+                        // What is confirmed waits for its record, and is acknowledged while there is no connection.
+                        w.redis_link(0).delay(Duration::from_millis(1_500));
+                        w.wait(Duration::from_millis(700)).await;
+                        w.nats_link(0).cut();
+                        w.pause_load().await;
+                        w.excuse_missing_so_far();
+                        let length = w.recreate_source().await;
+                        w.feed(length + 100).await;
+                        w.wait(Duration::from_secs(3)).await;
+                        w.redis_link(0).heal();
+                        w.nats_link(0).heal();
+                        w.resume_load();
+                    }
+                })
+            },
+        )
+        .controls(&[(Flaw::BlindAcks, Lost)]),
+        Scenario::new(
+            "target-full",
+            "the target (discard new) is full for 8 s",
+            "publishing pauses, /readyz says so, and goes on once there is room",
+            |w| {
+                Box::pin(async move {
+                    w.until_flowing().await;
+                    w.limit_target(true).await;
+                    w.until_not_ready(0).await;
+                    w.wait(Duration::from_secs(8)).await;
+                    w.limit_target(false).await;
+                })
+            },
+        )
+        .fast()
+        .on(Setup { settings: &[("target.discard", "new")], ..Setup::default() }),
+        Scenario::new(
+            "workqueue-source",
+            "a source that removes what is acknowledged; kill -9 at random 5 times",
+            "nothing is removed before it is stored",
+            |w| {
+                Box::pin(async move {
+                    for _ in 0..5 {
+                        w.until_flowing().await;
+                        w.kill(0);
+                        w.start(0).await;
+                    }
+                })
+            },
+        )
+        .on(Setup { settings: &[("source.retention", "workqueue")], ..Setup::default() })
+        .controls(&[(Flaw::AckFirst, Lost)]),
+    ]
+}

@@ -1,0 +1,112 @@
+//! What was sent, in memory and appended to a file.
+
+use std::fs::File;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{BufWriter, Write};
+use std::path::Path;
+use std::sync::Mutex;
+
+use bytes::Bytes;
+
+use super::{Change, Expect, Identity};
+
+/// How many payloads are kept, for `explain`.
+const PAYLOADS: usize = 200;
+/// The largest payload that is kept, in bytes.
+const LARGEST: usize = 64 << 10;
+
+/// A change that the source has stored.
+#[derive(Debug, Clone)]
+pub struct Sent {
+    /// Its number.
+    pub number: u64,
+    /// Its place in the source.
+    pub sequence: u64,
+    /// How often the source had been created again before.
+    pub epoch: u64,
+    /// What must become of it.
+    pub expect: Expect,
+    /// Which change it is.
+    pub identity: Identity,
+    /// The subject that it was sent under.
+    pub subject: String,
+    /// Hash of its body.
+    pub payload: u64,
+    /// Hash of the row in its body.
+    pub record: u64,
+    /// Hash of the old values in its body.
+    pub changes: Option<u64>,
+    /// Its body, for the first few.
+    pub body: Option<Bytes>,
+}
+
+/// A hash that is the same within one process.
+pub(crate) fn hash(bytes: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    bytes.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Ledger {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    file: BufWriter<File>,
+    sent: Vec<Sent>,
+    epoch: u64,
+}
+
+impl Ledger {
+    /// Begins one, appended to a new file.
+    pub fn create(path: &Path) -> std::io::Result<Self> {
+        let file = BufWriter::new(File::create(path)?);
+        Ok(Self { inner: Mutex::new(Inner { file, sent: Vec::new(), epoch: 0 }) })
+    }
+
+    /// Enters a change that the source has stored.
+    pub fn enter(&self, change: &Change, sequence: u64) {
+        let mut inner = self.inner.lock().unwrap();
+        let (epoch, kept) = (inner.epoch, inner.sent.len() < PAYLOADS && change.payload.len() <= LARGEST);
+        let Identity { row, lsn, idx } = &change.identity;
+        let (number, subject, expect) = (change.number, &change.subject, &change.expect);
+        writeln!(inner.file, "{number}\t{epoch}:{sequence}\t{subject}\t{row}\t{lsn}:{idx}\t{expect:?}").unwrap();
+        inner.sent.push(Sent {
+            number,
+            sequence,
+            epoch,
+            expect: expect.clone(),
+            identity: change.identity.clone(),
+            subject: subject.clone(),
+            payload: hash(&change.payload),
+            record: hash(&change.record),
+            changes: change.changes.as_deref().map(hash),
+            body: kept.then(|| change.payload.clone()),
+        });
+    }
+
+    /// From now on the source is another one.
+    pub fn source_recreated(&self) {
+        self.inner.lock().unwrap().epoch += 1;
+    }
+
+    /// How often the source has been created again.
+    pub fn epoch(&self) -> u64 {
+        self.inner.lock().unwrap().epoch
+    }
+
+    /// The highest number so far.
+    pub fn last_number(&self) -> u64 {
+        self.inner.lock().unwrap().sent.iter().map(|sent| sent.number).max().unwrap_or_default()
+    }
+
+    /// Everything so far.
+    pub fn sent(&self) -> Vec<Sent> {
+        let mut inner = self.inner.lock().unwrap();
+        inner.file.flush().unwrap();
+        inner.sent.clone()
+    }
+}

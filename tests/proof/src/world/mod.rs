@@ -1,0 +1,232 @@
+//! One scenario's world: servers, the links to them, replicas of the service, traffic, and everyone who watches.
+
+mod clock;
+mod nats;
+mod outcome;
+mod redis;
+mod replicas;
+mod watch;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_nats::jetstream;
+use tempfile::TempDir;
+
+pub use outcome::Outcome;
+pub use watch::Peaks;
+
+use self::clock::Clock;
+use self::nats::Nats;
+use self::redis::Redis;
+use self::replicas::Post;
+use crate::judge::Sampler;
+use crate::replica::Program;
+use crate::scenarios::{Scenario, Setup};
+use crate::servers::NatsVersion;
+use crate::traffic::{Feeder, Generator, Ledger};
+
+/// The stream that changes come from.
+pub const SOURCE: &str = "cdc_events_stream";
+/// The stream that events go to.
+pub const TARGET: &str = "wa_stream";
+/// The stream of dead letters.
+pub const DEAD_LETTERS: &str = "cdc_dead_letters";
+/// The durable consumer that replicas share.
+pub const CONSUMER: &str = "cdc_consumers";
+
+/// How long anything may take that should happen soon, on a machine that is busy.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How long the rest may take to come out after everything has healed.
+const SETTLING: Duration = Duration::from_secs(180);
+/// The pause between two looks.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// How a run is to be made.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// What runs as the service.
+    pub program: Program,
+    /// The nats-server, where the scenario leaves it open.
+    pub nats: NatsVersion,
+    /// Draws traffic and faults.
+    pub seed: u64,
+    /// Messages of the scenario `backlog`.
+    pub backlog: u64,
+    /// Time of the scenario `everything-at-once`.
+    pub duration: Duration,
+    /// Events whose payload is held against what `explain` says.
+    pub explained: usize,
+}
+
+/// See the module.
+pub struct World {
+    /// Draws what a story leaves to chance.
+    pub rng: fastrand::Rng,
+    options: Options,
+    setup: Setup,
+    nats: Nats,
+    redis: Redis,
+    clock: Option<Clock>,
+    posts: Vec<Post>,
+    js: jetstream::Context,
+    ledger: Arc<Ledger>,
+    generator: Generator,
+    feeder: Option<Feeder>,
+    sampler: Sampler,
+    directory: TempDir,
+    counts: BTreeMap<String, u64>,
+    broken: Vec<String>,
+    in_flight_bytes: Option<u64>,
+    excused: u64,
+    too_large: bool,
+    begun: Instant,
+}
+
+impl World {
+    /// Starts servers, links and replicas, and the load.
+    pub async fn begin(scenario: &Scenario, options: &Options) -> Self {
+        let setup = scenario.setup.clone();
+        let version = setup.only.unwrap_or(options.nats);
+        let nats = Nats::start(version, &setup, options.seed);
+        let clock = setup.movable_clock.then(Clock::new);
+        let redis = Redis::start(&setup, options.seed, clock.as_ref());
+        let js = nats.client().await;
+        let directory = TempDir::new().unwrap();
+        let ledger = Arc::new(Ledger::create(&directory.path().join("ledger")).unwrap());
+        let sampler = Sampler::start(js.clone());
+        let mut world = Self {
+            rng: fastrand::Rng::with_seed(options.seed),
+            options: options.clone(),
+            nats,
+            redis,
+            clock,
+            posts: Vec::new(),
+            js,
+            generator: Generator::new(options.seed, setup.mix.clone()),
+            ledger,
+            feeder: None,
+            sampler,
+            directory,
+            counts: BTreeMap::new(),
+            broken: Vec::new(),
+            in_flight_bytes: None,
+            excused: 0,
+            too_large: false,
+            begun: Instant::now(),
+            setup,
+        };
+        for index in 0..world.setup.replicas {
+            world.posts.push(world.post().await);
+            world.start_replica(index).await;
+        }
+        world.resume_load();
+        world
+    }
+
+    /// How the run is made.
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// Notes what does not hold; the scenario goes on.
+    pub fn expect(&mut self, holds: bool, what: impl Into<String>) {
+        if !holds {
+            let what = what.into();
+            self.tell(format!("broken: {what}"));
+            self.broken.push(format!("expected: {what}"));
+        }
+    }
+
+    /// Adds to a figure of the report.
+    pub fn count(&mut self, name: &str, by: u64) {
+        *self.counts.entry(name.to_owned()).or_default() += by;
+    }
+
+    /// Says on standard error what goes on, for who replays a seed.
+    pub fn tell(&self, what: impl AsRef<str>) {
+        eprintln!("  {:>8.2}s {}", self.begun.elapsed().as_secs_f64(), what.as_ref());
+    }
+
+    /// Lets time pass: the length of a fault.
+    pub async fn wait(&self, time: Duration) {
+        tokio::time::sleep(time).await;
+    }
+
+    /// Waits for something that should come soon; `None`, and noted, if it does not.
+    pub async fn within<R>(&mut self, what: &str, future: impl Future<Output = R>) -> Option<R> {
+        let result = tokio::time::timeout(PATIENCE, future).await.ok();
+        self.expect(result.is_some(), format!("{what} within {PATIENCE:?}"));
+        result
+    }
+
+    /// Waits until the target has grown by 50 events, at least once round every worker's batch.
+    pub async fn until_flowing(&mut self) {
+        let deadline = Instant::now() + PATIENCE;
+        let (mut last, mut grown) = (self.target_last().await, 0);
+        while grown < 50 {
+            if Instant::now() > deadline {
+                return self.expect(false, "events flow");
+            }
+            tokio::time::sleep(PAUSE).await;
+            let now = self.target_last().await;
+            // A target that was created again or was taken back begins lower.
+            grown += now.saturating_sub(last);
+            last = now;
+        }
+    }
+
+    /// Feeds so many changes and waits until the source has stored them.
+    pub async fn feed(&mut self, count: u64) {
+        let changes: Vec<_> = self.generator.by_ref().take(usize::try_from(count).unwrap_or(usize::MAX)).collect();
+        Feeder::feed_all(&self.js, &self.ledger, changes).await;
+    }
+
+    /// Takes it as it comes if changes fed so far are not in the target in the end: the story takes them away.
+    pub fn excuse_missing_so_far(&mut self) {
+        self.excused = self.ledger.last_number();
+    }
+
+    /// Takes a dead letter for `too_large` as a fair end of any change from now on.
+    pub fn allow_too_large(&mut self) {
+        self.too_large = true;
+    }
+
+    /// Stops the load; what was begun is stored.
+    pub async fn pause_load(&mut self) {
+        if let Some(feeder) = self.feeder.take() {
+            self.generator = feeder.stop().await;
+        }
+    }
+
+    /// Goes on with the load.
+    pub fn resume_load(&mut self) {
+        if self.setup.rate > 0 && self.feeder.is_none() {
+            let generator = std::mem::replace(&mut self.generator, Generator::new(0, self.setup.mix.clone()));
+            self.feeder = Some(Feeder::start(self.js.clone(), Arc::clone(&self.ledger), generator, self.setup.rate));
+        }
+    }
+
+    /// Waits until everything fed is settled; whether it came to that.
+    pub async fn until_idle(&mut self) -> bool {
+        let deadline = Instant::now() + SETTLING;
+        loop {
+            if self.settled().await {
+                return true;
+            }
+            if Instant::now() > deadline {
+                self.expect(false, format!("nothing is left over {SETTLING:?} after everything has healed"));
+                return false;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// Whether the consumer has nothing to come and nothing unacknowledged.
+    async fn settled(&self) -> bool {
+        let consumer = self.js.get_consumer_from_stream::<jetstream::consumer::pull::Config, _, _>(CONSUMER, SOURCE);
+        let Ok(mut consumer) = consumer.await else { return false };
+        consumer.info().await.is_ok_and(|info| info.num_pending == 0 && info.num_ack_pending == 0)
+    }
+}

@@ -1,0 +1,348 @@
+//! nats-server, one or three, with users of its own for service and harness; its streams.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use async_nats::jetstream::{self, stream};
+use tempfile::TempDir;
+
+use super::{CONSUMER, PATIENCE, PAUSE, SOURCE, TARGET, World};
+use crate::scenarios::Setup;
+use crate::servers::{NatsCluster, NatsServer, NatsVersion};
+
+/// The stream that takes room away from others.
+const BALLAST: &str = "ballast";
+
+/// The servers of a world, and what they are told.
+pub(super) struct Nats {
+    body: Body,
+    /// The file system under the data, if it is a small one.
+    disk: Option<Disk>,
+    knobs: Knobs,
+    /// The number of its version.
+    pub version: String,
+}
+
+enum Body {
+    One(NatsServer),
+    Cluster(NatsCluster),
+}
+
+/// What can be changed by a reload.
+struct Knobs {
+    more: String,
+    password: String,
+    max_payload: String,
+    denied: Vec<String>,
+}
+
+impl Knobs {
+    fn config(&self) -> String {
+        let denied: Vec<String> = self.denied.iter().map(|subject| format!("{subject:?}")).collect();
+        format!(
+            r#"max_payload: {}
+            authorization {{ users = [
+                {{ user: proof, password: proof }}
+                {{ user: service, password: {:?}, permissions: {{ publish: {{ allow: [">"], deny: [{}] }} }} }}
+            ] }}
+            {}"#,
+            self.max_payload,
+            self.password,
+            denied.join(", "),
+            self.more
+        )
+    }
+}
+
+/// A file system in memory, mounted for one world.
+#[derive(Debug)]
+struct Disk {
+    directory: TempDir,
+}
+
+impl Disk {
+    fn mount(mib: u32) -> Self {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().display();
+        let status = shell(&format!("mount -t tmpfs -o size={mib}m tmpfs {path}"));
+        assert!(status, "mounting a tmpfs needs the right to: run this scenario as root");
+        Self { directory }
+    }
+
+    fn fill(&self) {
+        let path = self.directory.path().join("filler");
+        // Ends with "no space left on device", which is what is wanted.
+        shell(&format!("dd if=/dev/zero of={} bs=64k 2>/dev/null", path.display()));
+    }
+
+    fn free(&self) {
+        std::fs::remove_file(self.directory.path().join("filler")).unwrap();
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        shell(&format!("umount -l {}", self.directory.path().display()));
+    }
+}
+
+fn shell(command: &str) -> bool {
+    std::process::Command::new("sh").args(["-c", command]).status().is_ok_and(|status| status.success())
+}
+
+impl Nats {
+    pub fn start(version: NatsVersion, setup: &Setup, seed: u64) -> Self {
+        let knobs = Knobs {
+            more: setup.nats.to_owned(),
+            password: format!("planted-nats-secret-{seed}"),
+            max_payload: "1MB".to_owned(),
+            denied: Vec::new(),
+        };
+        let disk = setup.disk_mib.map(Disk::mount);
+        let binary = version.binary();
+        let body = match (&disk, setup.cluster) {
+            (_, true) => Body::Cluster(NatsCluster::start_with(&binary, 3, &knobs.config())),
+            (Some(disk), false) => {
+                Body::One(NatsServer::start_in(&binary, &knobs.config(), &disk.directory.path().join("data")))
+            }
+            (None, false) => Body::One(NatsServer::start_with(&binary, &knobs.config())),
+        };
+        let version = version.number().unwrap_or_default();
+        Self { body, disk, knobs, version }
+    }
+
+    pub fn password(&self) -> String {
+        self.knobs.password.clone()
+    }
+
+    /// Where replicas are led to: the first node of a cluster.
+    pub fn address(&self) -> SocketAddr {
+        let port = match &self.body {
+            Body::One(server) => server.port(),
+            Body::Cluster(cluster) => cluster.nodes[0].port(),
+        };
+        ([127, 0, 0, 1], port).into()
+    }
+
+    /// A client of the harness.
+    pub async fn client(&self) -> jetstream::Context {
+        let url = match &self.body {
+            Body::One(server) => server.url(),
+            Body::Cluster(cluster) => cluster.url(),
+        };
+        let servers: Vec<async_nats::ServerAddr> = url.split(',').map(|url| url.parse().unwrap()).collect();
+        let client = async_nats::ConnectOptions::with_user_and_password("proof".to_owned(), "proof".to_owned())
+            .retry_on_initial_connect()
+            .reconnect_delay_callback(|_| Duration::from_millis(50))
+            .connect(servers)
+            .await
+            .unwrap();
+        let mut context = jetstream::new(client);
+        context.set_timeout(Duration::from_secs(2));
+        context
+    }
+
+    fn one(&mut self) -> &mut NatsServer {
+        match &mut self.body {
+            Body::One(server) => server,
+            Body::Cluster(cluster) => &mut cluster.nodes[0],
+        }
+    }
+
+    fn reload(&mut self) {
+        let config = self.knobs.config();
+        self.one().reload(&config);
+    }
+}
+
+impl World {
+    /// Ends nats-server at once.
+    pub async fn kill_nats(&mut self) {
+        self.nats.one().kill();
+    }
+
+    /// Starts nats-server again with what it has stored.
+    pub async fn restart_nats(&mut self) {
+        self.nats.one().restart();
+    }
+
+    /// Lets nats-server stand still.
+    pub fn freeze_nats(&mut self) {
+        self.nats.one().stop();
+    }
+
+    /// Lets nats-server go on.
+    pub fn thaw_nats(&mut self) {
+        self.nats.one().cont();
+    }
+
+    /// A copy of what the target holds, while nats-server is down.
+    pub fn copy_target(&mut self) -> TempDir {
+        let copy = TempDir::new().unwrap();
+        let path = self.target_directory();
+        assert!(shell(&format!("cp -a '{}/.' '{}'", path.display(), copy.path().display())), "copying the target");
+        copy
+    }
+
+    /// Puts the copy in place of what the target holds, while nats-server is down.
+    pub fn restore_target(&mut self, copy: &TempDir) {
+        let path = self.target_directory();
+        std::fs::remove_dir_all(&path).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        assert!(shell(&format!("cp -a '{}/.' '{}'", copy.path().display(), path.display())), "restoring the target");
+        self.sampler.begin_again();
+    }
+
+    /// Where nats-server keeps the target.
+    fn target_directory(&mut self) -> PathBuf {
+        self.nats.one().store().join("jetstream/$G/streams").join(TARGET)
+    }
+
+    /// Forbids the service to publish to these subjects, and allows all others.
+    pub async fn deny_publish(&mut self, subjects: &[&str]) {
+        self.nats.knobs.denied = subjects.iter().map(|subject| (*subject).to_owned()).collect();
+        self.nats.reload();
+    }
+
+    /// Sets the largest payload that the server takes.
+    pub async fn set_max_payload(&mut self, size: &str) {
+        self.nats.knobs.max_payload = size.to_owned();
+        self.nats.reload();
+    }
+
+    /// Fills the file system under nats-server.
+    pub fn fill_disk(&mut self) {
+        match &self.nats.disk {
+            Some(disk) => disk.fill(),
+            None => self.expect(false, "the scenario has a disk of its own"),
+        }
+    }
+
+    /// Gives room again.
+    pub fn free_disk(&mut self) {
+        match &self.nats.disk {
+            Some(disk) => disk.free(),
+            None => self.expect(false, "the scenario has a disk of its own"),
+        }
+    }
+
+    /// Uses up what the server may store, by a stream of somebody else's.
+    pub async fn fill_storage(&mut self) {
+        let config =
+            stream::Config { name: BALLAST.to_owned(), subjects: vec![BALLAST.to_owned()], ..Default::default() };
+        self.js.create_stream(config).await.unwrap();
+        let payload = bytes::Bytes::from(vec![b'x'; 900 * 1024]);
+        for size in [900 * 1024, 16 * 1024, 512] {
+            while let Ok(sent) = self.js.publish(BALLAST, payload.slice(..size)).await {
+                if sent.await.is_err() {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Gives the room back.
+    pub async fn free_storage(&mut self) {
+        self.insist("the ballast goes", |js| async move { js.delete_stream(BALLAST).await.is_ok() }).await;
+    }
+
+    /// Ends the leader of a stream at once: which node it was.
+    pub async fn kill_leader(&mut self, stream: &str) -> usize {
+        let Body::Cluster(cluster) = &mut self.nats.body else { panic!("the scenario has a cluster") };
+        // Replicas are linked to the first node: that one carries on, so that only the leader's death is the fault.
+        let node = cluster.leader_of_stream(&self.js, stream).await;
+        cluster.nodes[node].kill();
+        self.tell(format!("killed node {node}, leader of {stream}"));
+        node
+    }
+
+    /// Starts a node again.
+    pub async fn restart_node(&mut self, node: usize) {
+        let Body::Cluster(cluster) = &mut self.nats.body else { panic!("the scenario has a cluster") };
+        cluster.nodes[node].restart();
+    }
+
+    /// Deletes the durable consumer.
+    pub async fn delete_consumer(&mut self) {
+        self.insist("the consumer goes", |js| async move {
+            let Ok(stream) = js.get_stream(SOURCE).await else { return false };
+            let _ = stream.delete_consumer(CONSUMER).await;
+            true
+        })
+        .await;
+    }
+
+    /// Deletes the target and all it holds.
+    pub async fn delete_target(&mut self) {
+        self.sampler.begin_again();
+        self.insist("the target goes", |js| async move { js.delete_stream(TARGET).await.is_ok() }).await;
+    }
+
+    /// Creates the target as the service would.
+    pub async fn create_target(&mut self) {
+        self.insist("the target comes", |js| async move {
+            let config = stream::Config {
+                name: TARGET.to_owned(),
+                subjects: vec!["wa.>".to_owned()],
+                duplicate_window: Duration::from_secs(120),
+                ..Default::default()
+            };
+            js.get_or_create_stream(config).await.is_ok()
+        })
+        .await;
+    }
+
+    /// Deletes the source and creates it again, empty, with the same configuration: the last sequence that it had.
+    pub async fn recreate_source(&mut self) -> u64 {
+        self.sampler.begin_again();
+        let mut stream = self.js.get_stream(SOURCE).await.unwrap();
+        let info = stream.info().await.unwrap();
+        let (config, last) = (info.config.clone(), info.state.last_sequence);
+        self.js.delete_stream(SOURCE).await.unwrap();
+        self.js.create_stream(config).await.unwrap();
+        self.ledger.source_recreated();
+        last
+    }
+
+    /// Makes the target refuse what is new, or takes this back.
+    pub async fn limit_target(&mut self, full: bool) {
+        self.insist("the target changes", |js| async move {
+            let Ok(mut stream) = js.get_stream(TARGET).await else { return false };
+            let Ok(info) = stream.info().await else { return false };
+            let mut config = info.config.clone();
+            config.max_messages = if full { i64::try_from(info.state.messages).unwrap_or(i64::MAX) } else { -1 };
+            js.update_stream(config).await.is_ok()
+        })
+        .await;
+    }
+
+    /// How many events the target holds.
+    pub async fn target_count(&self) -> u64 {
+        self.target_state().await.map_or(0, |state| state.messages)
+    }
+
+    /// The last sequence of the target.
+    pub(super) async fn target_last(&self) -> u64 {
+        self.target_state().await.map_or(0, |state| state.last_sequence)
+    }
+
+    async fn target_state(&self) -> Option<stream::State> {
+        let mut stream = self.js.get_stream(TARGET).await.ok()?;
+        stream.info().await.ok().map(|info| info.state.clone())
+    }
+
+    /// Does something to the server until it has been done.
+    async fn insist<F>(&mut self, what: &str, done: impl Fn(jetstream::Context) -> F)
+    where
+        F: Future<Output = bool>,
+    {
+        let deadline = Instant::now() + PATIENCE;
+        while !done(self.js.clone()).await {
+            if Instant::now() > deadline {
+                return self.expect(false, format!("{what} within {PATIENCE:?}"));
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+}

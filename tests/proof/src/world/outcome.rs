@@ -1,0 +1,161 @@
+//! The end of a scenario: everything heals, the rest comes out, and the judge reads it.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use super::{DEAD_LETTERS, Peaks, TARGET, World};
+use crate::judge::{self, Findings, Rules};
+use crate::scenarios::Scenario;
+
+/// Resident memory that no life of the service may exceed, in bytes.
+const MOST_RESIDENT: u64 = 400 << 20;
+/// File descriptors that no life of the service may exceed.
+const MOST_DESCRIPTORS: usize = 256;
+/// The service's default for `in_flight.messages`.
+const MOST_IN_FLIGHT: f64 = 4096.0;
+
+/// What came of one run.
+#[derive(Debug, Serialize)]
+pub struct Outcome {
+    /// The scenario.
+    pub scenario: String,
+    /// The naive service's flaw, for a control.
+    pub control: Option<String>,
+    /// What it was drawn from.
+    pub seed: u64,
+    /// The version of nats-server.
+    pub nats: String,
+    /// Processes that were started.
+    pub lives: usize,
+    /// What the judge found.
+    pub findings: Findings,
+    /// From healing to the last acknowledgement, in seconds.
+    pub recovery_seconds: f64,
+    /// The whole run, in seconds.
+    pub seconds: f64,
+    /// The highest resident memory of any life, in bytes.
+    pub peak_resident: u64,
+    /// What the story counted.
+    pub counts: BTreeMap<String, u64>,
+    /// What did not hold; empty is what it should be.
+    pub broken: Vec<String>,
+}
+
+impl World {
+    /// Heals everything, waits for the rest, ends the replicas and judges.
+    pub async fn finish(mut self, scenario: &Scenario) -> Outcome {
+        self.pause_load().await;
+        let healed = Instant::now();
+        self.heal().await;
+        self.until_idle().await;
+        let recovery = healed.elapsed();
+        self.check_words(scenario).await;
+        self.end_replicas(scenario).await;
+        let findings = self.judge(scenario).await;
+        self.check_bounds();
+        self.check_secrets();
+        self.outcome(scenario, findings, recovery)
+    }
+
+    async fn heal(&mut self) {
+        for index in 0..self.posts.len() {
+            self.posts[index].nats.heal();
+            self.posts[index].redis.heal();
+            self.signal(index, "CONT");
+            self.start_replica(index).await;
+        }
+    }
+
+    /// Readiness and figures, now that all is well again.
+    async fn check_words(&mut self, scenario: &Scenario) {
+        if self.options.program.is_naive() || scenario.allowed.ended {
+            return;
+        }
+        for index in 0..self.posts.len() {
+            let deadline = Instant::now() + Duration::from_secs(30);
+            while self.readiness(index).await != Some(200) && Instant::now() < deadline {
+                tokio::time::sleep(super::PAUSE).await;
+            }
+            let ready = self.readiness(index).await == Some(200);
+            self.expect(ready, format!("/readyz of replica {index} is 200 once all is well"));
+            for gauge in ["cdc_consumer_in_flight", "cdc_consumer_in_flight_bytes"] {
+                self.until_metric(index, gauge, |value| value == 0.0).await;
+            }
+        }
+    }
+
+    async fn end_replicas(&mut self, scenario: &Scenario) {
+        for index in 0..self.posts.len() {
+            if self.posts[index].life.is_none() {
+                continue;
+            }
+            let status = self.terminate(index).await;
+            let fine = status == Some(0) || self.options.program.is_naive() || scenario.allowed.ended;
+            self.expect(fine, format!("exit status 0 at the end, not {status:?}"));
+        }
+    }
+
+    async fn judge(&mut self, scenario: &Scenario) -> Findings {
+        let rules =
+            Rules { across_replicas: self.posts.len() > 1, excused_up_to: self.excused, too_large: self.too_large };
+        let samples = self.sampler.stop().await;
+        let harvest = judge::read(&self.js, TARGET, DEAD_LETTERS).await;
+        let sent = self.ledger.sent();
+        let findings = judge::judge(&sent, &harvest, &samples, &rules);
+        for broken in findings.broken() {
+            let excused = scenario.allowed.doubled && broken.symptom == judge::Symptom::Doubled
+                || scenario.allowed.lost && broken.symptom == judge::Symptom::Lost;
+            if !excused {
+                self.broken.push(broken.to_string());
+            }
+        }
+        if let Some(binary) = self.options.program.service() {
+            let differences = judge::explain(binary, &sent, &harvest, self.options.explained).await;
+            self.broken.extend(differences);
+        }
+        findings
+    }
+
+    fn check_bounds(&mut self) {
+        let peaks = self.peaks();
+        let bytes = self.in_flight_bytes.unwrap_or(64 << 20);
+        self.expect(peaks.resident <= MOST_RESIDENT, format!("at most {MOST_RESIDENT} bytes resident: {peaks:?}"));
+        self.expect(
+            peaks.descriptors <= MOST_DESCRIPTORS,
+            format!("at most {MOST_DESCRIPTORS} descriptors: {peaks:?}"),
+        );
+        self.expect(peaks.in_flight <= MOST_IN_FLIGHT, format!("at most {MOST_IN_FLIGHT} in flight: {peaks:?}"));
+        self.expect(peaks.in_flight_bytes <= bytes as f64, format!("at most {bytes} bytes in flight: {peaks:?}"));
+    }
+
+    fn check_secrets(&mut self) {
+        let secrets = [self.nats.password(), self.redis.password.clone()];
+        let lives: Vec<_> = self.posts.iter().flat_map(|post| post.lives().cloned()).collect();
+        for replica in lives {
+            let told = secrets.iter().any(|secret| replica.log().contains(secret));
+            self.expect(!told, "no secret in any log");
+        }
+    }
+
+    fn peaks(&self) -> Peaks {
+        self.posts.iter().fold(Peaks::default(), |peaks, post| peaks.max(post.peaks()))
+    }
+
+    fn outcome(self, scenario: &Scenario, findings: Findings, recovery: Duration) -> Outcome {
+        Outcome {
+            scenario: scenario.name.to_owned(),
+            control: self.options.program.flaw(),
+            seed: self.options.seed,
+            nats: self.nats.version.clone(),
+            lives: self.posts.iter().map(|post| post.lives().count()).sum(),
+            findings,
+            recovery_seconds: recovery.as_secs_f64(),
+            seconds: self.begun.elapsed().as_secs_f64(),
+            peak_resident: self.peaks().resident,
+            counts: self.counts,
+            broken: self.broken,
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! Replicas of the service, each behind links of its own.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::watch::{Peaks, Watch};
+use super::{PATIENCE, PAUSE, World};
+use crate::proxy::{Protocol, Proxy};
+use crate::replica::{Replica, Settings};
+
+/// One replica's place: its links stay while its processes come and go.
+pub(super) struct Post {
+    pub nats: Proxy,
+    pub redis: Proxy,
+    pub settings: Settings,
+    pub life: Option<Life>,
+    pub past: Vec<Arc<Replica>>,
+    pub peaks: Peaks,
+}
+
+/// One process.
+pub(super) struct Life {
+    pub replica: Arc<Replica>,
+    watch: Watch,
+}
+
+impl Post {
+    /// Files the process that has ended.
+    fn bury(&mut self) {
+        if let Some(life) = self.life.take() {
+            self.peaks = self.peaks.max(life.watch.peaks());
+            self.past.push(life.replica);
+        }
+    }
+
+    /// The highest of all lives so far.
+    pub fn peaks(&self) -> Peaks {
+        self.life.as_ref().map_or(self.peaks, |life| self.peaks.max(life.watch.peaks()))
+    }
+
+    /// Every process so far.
+    pub fn lives(&self) -> impl Iterator<Item = &Arc<Replica>> {
+        self.past.iter().chain(self.life.iter().map(|life| &life.replica))
+    }
+}
+
+impl World {
+    /// A new place for a replica.
+    pub(super) async fn post(&self) -> Post {
+        let nats = Proxy::start(self.nats.address(), Protocol::Nats).await;
+        let redis = Proxy::start(self.redis.primary.address(), Protocol::Redis).await;
+        let mut settings: Settings = [
+            ("nats.url", format!("nats://127.0.0.1:{}", nats.port())),
+            ("nats.user", "service".to_owned()),
+            ("nats.password", self.nats.password()),
+            ("dedup.url", format!("redis://:{}@127.0.0.1:{}", self.redis.password, redis.port())),
+            ("http.listen", "127.0.0.1:0".to_owned()),
+            ("source.ack_wait", "2s".to_owned()),
+            ("retry.max", "500ms".to_owned()),
+            ("shutdown.grace", "10s".to_owned()),
+            ("workers", "4".to_owned()),
+        ]
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect();
+        settings.extend(self.setup.settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        Post { nats, redis, settings, life: None, past: Vec::new(), peaks: Peaks::default() }
+    }
+
+    /// Starts a replica, again if it ended; it waits until the service says that it has started.
+    pub async fn start(&mut self, index: usize) {
+        self.start_replica(index).await;
+    }
+
+    pub(super) async fn start_replica(&mut self, index: usize) {
+        let environment = self.clock.as_ref().map(super::Clock::environment).unwrap_or_default();
+        let post = &mut self.posts[index];
+        if post.life.is_some() {
+            return;
+        }
+        let replica = Arc::new(Replica::spawn(&self.options.program, &post.settings, &environment));
+        let started = tokio::time::timeout(PATIENCE, replica.started()).await;
+        let watch = Watch::over(&replica);
+        post.life = Some(Life { replica, watch });
+        self.expect(matches!(started, Ok(Ok(()))), format!("replica {index} starts: {started:?}"));
+    }
+
+    /// Ends a replica at once.
+    pub fn kill(&mut self, index: usize) {
+        if let Some(life) = &self.posts[index].life {
+            life.replica.kill();
+        }
+        self.posts[index].bury();
+    }
+
+    /// Sends a replica a signal, by its name without SIG.
+    pub fn signal(&self, index: usize, name: &str) {
+        if let Some(life) = &self.posts[index].life {
+            life.replica.signal(name);
+        }
+    }
+
+    /// Asks a replica for its controlled shutdown: its exit status.
+    pub async fn terminate(&mut self, index: usize) -> Option<i32> {
+        self.signal(index, "TERM");
+        self.ended(index).await
+    }
+
+    /// Waits for the end of a replica: its exit status.
+    pub async fn ended(&mut self, index: usize) -> Option<i32> {
+        let replica = Arc::clone(&self.posts[index].life.as_ref()?.replica);
+        let status = self.within("the replica ends", replica.ended()).await.flatten();
+        self.posts[index].bury();
+        status
+    }
+
+    /// The link between a replica and NATS.
+    pub fn nats_link(&self, index: usize) -> &Proxy {
+        &self.posts[index].nats
+    }
+
+    /// The link between a replica and Redis.
+    pub fn redis_link(&self, index: usize) -> &Proxy {
+        &self.posts[index].redis
+    }
+
+    /// Breaks every connection to NATS once.
+    pub fn reset_links(&self) {
+        for post in &self.posts {
+            post.nats.reset();
+        }
+    }
+
+    /// The status of `/readyz`.
+    pub async fn readiness(&self, index: usize) -> Option<u16> {
+        let life = self.posts[index].life.as_ref()?;
+        life.replica.get("/readyz").await.ok().map(|(status, _)| status)
+    }
+
+    /// Waits until a replica says that it is not ready, while it stays alive.
+    pub async fn until_not_ready(&mut self, index: usize) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.readiness(index).await != Some(503) {
+            if Instant::now() > deadline || self.options.program.is_naive() {
+                let naive = self.options.program.is_naive();
+                return self
+                    .expect(naive, format!("/readyz of replica {index} tells of the fault within {PATIENCE:?}"));
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        let life = self.posts[index].life.as_ref();
+        let alive = match life {
+            Some(life) => life.replica.get("/healthz").await.is_ok_and(|(status, _)| status == 200),
+            None => false,
+        };
+        self.expect(alive, "/healthz stays 200 while a dependency is retried");
+    }
+
+    /// A figure of a replica.
+    pub async fn metric(&self, index: usize, sample: &str) -> Option<f64> {
+        let life = self.posts[index].life.as_ref()?;
+        life.replica.metrics().await.ok().map(|metrics| metrics.value(sample))
+    }
+
+    /// Waits until a figure is as it should be.
+    pub async fn until_metric(&mut self, index: usize, sample: &str, is: impl Fn(f64) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        let mut last = None;
+        while Instant::now() < deadline && !self.options.program.is_naive() {
+            last = self.metric(index, sample).await;
+            if last.is_some_and(&is) {
+                return;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        let naive = self.options.program.is_naive();
+        self.expect(naive, format!("{sample} becomes what it should be: it is {last:?}"));
+    }
+
+    /// Sets the bound that bytes in flight are held against.
+    pub fn bound_in_flight_bytes(&mut self, bytes: u64) {
+        self.in_flight_bytes = Some(bytes);
+    }
+
+    /// Moves the clock of service and Redis so many seconds away from the right time.
+    pub fn jump_clock(&mut self, seconds: i64) {
+        match &self.clock {
+            Some(clock) => clock.set(seconds),
+            None => self.expect(false, "the scenario has a movable clock"),
+        }
+    }
+}
