@@ -16,8 +16,17 @@ use crate::message::{CommitPosition, Late, OrderKey};
 #[derive(Debug)]
 pub struct RowMemory {
     capacity: usize,
-    young: HashMap<OrderKey, CommitPosition>,
-    old: HashMap<OrderKey, CommitPosition>,
+    young: HashMap<OrderKey, Newest>,
+    old: HashMap<OrderKey, Newest>,
+}
+
+/// What is remembered of a row.
+#[derive(Debug, Clone, Copy)]
+struct Newest {
+    position: CommitPosition,
+    /// An event of the row went out here on its first delivery. First deliveries come in source order, so nothing that
+    /// another life of the service published of the row can be newer. Redeliveries alone do not tell that.
+    first_hand: bool,
 }
 
 impl RowMemory {
@@ -26,14 +35,17 @@ impl RowMemory {
         Self { capacity: capacity.max(1), young: HashMap::new(), old: HashMap::new() }
     }
 
-    fn get(&self, row: OrderKey) -> Option<CommitPosition> {
+    fn get(&self, row: OrderKey) -> Option<Newest> {
         self.young.get(&row).or_else(|| self.old.get(&row)).copied()
     }
 
     /// Corrects the newest position of a row after failures: only what is or may be stored counts.
     fn correct(&mut self, row: OrderKey, floor: Option<CommitPosition>) {
         match floor {
-            Some(floor) => self.set(row, floor),
+            Some(position) => {
+                let first_hand = self.get(row).is_some_and(|newest| newest.first_hand);
+                self.set(row, Newest { position, first_hand });
+            }
             None => {
                 self.young.remove(&row);
                 self.old.remove(&row);
@@ -41,11 +53,11 @@ impl RowMemory {
         }
     }
 
-    fn set(&mut self, row: OrderKey, position: CommitPosition) {
+    fn set(&mut self, row: OrderKey, newest: Newest) {
         if self.young.len() >= self.capacity && !self.young.contains_key(&row) {
             self.old = std::mem::take(&mut self.young);
         }
-        self.young.insert(row, position);
+        self.young.insert(row, newest);
     }
 }
 
@@ -129,7 +141,7 @@ impl<T> Lanes<T> {
             blocked: false,
             failures: 0,
             retry_at: None,
-            floor: memory.get(place.row),
+            floor: memory.get(place.row).map(|newest| newest.position),
         });
         if lane.blocked {
             lane.waiting.insert(number, Waiting { item, place });
@@ -262,12 +274,15 @@ fn depart<T>(
 ) -> Departure<T> {
     let newest = memory.get(place.row);
     let late = match (place.position, newest) {
-        (Some(position), Some(newest)) if position < newest => Some(Late::True),
+        (Some(position), Some(newest)) if position < newest.position => Some(Late::True),
+        (Some(_), Some(newest)) if place.redelivered && !newest.first_hand => Some(Late::Unknown),
         (Some(_), None) if place.redelivered || (resent && lane.floor.is_some()) => Some(Late::Unknown),
         _ => None,
     };
     if let Some(position) = place.position {
-        memory.set(place.row, newest.map_or(position, |newest| newest.max(position)));
+        let position = newest.map_or(position, |newest| newest.position.max(position));
+        let first_hand = !place.redelivered || newest.is_some_and(|newest| newest.first_hand);
+        memory.set(place.row, Newest { position, first_hand });
     }
     lane.on_wire += 1;
     Departure { number, item, place, late }
@@ -357,7 +372,14 @@ mod tests {
         let redelivered = Place { redelivered: true, ..place(5) };
         let departure = bench.lanes.admit(&mut bench.memory, 5, redelivered).expect("sent");
         assert_eq!(departure.late, Some(Late::Unknown));
-        assert_eq!(bench.admit(6).expect("sent").late, None);
+        let another = Place { redelivered: true, ..place(6) };
+        let departure = bench.lanes.admit(&mut bench.memory, 6, another).expect("sent");
+        assert_eq!(departure.late, Some(Late::Unknown), "another life may have published a newer one than either");
+        assert_eq!(bench.admit(9).expect("sent").late, None, "nobody had it before");
+        let between = Place { redelivered: true, ..place(8) };
+        assert_eq!(bench.lanes.admit(&mut bench.memory, 8, between).expect("sent").late, Some(Late::True));
+        let handed_back = Place { redelivered: true, ..place(10) };
+        assert_eq!(bench.lanes.admit(&mut bench.memory, 10, handed_back).expect("sent").late, None);
     }
 
     #[test]
@@ -385,7 +407,7 @@ mod tests {
     fn the_memory_is_bounded_and_keeps_what_was_used_last() {
         let mut memory = RowMemory::new(10);
         for row in 0..1000 {
-            memory.set(OrderKey(row), CommitPosition { lsn: 1, idx: 0 });
+            memory.set(OrderKey(row), Newest { position: CommitPosition { lsn: 1, idx: 0 }, first_hand: true });
         }
         assert!(memory.young.len() + memory.old.len() <= 20);
         assert!((990..1000).all(|row| memory.get(OrderKey(row)).is_some()));

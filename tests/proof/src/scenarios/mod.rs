@@ -57,7 +57,7 @@ impl Default for Setup {
             nats: "",
             settings: &[],
             mix: Mix::default(),
-            rate: 400,
+            rate: 1_000,
             movable_clock: false,
             disk_mib: None,
         }

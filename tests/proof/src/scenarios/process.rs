@@ -159,9 +159,12 @@ pub(super) fn all() -> Vec<Scenario> {
 }
 
 async fn kill_at_random(w: &mut World, times: usize) {
+    // Slow links, so that there is something in every step of the protocol to kill.
+    w.nats_link(0).delay(Duration::from_millis(10));
+    w.redis_link(0).delay(Duration::from_millis(10));
     for _ in 0..times {
         w.until_flowing().await;
-        let moment = Duration::from_micros(w.rng.u64(0..60_000));
+        let moment = Duration::from_micros(w.rng.u64(0..100_000));
         w.wait(moment).await;
         w.kill(0);
         w.count("kills", 1);
