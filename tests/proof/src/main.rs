@@ -96,6 +96,7 @@ impl RunArguments {
             nats: self.nats.map_or_else(|| vec![NatsVersion::Oldest, NatsVersion::Newest], |version| vec![version]),
             fast: self.fast,
             controls: self.controls,
+            proof: None,
             jobs: self.jobs,
             backlog: self.backlog,
             duration: std::time::Duration::from_secs(self.seconds),

@@ -1,10 +1,11 @@
 //! One process of the service.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -81,6 +82,19 @@ pub struct Replica {
     child: Mutex<Child>,
     id: u32,
     log: Arc<Mutex<String>>,
+    readers: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// Copies what a process says, line by line, until it closes the pipe.
+fn copy(pipe: impl Read + Send + 'static, log: &Arc<Mutex<String>>) -> JoinHandle<()> {
+    let log = Arc::clone(log);
+    std::thread::spawn(move || {
+        let (mut pipe, mut line) = (BufReader::new(pipe), Vec::new());
+        while let Ok(1..) = pipe.read_until(b'\n', &mut line) {
+            log.lock().unwrap().push_str(&String::from_utf8_lossy(&line));
+            line.clear();
+        }
+    })
 }
 
 impl Replica {
@@ -95,20 +109,14 @@ impl Replica {
             .envs(variables)
             .envs(environment.iter().cloned())
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap_or_else(|error| panic!("{program:?}: {error}"));
-        let (stderr, log) = (child.stderr.take().unwrap(), Arc::new(Mutex::new(String::new())));
-        let sink = Arc::clone(&log);
-        std::thread::spawn(move || {
-            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                let mut log = sink.lock().unwrap();
-                log.push_str(&line);
-                log.push('\n');
-            }
-        });
-        Self { id: child.id(), child: Mutex::new(child), log }
+        let log = Arc::new(Mutex::new(String::new()));
+        let (stdout, stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+        let readers = Mutex::new(vec![copy(stdout, &log), copy(stderr, &log)]);
+        Self { id: child.id(), child: Mutex::new(child), log, readers }
     }
 
     /// Waits until it says that it has started; an error with its log if it ended instead.
@@ -125,13 +133,17 @@ impl Replica {
     /// Where its pages are, once it has started.
     fn http(&self) -> Option<String> {
         let log = self.log.lock().unwrap();
-        let started = log.lines().find(|line| line.contains(r#""started""#))?;
-        let line: Value = serde_json::from_str(started).ok()?;
-        line["http"].as_str().map(str::to_owned)
+        let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        lines.filter(|line| line["msg"] == "started").find_map(|line| line["http"].as_str().map(str::to_owned))
     }
 
-    /// Everything it has logged.
+    /// Everything it has said so far; all of it once it has ended.
     pub fn log(&self) -> String {
+        if self.has_ended() {
+            for reader in self.readers.lock().unwrap().drain(..) {
+                reader.join().unwrap();
+            }
+        }
         self.log.lock().unwrap().clone()
     }
 
@@ -210,19 +222,41 @@ impl Drop for Replica {
 pub struct Metrics(pub String);
 
 impl Metrics {
-    /// The sum of the samples of a name that carry all its labels, as in `cdc_consumer_paused{reason="dedup"}`; 0 if
+    /// The sum of the samples of a name that carry all its labels, as in `cdc_consumer_paused{reason="dedup"}`; `None` if
     /// there is none.
-    pub fn value(&self, sample: &str) -> f64 {
-        let (name, labels) = sample.split_once('{').unwrap_or((sample, ""));
-        let labels: Vec<&str> = labels.trim_end_matches('}').split(',').filter(|label| !label.is_empty()).collect();
+    pub fn find(&self, sample: &str) -> Option<f64> {
+        let (name, wanted) = parts(sample);
         let samples = self.0.lines().filter_map(|line| line.rsplit_once(' '));
-        samples
-            .filter(|(found, _)| {
-                let rest = found.strip_prefix(name);
-                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('{'))
-                    && labels.iter().all(|label| found.contains(label))
-            })
-            .filter_map(|(_, value)| value.parse::<f64>().ok())
-            .sum()
+        let values = samples.filter_map(|(found, value)| {
+            let (found, labels) = parts(found);
+            let fits = found == name && wanted.iter().all(|label| labels.contains(label));
+            fits.then(|| value.parse::<f64>().ok()).flatten()
+        });
+        values.fold(None, |sum, value| Some(sum.unwrap_or(0.0) + value))
+    }
+
+    /// As [`Self::find`]; 0 if there is none, as it is of a counter that has counted nothing yet.
+    pub fn value(&self, sample: &str) -> f64 {
+        self.find(sample).unwrap_or(0.0)
+    }
+}
+
+fn parts(sample: &str) -> (&str, Vec<&str>) {
+    let (name, labels) = sample.split_once('{').unwrap_or((sample, ""));
+    (name, labels.trim_end_matches('}').split(',').filter(|label| !label.is_empty()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Metrics;
+
+    #[test]
+    fn figures_are_found_by_name_and_whole_labels() {
+        let text = "a_total{x=\"1\",y=\"2\"} 3\na_total{x=\"1\",y=\"3\"} 4\na_total_b 9\nc{other_x=\"1\"} 1\n";
+        let metrics = Metrics(text.to_owned());
+        assert_eq!(metrics.find("a_total"), Some(7.0));
+        assert_eq!(metrics.find(r#"a_total{x="1",y="3"}"#), Some(4.0));
+        assert_eq!(metrics.find(r#"c{x="1"}"#), None);
+        assert_eq!(metrics.find("a"), None);
     }
 }

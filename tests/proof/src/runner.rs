@@ -31,6 +31,8 @@ pub struct Plan {
     pub fast: bool,
     /// Runs the controls in place of the service.
     pub controls: bool,
+    /// The program of this crate, for the controls; the one that runs if it is not given.
+    pub proof: Option<PathBuf>,
     /// How many run side by side.
     pub jobs: usize,
     /// Messages of the scenario `backlog`.
@@ -47,7 +49,18 @@ pub struct Plan {
 struct Run {
     scenario: Arc<Scenario>,
     options: Options,
-    control: Option<(Flaw, Symptom)>,
+    role: Role,
+}
+
+/// Who runs, and what must come of it.
+#[derive(Debug, Clone, Copy)]
+enum Role {
+    /// The program under test keeps the promise.
+    Service,
+    /// The naive service with all its defences keeps it, too: what fails without one fails for want of that one.
+    Naive,
+    /// Without a defence it shows this symptom.
+    Flawed(Flaw, Symptom),
 }
 
 /// Prints the scenarios.
@@ -92,13 +105,9 @@ fn runs(plan: &Plan) -> Vec<Run> {
     for scenario in all.iter().filter(wanted) {
         for nats in scenario.setup.only.map_or_else(|| plan.nats.clone(), |version| vec![version]) {
             for seed in plan.seed..plan.seed + plan.runs {
-                let programs: Vec<Option<(Flaw, Symptom)>> = match plan.controls {
-                    true => scenario.controls.iter().copied().map(Some).collect(),
-                    false => vec![None],
-                };
-                for control in programs {
-                    let options = options(plan, nats, seed, control);
-                    runs.push(Run { scenario: Arc::clone(scenario), options, control });
+                for role in roles(scenario, plan.controls) {
+                    let options = options(plan, nats, seed, role);
+                    runs.push(Run { scenario: Arc::clone(scenario), options, role });
                 }
             }
         }
@@ -106,10 +115,21 @@ fn runs(plan: &Plan) -> Vec<Run> {
     runs
 }
 
-fn options(plan: &Plan, nats: NatsVersion, seed: u64, control: Option<(Flaw, Symptom)>) -> Options {
-    let program = match control {
-        Some((flaw, _)) => Program::Naive { proof: std::env::current_exe().unwrap(), flaw: Some(flaw) },
-        None => Program::Service(plan.binary.clone()),
+fn roles(scenario: &Scenario, controls: bool) -> Vec<Role> {
+    if !controls {
+        return vec![Role::Service];
+    }
+    let flawed = scenario.controls.iter().map(|(flaw, symptom)| Role::Flawed(*flaw, *symptom));
+    let naive = (!scenario.controls.is_empty()).then_some(Role::Naive);
+    naive.into_iter().chain(flawed).collect()
+}
+
+fn options(plan: &Plan, nats: NatsVersion, seed: u64, role: Role) -> Options {
+    let proof = || plan.proof.clone().unwrap_or_else(|| std::env::current_exe().unwrap());
+    let program = match role {
+        Role::Service => Program::Service(plan.binary.clone()),
+        Role::Naive => Program::Naive { proof: proof(), flaw: None },
+        Role::Flawed(flaw, _) => Program::Naive { proof: proof(), flaw: Some(flaw) },
     };
     let (backlog, duration, explained) = (plan.backlog, plan.duration, plan.explained);
     Options { program, nats, seed, backlog, duration, explained }
@@ -117,7 +137,7 @@ fn options(plan: &Plan, nats: NatsVersion, seed: u64, control: Option<(Flaw, Sym
 
 /// Plays a run: what came of it, and whether that is what it should be.
 async fn play(run: Run) -> (Outcome, bool) {
-    let Run { scenario, options, control } = run;
+    let Run { scenario, options, role } = run;
     println!("▶ {} seed {} {:?}", scenario.name, options.seed, options.nats);
     let played = tokio::spawn(async move {
         let mut world = World::begin(&scenario, &options).await;
@@ -126,16 +146,16 @@ async fn play(run: Run) -> (Outcome, bool) {
     });
     // A panic of the harness is told by the panic itself; it must not pass for an outcome.
     let outcome = played.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
-    let good = match control {
-        Some((_, symptom)) => outcome.findings.shows(symptom),
-        None => outcome.broken.is_empty(),
+    let good = match role {
+        Role::Service | Role::Naive => outcome.broken.is_empty(),
+        Role::Flawed(_, symptom) => outcome.findings.shows(symptom),
     };
     (outcome, good)
 }
 
 fn print(outcome: &Outcome, good: bool) {
     let mark = if good { "✔" } else { "✘" };
-    let control = outcome.control.as_ref().map(|flaw| format!(" without its defence ({flaw})")).unwrap_or_default();
+    let control = outcome.control.as_ref().map(|flaw| format!(" [naive service, flaw: {flaw}]")).unwrap_or_default();
     println!(
         "{mark} {}{control} seed {} nats {}: {}; {} lives, recovered in {:.1} s, {:.1} s in all, at most {} MiB {:?}",
         outcome.scenario,

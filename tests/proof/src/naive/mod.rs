@@ -20,6 +20,8 @@ pub enum Flaw {
     MarkFirst,
     /// Publishes without `Nats-Msg-Id`.
     NoMsgId,
+    /// Publishes without `Nats-Msg-Id`, and neither checks nor records.
+    NoDedup,
     /// Acknowledges the source before the target has confirmed.
     AckFirst,
     /// Publishes a row's events in any order, as a pool without keys does.

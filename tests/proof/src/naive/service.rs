@@ -179,7 +179,7 @@ impl Service {
 
     fn headers(&mut self, item: &Item) -> HeaderMap {
         let mut headers = HeaderMap::new();
-        if self.flaw != Some(Flaw::NoMsgId) {
+        if !matches!(self.flaw, Some(Flaw::NoMsgId | Flaw::NoDedup)) {
             headers.insert("Nats-Msg-Id", item.event.key.as_str());
         }
         let position = item.event.position;

@@ -41,7 +41,7 @@ pub(super) fn all() -> Vec<Scenario> {
             },
         )
         .fast()
-        .controls(&[(Flaw::NoMsgId, Doubled)]),
+        .controls(&[(Flaw::NoDedup, Doubled)]),
         Scenario::new(
             "half-open-to-server",
             "nothing reaches NATS any more for 8 s while the connection stays open",
@@ -67,8 +67,7 @@ pub(super) fn all() -> Vec<Scenario> {
                     w.wait(Duration::from_secs(8)).await;
                 })
             },
-        )
-        .controls(&[(Flaw::NoMsgId, Doubled)]),
+        ),
         Scenario::new(
             "reset-in-mid-publish",
             "the connection is reset right after an event was sent and before its ack, 10 times",
@@ -107,8 +106,7 @@ pub(super) fn all() -> Vec<Scenario> {
                     }
                 })
             },
-        )
-        .controls(&[(Flaw::NoMsgId, Doubled)]),
+        ),
         Scenario::new(
             "slow-target",
             "everything from and to NATS takes 200 ms for 20 s",

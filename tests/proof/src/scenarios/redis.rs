@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Scenario, Setup};
-use crate::judge::Symptom::Lost;
+use crate::judge::Symptom::Doubled;
 use crate::naive::Flaw;
 use crate::proxy::frames;
 use crate::world::World;
@@ -31,8 +31,7 @@ pub(super) fn all() -> Vec<Scenario> {
                     }
                 })
             },
-        )
-        .controls(&[(Flaw::MarkFirst, Lost)]),
+        ),
         Scenario::new(
             "redis-killed-once",
             "kill -9 of redis-server under load; it forgets everything",
@@ -88,7 +87,8 @@ pub(super) fn all() -> Vec<Scenario> {
                 })
             },
         )
-        .fast(),
+        .fast()
+        .controls(&[(Flaw::NoMsgId, Doubled)]),
         Scenario::new(
             "redis-full",
             "out of memory under noeviction for 8 s: reads work, writes fail",

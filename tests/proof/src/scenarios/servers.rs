@@ -26,7 +26,7 @@ pub(super) fn all() -> Vec<Scenario> {
                 })
             },
         )
-        .controls(&[(Flaw::NoMsgId, Doubled)]),
+        .controls(&[(Flaw::NoDedup, Doubled)]),
         Scenario::new(
             "nats-killed-once",
             "kill -9 of nats-server in the middle of acks",

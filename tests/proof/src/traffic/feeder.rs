@@ -5,7 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use async_nats::HeaderMap;
-use async_nats::jetstream::{self, context::PublishAckFuture};
+use async_nats::jetstream::{
+    self,
+    context::{PublishAckFuture, PublishError},
+};
 use futures::StreamExt;
 use futures::stream::FuturesOrdered;
 use tokio::task::JoinHandle;
@@ -17,7 +20,7 @@ const TICKS: u32 = 40;
 /// How many are on their way at a time when they are fed as fast as possible.
 const WINDOW: usize = 256;
 /// How long the source may be away.
-const PATIENCE: Duration = Duration::from_secs(180);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// The pause before another attempt.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -70,23 +73,31 @@ impl Feeder {
     }
 }
 
-async fn publish(js: &jetstream::Context, change: &Change) -> Option<PublishAckFuture> {
+async fn publish(js: &jetstream::Context, change: &Change) -> Result<PublishAckFuture, PublishError> {
     let mut headers = HeaderMap::new();
     headers.insert("Nats-Msg-Id", change.id.as_str());
-    js.publish_with_headers(change.subject.clone(), headers, change.payload.clone()).await.ok()
+    js.publish_with_headers(change.subject.clone(), headers, change.payload.clone()).await
 }
 
 /// Waits for the ack, and publishes again under the same id until there is one.
-async fn store(js: &jetstream::Context, change: Change, mut ack: Option<PublishAckFuture>) -> (Change, u64) {
+async fn store(
+    js: &jetstream::Context,
+    change: Change,
+    mut sent: Result<PublishAckFuture, PublishError>,
+) -> (Change, u64) {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        if let Some(ack) = ack.take()
-            && let Ok(stored) = ack.await
-        {
-            return (change, stored.sequence);
+        let stored = match sent {
+            Ok(ack) => ack.await,
+            Err(error) => Err(error),
+        };
+        match stored {
+            Ok(stored) => return (change, stored.sequence),
+            Err(error) if Instant::now() > deadline => {
+                panic!("the source did not store change {}: {error}", change.number)
+            }
+            Err(_) => tokio::time::sleep(PAUSE).await,
         }
-        assert!(Instant::now() < deadline, "the source did not store change {} within {PATIENCE:?}", change.number);
-        tokio::time::sleep(PAUSE).await;
-        ack = publish(js, &change).await;
+        sent = publish(js, &change).await;
     }
 }

@@ -25,7 +25,7 @@ use crate::judge::Sampler;
 use crate::replica::Program;
 use crate::scenarios::{Scenario, Setup};
 use crate::servers::NatsVersion;
-use crate::traffic::{Feeder, Generator, Ledger};
+use crate::traffic::{Change, Expect, Feeder, Generator, Identity, Ledger};
 
 /// The stream that changes come from.
 pub const SOURCE: &str = "cdc_events_stream";
@@ -164,16 +164,17 @@ impl World {
     /// Waits until the target has grown by 50 events, at least once round every worker's batch.
     pub async fn until_flowing(&mut self) {
         let deadline = Instant::now() + PATIENCE;
-        let (mut last, mut grown) = (self.target_last().await, 0);
+        let (mut last, mut grown) = (None, 0);
         while grown < 50 {
             if Instant::now() > deadline {
                 return self.expect(false, "events flow");
             }
+            if let Some(now) = self.target_last().await {
+                // A target that was created again or was taken back begins lower.
+                grown += last.map_or(0, |last| now.saturating_sub(last));
+                last = Some(now);
+            }
             tokio::time::sleep(PAUSE).await;
-            let now = self.target_last().await;
-            // A target that was created again or was taken back begins lower.
-            grown += now.saturating_sub(last);
-            last = now;
         }
     }
 
@@ -181,6 +182,35 @@ impl World {
     pub async fn feed(&mut self, count: u64) {
         let changes: Vec<_> = self.generator.by_ref().take(usize::try_from(count).unwrap_or(usize::MAX)).collect();
         Feeder::feed_all(&self.js, &self.ledger, changes).await;
+    }
+
+    /// Feeds a change of a message that must end as a dead letter for `crashes_process`: the part of its event key that no
+    /// other change has.
+    pub async fn feed_deadly(&mut self) -> String {
+        self.pause_load().await;
+        let publishable =
+            |change: &Change| matches!(change.expect, Expect::Target(_)) && change.identity.row.contains("/messages/");
+        let mut change = self.generator.find(publishable).unwrap();
+        change.expect = Expect::DeadLetter("crashes_process");
+        let Identity { row, lsn, idx } = change.identity.clone();
+        Feeder::feed_all(&self.js, &self.ledger, [change]).await;
+        self.resume_load();
+        format!(":{lsn}:messages:{}:{idx}\r", row.rsplit('/').next().unwrap_or_default())
+    }
+
+    /// Ends once there is a dead letter for a reason.
+    pub fn letter(&self, reason: &str) -> impl Future<Output = ()> + use<> {
+        let (js, subject) = (self.js.clone(), format!("cdc.dead_letters.*.{reason}"));
+        async move {
+            loop {
+                if let Ok(stream) = js.get_stream(DEAD_LETTERS).await
+                    && stream.get_last_raw_message_by_subject(&subject).await.is_ok()
+                {
+                    return;
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
     }
 
     /// Takes it as it comes if changes fed so far are not in the target in the end: the story takes them away.

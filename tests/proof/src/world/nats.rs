@@ -322,9 +322,9 @@ impl World {
         self.target_state().await.map_or(0, |state| state.messages)
     }
 
-    /// The last sequence of the target.
-    pub(super) async fn target_last(&self) -> u64 {
-        self.target_state().await.map_or(0, |state| state.last_sequence)
+    /// The last sequence of the target; `None` if it is away.
+    pub(super) async fn target_last(&self) -> Option<u64> {
+        self.target_state().await.map(|state| state.last_sequence)
     }
 
     async fn target_state(&self) -> Option<stream::State> {

@@ -56,6 +56,9 @@ impl World {
         let findings = self.judge(scenario).await;
         self.check_bounds();
         self.check_secrets();
+        if !self.broken.is_empty() && self.options.program.flaw().is_none_or(|flaw| flaw == "none") {
+            self.keep_ledger();
+        }
         self.outcome(scenario, findings, recovery)
     }
 
@@ -116,6 +119,15 @@ impl World {
             self.broken.extend(differences);
         }
         findings
+    }
+
+    /// What was sent and what was said, for who looks into it.
+    fn keep_ledger(&mut self) {
+        for (index, replica) in self.posts.iter().flat_map(|post| post.lives()).enumerate() {
+            std::fs::write(self.directory.path().join(format!("life-{index}.log")), replica.log()).unwrap();
+        }
+        self.directory.disable_cleanup(true);
+        self.broken.push(format!("ledger and logs are in {}", self.directory.path().display()));
     }
 
     fn check_bounds(&mut self) {

@@ -159,7 +159,7 @@ impl World {
     /// A figure of a replica.
     pub async fn metric(&self, index: usize, sample: &str) -> Option<f64> {
         let life = self.posts[index].life.as_ref()?;
-        life.replica.metrics().await.ok().map(|metrics| metrics.value(sample))
+        life.replica.metrics().await.ok().and_then(|metrics| metrics.find(sample))
     }
 
     /// Waits until a figure is as it should be.
