@@ -5,31 +5,41 @@ SHELL := /usr/bin/env bash
 
 CARGO ?= cargo
 CONFIG ?= config.yaml
+FAULTS ?=
+SOAK_SECONDS ?= 7200
 # Debian keeps nats-server in /usr/sbin, which is not on everybody's PATH.
 export PATH := $(PATH):/usr/sbin
 
-.PHONY: help setup build lint test demo run clean
+.PHONY: help setup setup-faults build lint test faults controls soak demo run clean
 
 help: ## Lists the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Installs redis-server and nats-server for tests and demo, if they are missing
 	@scripts/install-servers.sh
 
+setup-faults: setup ## Installs what `make faults` needs beside: libfaketime and PostgreSQL
+	@scripts/install-servers.sh --faults
+
 build: ## Builds the release binary: target/release/daisi-cdc-consumer
 	$(CARGO) build --release --locked
 
-lint: ## Checks formatting, lints and, where cargo-deny is installed, licences and advisories
+lint: ## Checks formatting, lints, licences, duplicates and, with network, advisories
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-features --all-targets --locked -- -D warnings
-	@if $(CARGO) deny --version >/dev/null 2>&1; then \
-		$(CARGO) deny --all-features check; \
-	else \
-		echo "cargo-deny is not installed: licences and advisories not checked (cargo install --locked cargo-deny)"; \
-	fi
+	@scripts/deny.sh
 
 test: setup ## Runs every test, on servers of their own
 	$(CARGO) test --workspace --all-features --locked
+
+faults: setup-faults build ## Runs every fault scenario on both servers: FAULTS="--seed 7 nats-killed" chooses
+	$(CARGO) run --release --locked -p cdc-proof -- run $(FAULTS)
+
+controls: setup-faults ## Runs the naive services that must fail where the service holds
+	$(CARGO) run --release --locked -p cdc-proof -- run --controls $(FAULTS)
+
+soak: setup-faults build ## Runs random faults for SOAK_SECONDS (7200)
+	$(CARGO) run --release --locked -p cdc-proof -- run everything-at-once --seconds $(SOAK_SECONDS) --jobs 2 $(FAULTS)
 
 demo: setup ## Runs the whole pipeline on this machine with generated traffic
 	$(CARGO) run --release --locked -- demo
