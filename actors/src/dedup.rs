@@ -160,12 +160,29 @@ impl DedupActor {
         });
         let (store, records, started) = (Arc::clone(&self.store), records.collect(), self.core.clock.now());
         let call = async move { store.record(records).await };
-        ctx.spawn(call.into_actor(self).map(move |result, actor, ctx| actor.recorded(batch, result, started, ctx)));
+        let target = self.known();
+        ctx.spawn(call.into_actor(self).map(move |result, actor, ctx| {
+            actor.recorded(batch, target, result, started, ctx);
+        }));
+    }
+
+    /// Creation time and generation of the target that records name.
+    fn known(&self) -> Option<(i64, u64)> {
+        self.target.map(|known| (known.target.created, known.generation))
+    }
+
+    /// Whether what was confirmed while `then` was the target has to be taken for lost: the target is another one by now,
+    /// or its generation is.
+    fn is_lost(&self, confirmed: &Confirmed, then: Option<(i64, u64)>) -> bool {
+        let (Some((old, _)), Some((created, _))) = (then, self.known()) else { return false };
+        // The first events of a new stream are confirmed before anybody has looked at it.
+        self.known() != then && (old == created || confirmed.stored.stream_created != created)
     }
 
     fn recorded(
         &mut self,
         batch: Vec<Confirmed>,
+        target: Option<(i64, u64)>,
         result: Result<Vec<Result<(), Failure>>, Failure>,
         started: Instant,
         ctx: &mut Context<Self>,
@@ -173,6 +190,10 @@ impl DedupActor {
         let results = result.unwrap_or_else(|failure| batch.iter().map(|_| Err(failure.clone())).collect());
         let (mut again, mut last) = (VecDeque::new(), None);
         for (confirmed, result) in batch.into_iter().zip(results) {
+            if self.is_lost(&confirmed, target) {
+                confirmed.pending.ticket.give_back(std::time::Duration::ZERO);
+                continue;
+            }
             let Err(failure) = result else {
                 acknowledge(confirmed);
                 continue;
@@ -257,8 +278,17 @@ impl Handler<RecordStored> for DedupActor {
 impl Handler<SetTarget> for DedupActor {
     type Result = ();
 
+    /// What was confirmed and not yet recorded must not be recorded as held by a target that has lost it.
     fn handle(&mut self, target: SetTarget, _: &mut Self::Context) {
+        let then = self.known();
         self.target = Some(target);
+        for confirmed in std::mem::take(&mut self.records) {
+            if self.is_lost(&confirmed, then) {
+                confirmed.pending.ticket.give_back(std::time::Duration::ZERO);
+            } else {
+                self.records.push_back(confirmed);
+            }
+        }
     }
 }
 

@@ -81,6 +81,8 @@ pub struct IngestActor<T: Transform> {
     mark_failures: u32,
     told_suspects: bool,
     to_settle: VecDeque<(Settlement, Option<Ending>)>,
+    /// Acknowledgements, which rest on what the target holds: while that is in doubt they wait.
+    to_acknowledge: VecDeque<(Settlement, Option<Ending>)>,
     settling: bool,
     settle_failures: u32,
     draining: Draining,
@@ -119,6 +121,7 @@ impl<T: Transform> IngestActor<T> {
             mark_failures: 0,
             told_suspects: false,
             to_settle: VecDeque::new(),
+            to_acknowledge: VecDeque::new(),
             settling: false,
             settle_failures: 0,
             draining: Draining::No,
@@ -168,14 +171,20 @@ impl<T: Transform> IngestActor<T> {
     /// After a reconnect the target may have lost what memory and records say it holds: what arrives waits until it has
     /// been held against the records.
     fn arrived(&mut self, deliveries: Vec<Delivery>, ctx: &mut Context<Self>) {
-        let reconnected = self.reconciled != Some(self.source.connection_epoch());
-        if deliveries.is_empty() || (!reconnected && !self.paused.contains(&PauseReason::Reconcile)) {
+        if deliveries.is_empty() || !self.is_in_doubt() {
             return self.admit(deliveries, ctx);
         }
-        self.unreconciled = deliveries;
-        if reconnected {
+        self.unreconciled.extend(deliveries);
+        // While the target is down there is nothing to look at: its return is looked at anyway.
+        if self.reconciled.is_some() && !self.paused.contains(&PauseReason::Reconcile) {
             self.core.look_at_target.send(LookAtTarget { created: None });
         }
+    }
+
+    /// Whether the target may have lost what memory and records say it holds: after a reconnect or an outage of the
+    /// target, until it has been held against the records.
+    fn is_in_doubt(&self) -> bool {
+        self.reconciled != Some(self.source.connection_epoch()) || self.paused.contains(&PauseReason::Reconcile)
     }
 
     fn admit(&mut self, deliveries: Vec<Delivery>, ctx: &mut Context<Self>) {
@@ -187,7 +196,7 @@ impl<T: Transform> IngestActor<T> {
                 Admission::InFlight => {}
                 Admission::Finished => {
                     let settlement = Settlement { receipt: delivery.receipt, settle: Settle::Ack };
-                    self.to_settle.push_back((settlement, None));
+                    self.to_acknowledge.push_back((settlement, None));
                 }
             }
         }
@@ -320,11 +329,15 @@ impl<T: Transform> IngestActor<T> {
             let Some((receipt, received)) = self.flight.leave(id, finished) else {
                 continue;
             };
-            let (settle, ending) = match fate {
-                Fate::Done { table, outcome } => (Settle::Ack, Some(Ending { table, outcome, received })),
-                Fate::Returned(delay) => (Settle::Nak(delay), None),
-            };
-            self.to_settle.push_back((Settlement { receipt, settle }, ending));
+            match fate {
+                Fate::Done { table, outcome } => {
+                    let settlement = Settlement { receipt, settle: Settle::Ack };
+                    self.to_acknowledge.push_back((settlement, Some(Ending { table, outcome, received })));
+                }
+                Fate::Returned(delay) => {
+                    self.to_settle.push_back((Settlement { receipt, settle: Settle::Nak(delay) }, None));
+                }
+            }
         }
         if matches!(self.suspect, Suspect::Running { .. }) && self.flight.messages() == self.held.len() {
             self.release_suspect(ctx);
@@ -340,6 +353,10 @@ impl<T: Transform> IngestActor<T> {
         if self.settling {
             return;
         }
+        // A service that leaves cannot wait: what it does not acknowledge is delivered to another, which looks it up.
+        if !self.is_in_doubt() || self.draining != Draining::No {
+            self.to_settle.append(&mut self.to_acknowledge);
+        }
         if self.to_settle.is_empty() {
             return self.finish_draining(ctx);
         }
@@ -348,7 +365,35 @@ impl<T: Transform> IngestActor<T> {
         let settlements = batch.iter().map(|(settlement, _)| settlement.clone()).collect();
         let (source, started) = (Arc::clone(&self.source), self.core.clock.now());
         let call = async move { source.settle(settlements).await };
-        ctx.spawn(call.into_actor(self).map(move |result, actor, ctx| actor.settled(batch, result, started, ctx)));
+        let target = self.target;
+        ctx.spawn(call.into_actor(self).map(move |result, actor, ctx| {
+            if result.is_err() {
+                actor.unsettled(batch, target);
+                actor.settled(Vec::new(), result, started, ctx);
+            } else {
+                actor.settled(batch, result, started, ctx);
+            }
+        }));
+    }
+
+    /// Keeps what could not be settled for another attempt. `target` is the one that its acknowledgements rest on.
+    fn unsettled(&mut self, batch: Vec<(Settlement, Option<Ending>)>, target: Option<(i64, u64)>) {
+        for item in batch.into_iter().rev() {
+            match item.0.settle {
+                Settle::Ack => self.to_acknowledge.push_front(item),
+                _ => self.to_settle.push_front(item),
+            }
+        }
+        if self.target != target {
+            self.take_back_acknowledgements();
+        }
+    }
+
+    /// What was to be acknowledged goes back to the source: the target that had it is no more, or has lost it.
+    fn take_back_acknowledgements(&mut self) {
+        for (Settlement { receipt, .. }, _) in std::mem::take(&mut self.to_acknowledge) {
+            self.to_settle.push_back((Settlement { receipt, settle: Settle::Nak(Duration::ZERO) }, None));
+        }
     }
 
     fn settled(
@@ -361,7 +406,6 @@ impl<T: Transform> IngestActor<T> {
         self.core.called(Dependency::Source, "settle", started, result.as_ref().err(), false);
         if result.is_err() {
             self.settle_failures += 1;
-            batch.into_iter().rev().for_each(|item| self.to_settle.push_front(item));
             ctx.run_later(self.core.settings.backoff.delay(self.settle_failures), |actor, ctx| {
                 actor.settling = false;
                 actor.settle(ctx);
@@ -493,10 +537,16 @@ impl<T: Transform> Handler<Intake> for IngestActor<T> {
     type Result = ();
 
     fn handle(&mut self, Intake { reason, paused }: Intake, ctx: &mut Self::Context) {
+        let of_target = reason == PauseReason::Dependency(Dependency::Target);
         if paused {
             self.paused.insert(reason);
-        } else {
-            self.paused.remove(&reason);
+            if of_target {
+                self.reconciled = None;
+            }
+        } else if self.paused.remove(&reason) {
+            if of_target {
+                self.core.look_at_target.send(LookAtTarget { created: None });
+            }
             self.pump(ctx);
         }
     }
@@ -510,6 +560,7 @@ impl<T: Transform> Handler<SetTarget> for IngestActor<T> {
         let now = Some((target.created, generation));
         if self.target.is_some() && self.target != now {
             self.flight.forget_finished();
+            self.take_back_acknowledgements();
         }
         self.target = now;
         self.reconciled = Some(self.source.connection_epoch());
