@@ -102,15 +102,16 @@ impl Service {
 
     async fn batch(&mut self, consumer: &consumer::PullConsumer) {
         let life = self.stream(SOURCE).await.0;
+        let fetched = consumer.fetch().max_messages(BATCH).messages().await;
+        let Ok(messages) = fetched else { return tokio::time::sleep(PAUSE).await };
+        let messages: Vec<Message> = messages.filter_map(async |message| message.ok()).collect().await;
+        // Looked at after the fetch: what was fetched may be delivered again for what the target lost meanwhile.
         let created = self.stream(TARGET).await.0;
         let js = self.js.clone();
         let last =
             async || js.get_stream(TARGET).await.map_or(u64::MAX, |stream| stream.cached_info().state.last_sequence);
         let generation = self.records.generation(&created, last).await;
         let target = format!("{created}/{generation}");
-        let fetched = consumer.fetch().max_messages(BATCH).messages().await;
-        let Ok(messages) = fetched else { return tokio::time::sleep(PAUSE).await };
-        let messages: Vec<Message> = messages.filter_map(async |message| message.ok()).collect().await;
         if self.flaw == Some(Flaw::AckFirst) {
             self.acknowledge(messages.iter(), &life).await;
         }

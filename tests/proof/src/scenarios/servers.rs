@@ -68,6 +68,7 @@ pub(super) fn all() -> Vec<Scenario> {
                     w.resume_load();
                     w.until_flowing().await;
                     w.pause_load().await;
+                    w.until_acks_are_gone(0).await;
                     w.kill_nats().await;
                     w.restore_target(&copy);
                     w.nats_link(0).heal();

@@ -52,7 +52,11 @@ pub(super) fn all() -> Vec<Scenario> {
                     w.nats_link(0).drop_frames(frames::source_ack(), usize::MAX);
                     w.resume_load();
                     w.until_flowing().await;
+                    w.pause_load().await;
+                    w.until_acks_are_gone(0).await;
                     w.delete_target().await;
+                    w.resume_load();
+                    w.until_not_ready(0).await;
                     w.nats_link(0).heal();
                     w.wait(Duration::from_secs(2)).await;
                     w.create_target().await;

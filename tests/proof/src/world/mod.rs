@@ -213,6 +213,17 @@ impl World {
         }
     }
 
+    /// Waits until an ack of every change since [`Self::excuse_missing_so_far`] has been swallowed.
+    pub async fn until_acks_are_gone(&mut self, index: usize) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.nats_link(index).dropped() < self.ledger.last_number() - self.excused {
+            if Instant::now() > deadline {
+                return self.expect(false, "every change is acknowledged");
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
     /// Takes it as it comes if changes fed so far are not in the target in the end: the story takes them away.
     pub fn excuse_missing_so_far(&mut self) {
         self.excused = self.ledger.last_number();
