@@ -120,7 +120,9 @@ fn roles(scenario: &Scenario, controls: bool) -> Vec<Role> {
         return vec![Role::Service];
     }
     let flawed = scenario.controls.iter().map(|(flaw, symptom)| Role::Flawed(*flaw, *symptom));
-    let naive = (!scenario.controls.is_empty()).then_some(Role::Naive);
+    // It knows targets apart, but is too simple to survive the loss of one.
+    let sound = |(flaw, _): &(Flaw, Symptom)| *flaw != Flaw::NoRecordGeneration;
+    let naive = scenario.controls.iter().any(sound).then_some(Role::Naive);
     naive.into_iter().chain(flawed).collect()
 }
 

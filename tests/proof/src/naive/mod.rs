@@ -28,12 +28,8 @@ pub enum Flaw {
     Spread,
     /// Takes any record for valid, whatever target it was made for.
     NoRecordGeneration,
-    /// Acknowledges what a source delivered that is no more.
-    BlindAcks,
     /// Acknowledges what can never be published, and forgets it.
     DropPoison,
-    /// Sends a failed event again after later ones of its row, and does not say so.
-    ResendAnyOrder,
 }
 
 impl fmt::Display for Flaw {

@@ -191,8 +191,7 @@ impl Service {
             None if item.redelivered => Some("unknown"),
             _ => None,
         };
-        let silent = matches!(self.flaw, Some(Flaw::Spread | Flaw::ResendAnyOrder));
-        if let Some(late) = late.filter(|_| !silent) {
+        if let Some(late) = late.filter(|_| self.flaw != Some(Flaw::Spread)) {
             headers.insert("Cdc-Late", late);
         }
         let first_hand = !item.redelivered || newest.is_some_and(|(_, first_hand)| first_hand);
@@ -223,7 +222,7 @@ impl Service {
     }
 
     async fn acknowledge(&self, messages: impl Iterator<Item = &Message>, life: &str) {
-        if self.flaw != Some(Flaw::BlindAcks) && self.stream(SOURCE).await.0 != life {
+        if self.stream(SOURCE).await.0 != life {
             return;
         }
         for message in messages {

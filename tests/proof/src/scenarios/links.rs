@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Scenario, Setup};
-use crate::judge::Symptom::{Doubled, Inverted};
+use crate::judge::Symptom::Doubled;
 use crate::naive::Flaw;
 use crate::proxy::{Direction, frames};
 
@@ -24,8 +24,7 @@ pub(super) fn all() -> Vec<Scenario> {
                 })
             },
         )
-        .fast()
-        .controls(&[(Flaw::NoMsgId, Doubled), (Flaw::ResendAnyOrder, Inverted)]),
+        .fast(),
         Scenario::new(
             "consumer-acks-dropped",
             "300 acks to the source are swallowed on their way",

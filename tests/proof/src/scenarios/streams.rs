@@ -89,8 +89,7 @@ pub(super) fn all() -> Vec<Scenario> {
                     }
                 })
             },
-        )
-        .controls(&[(Flaw::BlindAcks, Lost)]),
+        ),
         Scenario::new(
             "target-full",
             "the target (discard new) is full for 8 s",
