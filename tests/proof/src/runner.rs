@@ -81,7 +81,16 @@ pub async fn run(plan: &Plan) -> bool {
     println!("{} runs from seed {}", runs.len(), plan.seed);
     let mut outcomes = futures::stream::iter(runs).map(play).buffer_unordered(plan.jobs);
     let (mut held, mut failed) = (0, 0);
-    while let Some((outcome, good)) = outcomes.next().await {
+    while let Some(played) = outcomes.next().await {
+        let (outcome, good) = match played {
+            Ok(played) => played,
+            Err(name) => {
+                // The panic has told why; the other scenarios go on.
+                println!("✘ {name}: the harness gave up");
+                failed += 1;
+                continue;
+            }
+        };
         print(&outcome, good);
         *(if good { &mut held } else { &mut failed }) += 1;
         if let Some(report) = &mut report {
@@ -137,22 +146,22 @@ fn options(plan: &Plan, nats: NatsVersion, seed: u64, role: Role) -> Options {
     Options { program, nats, seed, backlog, duration, explained }
 }
 
-/// Plays a run: what came of it, and whether that is what it should be.
-async fn play(run: Run) -> (Outcome, bool) {
+/// Plays a run: what came of it, and whether that is what it should be; the name of the scenario if the harness gave up.
+async fn play(run: Run) -> Result<(Outcome, bool), &'static str> {
     let Run { scenario, options, role } = run;
     println!("▶ {} seed {} {:?}", scenario.name, options.seed, options.nats);
+    let name = scenario.name;
     let played = tokio::spawn(async move {
         let mut world = World::begin(&scenario, &options).await;
         (scenario.story)(&mut world).await;
         world.finish(&scenario).await
     });
-    // A panic of the harness is told by the panic itself; it must not pass for an outcome.
-    let outcome = played.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+    let Ok(outcome) = played.await else { return Err(name) };
     let good = match role {
         Role::Service | Role::Naive => outcome.broken.is_empty(),
         Role::Flawed(_, symptom) => outcome.findings.shows(symptom),
     };
-    (outcome, good)
+    Ok((outcome, good))
 }
 
 fn print(outcome: &Outcome, good: bool) {

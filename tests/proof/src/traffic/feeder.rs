@@ -20,7 +20,7 @@ const TICKS: u32 = 40;
 /// How many are on their way at a time when they are fed as fast as possible.
 const WINDOW: usize = 256;
 /// How long the source may be away.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 /// The pause before another attempt.
 const PAUSE: Duration = Duration::from_millis(50);
 
