@@ -23,6 +23,8 @@ pub struct DedupActor {
     core: Arc<Core>,
     store: Arc<dyn DedupStore>,
     target: Option<SetTarget>,
+    /// How often the target has been looked at.
+    looks: u64,
     checks: VecDeque<Pending>,
     checking: bool,
     /// The store is down, and its next check is not due yet.
@@ -34,12 +36,22 @@ pub struct DedupActor {
     _life: Life,
 }
 
+/// What was known of the target at some moment.
+#[derive(Clone, Copy)]
+struct View {
+    /// Its creation time and generation.
+    target: Option<(i64, u64)>,
+    /// How often it had been looked at.
+    looks: u64,
+}
+
 impl DedupActor {
     pub(crate) fn new(core: Arc<Core>, store: Arc<dyn DedupStore>, target: Option<SetTarget>, life: Life) -> Self {
         Self {
             core,
             store,
             target,
+            looks: 0,
             checks: VecDeque::new(),
             checking: false,
             waiting: false,
@@ -160,29 +172,34 @@ impl DedupActor {
         });
         let (store, records, started) = (Arc::clone(&self.store), records.collect(), self.core.clock.now());
         let call = async move { store.record(records).await };
-        let target = self.known();
+        let then = self.view();
         ctx.spawn(call.into_actor(self).map(move |result, actor, ctx| {
-            actor.recorded(batch, target, result, started, ctx);
+            actor.recorded(batch, then, result, started, ctx);
         }));
     }
 
-    /// Creation time and generation of the target that records name.
-    fn known(&self) -> Option<(i64, u64)> {
-        self.target.map(|known| (known.target.created, known.generation))
+    fn view(&self) -> View {
+        View { target: self.target.map(|known| (known.target.created, known.generation)), looks: self.looks }
     }
 
-    /// Whether what was confirmed while `then` was the target has to be taken for lost: the target is another one by now,
-    /// or its generation is.
-    fn is_lost(&self, confirmed: &Confirmed, then: Option<(i64, u64)>) -> bool {
-        let (Some((old, _)), Some((created, _))) = (then, self.known()) else { return false };
+    /// Whether the target has to be taken for having lost what was confirmed before it was seen anew.
+    fn is_lost(&self, confirmed: &Confirmed, then: View) -> bool {
+        let (Some((old, _)), Some(known)) = (then.target, self.target) else { return false };
+        let (created, now) = (known.target.created, self.view());
+        if confirmed.stored.stream_created != created {
+            return old != created;
+        }
         // The first events of a new stream are confirmed before anybody has looked at it.
-        self.known() != then && (old == created || confirmed.stored.stream_created != created)
+        let loss_known = old == created && now.target != then.target;
+        // Perhaps it was confirmed after the look; then it is recognised when it is sent again.
+        let loss_seen = now.looks != then.looks && confirmed.stored.sequence > known.target.last_sequence;
+        loss_known || loss_seen
     }
 
     fn recorded(
         &mut self,
         batch: Vec<Confirmed>,
-        target: Option<(i64, u64)>,
+        then: View,
         result: Result<Vec<Result<(), Failure>>, Failure>,
         started: Instant,
         ctx: &mut Context<Self>,
@@ -190,7 +207,7 @@ impl DedupActor {
         let results = result.unwrap_or_else(|failure| batch.iter().map(|_| Err(failure.clone())).collect());
         let (mut again, mut last) = (VecDeque::new(), None);
         for (confirmed, result) in batch.into_iter().zip(results) {
-            if self.is_lost(&confirmed, target) {
+            if self.is_lost(&confirmed, then) {
                 confirmed.pending.ticket.give_back(std::time::Duration::ZERO);
                 continue;
             }
@@ -280,8 +297,9 @@ impl Handler<SetTarget> for DedupActor {
 
     /// What was confirmed and not yet recorded must not be recorded as held by a target that has lost it.
     fn handle(&mut self, target: SetTarget, _: &mut Self::Context) {
-        let then = self.known();
+        let then = self.view();
         self.target = Some(target);
+        self.looks += 1;
         for confirmed in std::mem::take(&mut self.records) {
             if self.is_lost(&confirmed, then) {
                 confirmed.pending.ticket.give_back(std::time::Duration::ZERO);

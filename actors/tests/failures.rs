@@ -355,6 +355,41 @@ fn a_target_that_lost_data_makes_its_records_void() {
     });
 }
 
+/// The target loses events 5 to 10 after it has confirmed them, while `step` of theirs fails.
+fn lost_before(step: &'static str) {
+    run(async move {
+        let bench = Bench::start(Settings { record_patience: Duration::from_secs(60), ..settings() });
+        let faults = if step == "settle" { &bench.source.faults } else { &bench.dedup.faults };
+        faults.fail_next(step, FOR_EVER, unavailable());
+        feed(&bench, "a", 1..=10);
+        bench.until("all are stored", |fakes| fakes.publisher.stored().len() == 10).await;
+        bench.until("the step has failed", |fakes| fakes.source.unacknowledged().len() == 10).await;
+        bench.publisher.regress_to(4);
+        bench.publisher.reconnect();
+        let noticed = |fakes: &Fakes| match step {
+            "settle" => fakes.observer.count(|event| matches!(event, Observed::TargetRegressed { .. })) == 1,
+            // Without records nobody can tell a loss, but what is in hand is above the target's end.
+            _ => fakes.source.settlements().iter().filter(|s| s.settle != Settle::InProgress).count() >= 6,
+        };
+        bench.until("it was noticed", noticed).await;
+        faults.clear(step);
+        // Every acknowledgement is held against what is stored at that moment.
+        bench.until_done().await;
+        assert_eq!(bench.row("a"), (1..=10).collect::<Vec<_>>());
+        bench.stop().await;
+    });
+}
+
+#[test]
+fn what_the_target_loses_before_it_is_acknowledged_is_published_again() {
+    lost_before("settle");
+}
+
+#[test]
+fn what_the_target_loses_before_it_is_recorded_is_published_again() {
+    lost_before("record");
+}
+
 #[test]
 fn a_source_that_fails_is_asked_again_and_settlements_are_repeated() {
     run(async {

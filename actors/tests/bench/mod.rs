@@ -253,8 +253,12 @@ impl Source for Watched {
     fn settle(&self, settlements: Vec<Settlement>) -> BoxFuture<'_, Result<(), Failure>> {
         async move {
             self.0.watch.enter("settle");
-            self.0.settled(&settlements);
-            self.0.source.settle(settlements).await
+            // What fails is held against nothing: it does not reach the source.
+            let result = self.0.source.settle(settlements.clone()).await;
+            if result.is_ok() {
+                self.0.settled(&settlements);
+            }
+            result
         }
         .boxed()
     }

@@ -28,7 +28,15 @@ const PAUSE: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub struct Feeder {
     stop: Arc<AtomicBool>,
-    task: JoinHandle<Generator>,
+    task: Option<JoinHandle<Generator>>,
+}
+
+impl Drop for Feeder {
+    fn drop(&mut self) {
+        if let Some(task) = &self.task {
+            task.abort();
+        }
+    }
 }
 
 impl Feeder {
@@ -45,13 +53,14 @@ impl Feeder {
             }
             generator
         });
-        Self { stop, task }
+        Self { stop, task: Some(task) }
     }
 
     /// Stops; what was begun is stored.
-    pub async fn stop(self) -> Generator {
+    pub async fn stop(mut self) -> Generator {
         self.stop.store(true, Ordering::SeqCst);
-        self.task.await.unwrap()
+        // It is there until here.
+        self.task.take().unwrap().await.unwrap()
     }
 
     /// Feeds these changes and returns once the source has stored them.

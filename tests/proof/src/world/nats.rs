@@ -33,6 +33,8 @@ enum Body {
 struct Knobs {
     more: String,
     password: String,
+    /// The harness's own password: no other world's client can stray into this one.
+    harness: String,
     max_payload: String,
     denied: Vec<String>,
 }
@@ -43,11 +45,12 @@ impl Knobs {
         format!(
             r#"max_payload: {}
             authorization {{ users = [
-                {{ user: proof, password: proof }}
+                {{ user: proof, password: {:?} }}
                 {{ user: service, password: {:?}, permissions: {{ publish: {{ allow: [">"], deny: [{}] }} }} }}
             ] }}
             {}"#,
             self.max_payload,
+            self.harness,
             self.password,
             denied.join(", "),
             self.more
@@ -96,6 +99,7 @@ impl Nats {
         let knobs = Knobs {
             more: setup.nats.to_owned(),
             password: format!("planted-nats-secret-{seed}"),
+            harness: format!("proof-{}", fastrand::u64(..)),
             max_payload: "1MB".to_owned(),
             denied: Vec::new(),
         };
@@ -132,7 +136,7 @@ impl Nats {
             Body::Cluster(cluster) => cluster.url(),
         };
         let servers: Vec<async_nats::ServerAddr> = url.split(',').map(|url| url.parse().unwrap()).collect();
-        let client = async_nats::ConnectOptions::with_user_and_password("proof".to_owned(), "proof".to_owned())
+        let client = async_nats::ConnectOptions::with_user_and_password("proof".to_owned(), self.knobs.harness.clone())
             .retry_on_initial_connect()
             .reconnect_delay_callback(|_| Duration::from_millis(50))
             .connect(servers)
