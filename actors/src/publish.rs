@@ -151,13 +151,13 @@ impl PublishActor {
                 }
                 Err(PublishError::Unknown(failure)) => {
                     failed += 1;
-                    let again = self.failed(pending, failure.class, now);
+                    let again = self.failed(pending, failure.class, handed, now);
                     last = Some(failure);
                     (Sent::Unknown, again)
                 }
                 Err(PublishError::Rejected(failure)) => {
                     failed += 1;
-                    let again = self.failed(pending, failure.class, now);
+                    let again = self.failed(pending, failure.class, handed, now);
                     last = Some(failure);
                     (Sent::NotStored, again)
                 }
@@ -204,12 +204,15 @@ impl PublishActor {
 
     /// Notes a failed attempt and brings the event back if it is to be sent again. One that alone has been refused for too
     /// long is a dead letter; one that failed while all is handed back goes back.
-    fn failed(&mut self, mut pending: Pending, class: FailureClass, now: Instant) -> Option<Pending> {
+    fn failed(&mut self, mut pending: Pending, class: FailureClass, handed: Instant, now: Instant) -> Option<Pending> {
         pending.attempts += 1;
         // Nobody listening and no permission concern the subject alone for as long as the target itself answers: to pause
         // intake for them would keep away the very events that could be stored.
         let of_subject = matches!(class, FailureClass::Missing | FailureClass::Denied);
-        if !of_subject && self.health.failing.len() < SUBJECTS_THAT_MEAN_DOWN {
+        // Nor does a failure say anything of the target if others were stored since it was handed over: time-outs come late,
+        // and many at once.
+        let outlived = self.health.last_success.is_some_and(|at| at > handed);
+        if !of_subject && !outlived && self.health.failing.len() < SUBJECTS_THAT_MEAN_DOWN {
             self.health.failing.insert(pending.event.subject.clone());
         }
         if self.handing_back || self.leaving {

@@ -94,8 +94,8 @@ pub async fn read(js: &jetstream::Context, target: &str, dead_letters: &str) -> 
 }
 
 async fn each(js: &jetstream::Context, name: &str, mut take: impl FnMut(&jetstream::Message, u64)) {
-    let Ok(mut stream) = js.get_stream(name).await else { return };
-    let last = stream.info().await.unwrap().state.last_sequence;
+    let Ok(stream) = js.get_stream(name).await else { return };
+    let last = stream.cached_info().state.last_sequence;
     if stream.cached_info().state.messages == 0 {
         return;
     }

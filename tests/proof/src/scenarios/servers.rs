@@ -116,12 +116,19 @@ pub(super) fn all() -> Vec<Scenario> {
             |w| {
                 Box::pin(async move {
                     w.until_flowing().await;
+                    // Large events are on their way, and nobody sends new ones while they do not fit.
+                    w.nats_link(0).delay(Duration::from_millis(300));
+                    w.wait(Duration::from_millis(700)).await;
+                    w.pause_load().await;
                     w.allow_too_large();
                     w.set_max_payload("4KB").await;
                     w.reset_links();
                     w.wait(Duration::from_secs(8)).await;
                     w.set_max_payload("1MB").await;
                     w.reset_links();
+                    w.nats_link(0).heal();
+                    w.resume_load();
+                    w.until_flowing().await;
                 })
             },
         )

@@ -213,6 +213,8 @@ impl World {
     pub async fn set_max_payload(&mut self, size: &str) {
         self.nats.knobs.max_payload = size.to_owned();
         self.nats.reload();
+        // A client goes by what it was told when it connected.
+        self.js = self.nats.client().await;
     }
 
     /// Fills the file system under nats-server.
