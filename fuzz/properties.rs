@@ -48,7 +48,7 @@ pub fn event(data: &[u8]) {
         }
         let said = explain(&config, subject, Vec::new(), Bytes::copy_from_slice(body), "dead");
         match said.verdict {
-            "publish" => published(&said.subject.unwrap(), &said.event_key.unwrap(), &said.payload.unwrap()),
+            "publish" => published(tokens, &said.subject.unwrap(), &said.event_key.unwrap(), &said.payload.unwrap()),
             "dead_letter" => assert!(REASONS.contains(&said.reason.unwrap()), "{:?}", said.reason),
             verdict => assert_eq!(verdict, "skip"),
         }
@@ -64,10 +64,15 @@ struct Event {
     chat_id: Option<String>,
 }
 
-fn published(subject: &str, key: &str, payload: &str) {
+fn published(tokens: UnsafeTokens, subject: &str, key: &str, payload: &str) {
     let Event { table, company_id, agent_id, chat_id } = serde_json::from_str(payload).unwrap();
-    let head = format!("wa.{}.{}.{table}", encode_token(&company_id), encode_token(&agent_id));
-    let chat = chat_id.as_deref().map(encode_token).unwrap_or_default();
+    let token = |value: &str| match tokens {
+        UnsafeTokens::Encode => encode_token(value).into_owned(),
+        // What is no token as it stands was rejected.
+        UnsafeTokens::Reject => value.to_owned(),
+    };
+    let head = format!("wa.{}.{}.{table}", token(&company_id), token(&agent_id));
+    let chat = chat_id.as_deref().map(token).unwrap_or_default();
     let expected = if table == "messages" { format!("{head}.{chat}") } else { head };
     assert_eq!(subject, expected, "another tenant's subject, or none");
     assert!(subject.len() <= 1024 && subject.split('.').all(is_token), "{subject:?}");
