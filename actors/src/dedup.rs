@@ -9,7 +9,7 @@ use std::time::Instant;
 use actix::prelude::*;
 
 use crate::message::{EventKey, Record};
-use crate::ports::{Checked, DedupStore, Dependency, Failure};
+use crate::ports::{Checked, DedupStore, Dependency, Failure, Publisher};
 use crate::shared::{
     ActorKind, Check, Confirmed, Core, HandBack, Life, Pending, Publish, RecordStored, SetTarget, beat,
 };
@@ -22,6 +22,7 @@ const ROUND_TRIP: usize = 1024;
 pub struct DedupActor {
     core: Arc<Core>,
     store: Arc<dyn DedupStore>,
+    publisher: Arc<dyn Publisher>,
     target: Option<SetTarget>,
     /// How often the target has been looked at.
     looks: u64,
@@ -46,10 +47,17 @@ struct View {
 }
 
 impl DedupActor {
-    pub(crate) fn new(core: Arc<Core>, store: Arc<dyn DedupStore>, target: Option<SetTarget>, life: Life) -> Self {
+    pub(crate) fn new(
+        core: Arc<Core>,
+        store: Arc<dyn DedupStore>,
+        publisher: Arc<dyn Publisher>,
+        target: Option<SetTarget>,
+        life: Life,
+    ) -> Self {
         Self {
             core,
             store,
+            publisher,
             target,
             looks: 0,
             checks: VecDeque::new(),
@@ -159,7 +167,9 @@ impl DedupActor {
     }
 
     fn run_records(&mut self, ctx: &mut Context<Self>) {
-        if self.recording || self.records.is_empty() {
+        // A record must not vouch for what the target may have lost since: after a reconnect it is looked at first.
+        let seen = self.target.is_none_or(|known| known.epoch == self.publisher.connection_epoch());
+        if self.recording || self.records.is_empty() || !(seen || self.core.settings.bypass_dedup) {
             return;
         }
         self.recording = true;
@@ -296,7 +306,7 @@ impl Handler<SetTarget> for DedupActor {
     type Result = ();
 
     /// What was confirmed and not yet recorded must not be recorded as held by a target that has lost it.
-    fn handle(&mut self, target: SetTarget, _: &mut Self::Context) {
+    fn handle(&mut self, target: SetTarget, ctx: &mut Self::Context) {
         let then = self.view();
         self.target = Some(target);
         self.looks += 1;
@@ -307,6 +317,7 @@ impl Handler<SetTarget> for DedupActor {
                 self.records.push_back(confirmed);
             }
         }
+        self.run_records(ctx);
     }
 }
 

@@ -556,7 +556,7 @@ impl<T: Transform> Handler<SetTarget> for IngestActor<T> {
     type Result = ();
 
     /// What was finished on behalf of a target that has lost it, or that is another one by now, is not finished any more.
-    fn handle(&mut self, SetTarget { target, generation }: SetTarget, ctx: &mut Self::Context) {
+    fn handle(&mut self, SetTarget { target, generation, .. }: SetTarget, ctx: &mut Self::Context) {
         let now = Some((target.created, generation));
         if self.target.is_some() && self.target != now {
             self.flight.forget_finished();

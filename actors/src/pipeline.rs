@@ -104,7 +104,7 @@ impl<T: Transform> Builder<T> {
                 self.workers[index].point_to(address.recipient::<Work<T::Parsed>>());
             }
             ActorKind::Dedup => {
-                let address = DedupActor::new(core, ports.dedup, memory.target, life).start();
+                let address = DedupActor::new(core, ports.dedup, ports.publisher, memory.target, life).start();
                 self.core.check.point_to(address.clone().recipient());
                 self.core.record.point_to(address.clone().recipient());
                 self.core.target.point_to(address.clone().recipient());

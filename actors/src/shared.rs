@@ -269,6 +269,8 @@ pub(crate) struct Bury(pub(crate) Vec<Buried>);
 pub(crate) struct SetTarget {
     pub(crate) target: Target,
     pub(crate) generation: u64,
+    /// The publisher's connection that it was looked at over.
+    pub(crate) epoch: u64,
 }
 
 /// The target may be another one by now: hold it against the records.

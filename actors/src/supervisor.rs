@@ -215,7 +215,7 @@ impl SupervisorActor {
                     let last_sequence = target.last_sequence;
                     self.core.observer.observe(Telemetry::TargetRegressed { recorded, last_sequence });
                 }
-                let set = SetTarget { target, generation: known.generation };
+                let set = SetTarget { target, generation: known.generation, epoch };
                 self.memory.target = Some(set);
                 self.core.target.send(set);
                 self.core.finished_for.send(set);

@@ -32,8 +32,6 @@ pub struct Setup {
     pub redis: &'static [&'static str],
     /// A replica beside the primary of Redis.
     pub redis_replica: bool,
-    /// Lines of nats-server's configuration.
-    pub nats: &'static str,
     /// Settings of the service beside the usual ones.
     pub settings: &'static [(&'static str, &'static str)],
     /// The traffic.
@@ -54,7 +52,6 @@ impl Default for Setup {
             only: None,
             redis: &[],
             redis_replica: false,
-            nats: "",
             settings: &[],
             mix: Mix::default(),
             rate: 1_000,

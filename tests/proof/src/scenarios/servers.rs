@@ -134,22 +134,6 @@ pub(super) fn all() -> Vec<Scenario> {
         )
         .on(Setup { mix: super::load::of_six_kib(), rate: 100, ..Setup::default() }),
         Scenario::new(
-            "storage-exhausted",
-            "the server's limit for files (max_file_store) is reached by a stranger's stream, then lifted",
-            "publishing pauses and resumes; nothing lost",
-            |w| {
-                Box::pin(async move {
-                    w.until_flowing().await;
-                    w.pause_load().await;
-                    w.fill_storage().await;
-                    w.resume_load();
-                    w.wait(Duration::from_secs(8)).await;
-                    w.free_storage().await;
-                })
-            },
-        )
-        .on(Setup { nats: "jetstream { max_file_store: 96MB }", ..Setup::default() }),
-        Scenario::new(
             "disk-full",
             "the file system under nats-server is full for 8 s, then has room again",
             "nothing is acknowledged that is not stored; it goes on once there is room (the server restarted)",

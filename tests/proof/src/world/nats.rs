@@ -11,9 +11,6 @@ use super::{CONSUMER, PATIENCE, PAUSE, SOURCE, TARGET, World};
 use crate::scenarios::Setup;
 use crate::servers::{NatsCluster, NatsServer, NatsVersion};
 
-/// The stream that takes room away from others.
-const BALLAST: &str = "ballast";
-
 /// The servers of a world, and what they are told.
 pub(super) struct Nats {
     body: Body,
@@ -31,7 +28,6 @@ enum Body {
 
 /// What can be changed by a reload.
 struct Knobs {
-    more: String,
     password: String,
     /// The harness's own password: no other world's client can stray into this one.
     harness: String,
@@ -47,13 +43,11 @@ impl Knobs {
             authorization {{ users = [
                 {{ user: proof, password: {:?} }}
                 {{ user: service, password: {:?}, permissions: {{ publish: {{ allow: [">"], deny: [{}] }} }} }}
-            ] }}
-            {}"#,
+            ] }}"#,
             self.max_payload,
             self.harness,
             self.password,
             denied.join(", "),
-            self.more
         )
     }
 }
@@ -97,7 +91,6 @@ fn shell(command: &str) -> bool {
 impl Nats {
     pub fn start(version: NatsVersion, setup: &Setup, seed: u64) -> Self {
         let knobs = Knobs {
-            more: setup.nats.to_owned(),
             password: format!("planted-nats-secret-{seed}"),
             harness: format!("proof-{}", fastrand::u64(..)),
             max_payload: "1MB".to_owned(),
@@ -231,26 +224,6 @@ impl World {
             Some(disk) => disk.free(),
             None => self.expect(false, "the scenario has a disk of its own"),
         }
-    }
-
-    /// Uses up what the server may store, by a stream of somebody else's.
-    pub async fn fill_storage(&mut self) {
-        let config =
-            stream::Config { name: BALLAST.to_owned(), subjects: vec![BALLAST.to_owned()], ..Default::default() };
-        self.js.create_stream(config).await.unwrap();
-        let payload = bytes::Bytes::from(vec![b'x'; 900 * 1024]);
-        for size in [900 * 1024, 16 * 1024, 512] {
-            while let Ok(sent) = self.js.publish(BALLAST, payload.slice(..size)).await {
-                if sent.await.is_err() {
-                    break;
-                }
-            }
-        }
-    }
-
-    /// Gives the room back.
-    pub async fn free_storage(&mut self) {
-        self.insist("the ballast goes", |js| async move { js.delete_stream(BALLAST).await.is_ok() }).await;
     }
 
     /// Ends the leader of a stream at once: which node it was.
