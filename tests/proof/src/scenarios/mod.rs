@@ -38,8 +38,6 @@ pub struct Setup {
     pub mix: Mix,
     /// Changes a second that are fed from before the story to its end; 0 if the story feeds.
     pub rate: u32,
-    /// Runs service and Redis on a clock that the story can move.
-    pub movable_clock: bool,
     /// Stands nats-server's data on a file system of so many MiB.
     pub disk_mib: Option<u32>,
 }
@@ -55,7 +53,6 @@ impl Default for Setup {
             settings: &[],
             mix: Mix::default(),
             rate: 1_000,
-            movable_clock: false,
             disk_mib: None,
         }
     }

@@ -18,7 +18,6 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub struct RedisServer {
     port: u16,
     arguments: Vec<String>,
-    environment: Vec<(String, String)>,
     directory: TempDir,
     child: Option<Child>,
 }
@@ -31,18 +30,12 @@ impl RedisServer {
 
     /// Starts a server with more arguments, as on its command line.
     pub fn start_with(arguments: &[&str]) -> Self {
-        Self::start_in(arguments, &[])
-    }
-
-    /// Starts a server with more arguments and more in its environment.
-    pub fn start_in(arguments: &[&str], environment: &[(String, String)]) -> Self {
         let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
         // Between finding a free port and the server's taking it somebody else may: then another one will do.
         for _ in 0..10 {
             let mut server = Self {
                 port: free_port(),
                 arguments: arguments.clone(),
-                environment: environment.to_vec(),
                 directory: TempDir::new().unwrap(),
                 child: None,
             };
@@ -138,7 +131,6 @@ impl RedisServer {
             .args(["--unixsocket", self.socket().to_str().unwrap()])
             .args(["--dir", self.directory.path().to_str().unwrap()])
             .args(&self.arguments)
-            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(log)
             .stderr(Stdio::null())

@@ -1,6 +1,5 @@
 //! One scenario's world: servers, the links to them, replicas of the service, traffic, and everyone who watches.
 
-mod clock;
 mod nats;
 mod outcome;
 mod redis;
@@ -17,7 +16,6 @@ use tempfile::TempDir;
 pub use outcome::Outcome;
 pub use watch::Peaks;
 
-use self::clock::Clock;
 use self::nats::Nats;
 use self::redis::Redis;
 use self::replicas::Post;
@@ -68,7 +66,6 @@ pub struct World {
     setup: Setup,
     nats: Nats,
     redis: Redis,
-    clock: Option<Clock>,
     posts: Vec<Post>,
     js: jetstream::Context,
     ledger: Arc<Ledger>,
@@ -90,8 +87,7 @@ impl World {
         let setup = scenario.setup.clone();
         let version = setup.only.unwrap_or(options.nats);
         let nats = Nats::start(version, &setup, options.seed);
-        let clock = setup.movable_clock.then(Clock::new);
-        let redis = Redis::start(&setup, options.seed, clock.as_ref());
+        let redis = Redis::start(&setup, options.seed);
         let js = nats.client().await;
         let directory = TempDir::new().unwrap();
         let ledger = Arc::new(Ledger::create(&directory.path().join("ledger")).unwrap());
@@ -101,7 +97,6 @@ impl World {
             options: options.clone(),
             nats,
             redis,
-            clock,
             posts: Vec::new(),
             js,
             generator: Generator::new(options.seed, setup.mix.clone()),

@@ -5,7 +5,6 @@ use std::time::Duration;
 use super::{PATIENCE, PAUSE, World};
 use crate::scenarios::Setup;
 use crate::servers::RedisServer;
-use crate::world::clock::Clock;
 
 /// The servers of a world.
 pub(super) struct Redis {
@@ -15,12 +14,11 @@ pub(super) struct Redis {
 }
 
 impl Redis {
-    pub fn start(setup: &Setup, seed: u64, clock: Option<&Clock>) -> Self {
+    pub fn start(setup: &Setup, seed: u64) -> Self {
         let password = format!("planted-redis-secret-{seed}");
         let mut arguments = vec!["--requirepass", &password, "--masterauth", &password];
         arguments.extend(setup.redis);
-        let environment = clock.map(Clock::environment).unwrap_or_default();
-        let primary = RedisServer::start_in(&arguments, &environment);
+        let primary = RedisServer::start_with(&arguments);
         let replica = setup.redis_replica.then(|| RedisServer::replica_of(&primary, &arguments));
         Self { primary, replica, password }
     }

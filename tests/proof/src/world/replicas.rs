@@ -73,12 +73,11 @@ impl World {
     }
 
     pub(super) async fn start_replica(&mut self, index: usize) {
-        let environment = self.clock.as_ref().map(super::Clock::environment).unwrap_or_default();
         let post = &mut self.posts[index];
         if post.life.is_some() {
             return;
         }
-        let replica = Arc::new(Replica::spawn(&self.options.program, &post.settings, &environment));
+        let replica = Arc::new(Replica::spawn(&self.options.program, &post.settings));
         let started = tokio::time::timeout(PATIENCE, replica.started()).await;
         let watch = Watch::over(&replica);
         post.life = Some(Life { replica, watch });
@@ -180,13 +179,5 @@ impl World {
     /// Sets the bound that bytes in flight are held against.
     pub fn bound_in_flight_bytes(&mut self, bytes: u64) {
         self.in_flight_bytes = Some(bytes);
-    }
-
-    /// Moves the clock of service and Redis so many seconds away from the right time.
-    pub fn jump_clock(&mut self, seconds: i64) {
-        match &self.clock {
-            Some(clock) => clock.set(seconds),
-            None => self.expect(false, "the scenario has a movable clock"),
-        }
     }
 }
