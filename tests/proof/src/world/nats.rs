@@ -290,7 +290,9 @@ impl World {
             let Ok(mut stream) = js.get_stream(TARGET).await else { return false };
             let Ok(info) = stream.info().await else { return false };
             let mut config = info.config.clone();
-            config.max_messages = if full { i64::try_from(info.state.messages).unwrap_or(i64::MAX) } else { -1 };
+            // With some room left: a server that finds itself above a new limit takes the oldest away.
+            let room = i64::try_from(info.state.messages + 500).unwrap_or(i64::MAX);
+            config.max_messages = if full { room } else { -1 };
             js.update_stream(config).await.is_ok()
         })
         .await;
