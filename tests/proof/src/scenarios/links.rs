@@ -86,8 +86,7 @@ pub(super) fn all() -> Vec<Scenario> {
                 })
             },
         )
-        .fast()
-        .controls(&[(Flaw::NoMsgId, Doubled)]),
+        .fast(),
         Scenario::new(
             "link-bounced",
             "the link to NATS goes down and up 20 times within 10 s",

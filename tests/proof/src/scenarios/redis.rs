@@ -3,8 +3,6 @@
 use std::time::Duration;
 
 use super::{Scenario, Setup};
-use crate::judge::Symptom::Doubled;
-use crate::naive::Flaw;
 use crate::proxy::frames;
 use crate::world::World;
 
@@ -87,8 +85,7 @@ pub(super) fn all() -> Vec<Scenario> {
                 })
             },
         )
-        .fast()
-        .controls(&[(Flaw::NoMsgId, Doubled)]),
+        .fast(),
         Scenario::new(
             "redis-full",
             "out of memory under noeviction for 8 s: reads work, writes fail",

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Scenario, Setup};
-use crate::judge::Symptom::{AckedEarly, Lost};
+use crate::judge::Symptom::Lost;
 use crate::naive::Flaw;
 use crate::proxy::frames;
 
@@ -120,7 +120,6 @@ pub(super) fn all() -> Vec<Scenario> {
                 })
             },
         )
-        .on(Setup { settings: &[("source.retention", "workqueue")], ..Setup::default() })
-        .controls(&[(Flaw::AckFirst, AckedEarly)]),
+        .on(Setup { settings: &[("source.retention", "workqueue")], ..Setup::default() }),
     ]
 }
