@@ -8,6 +8,6 @@ mod verdict;
 
 pub use explain::explain;
 pub use findings::{Broken, Findings, Symptom};
-pub use read::{Harvest, Letter, Stored, read};
+pub use read::{Harvest, Letter, Stored, Told, read};
 pub use sampler::{Sample, Sampler};
 pub use verdict::{Rules, judge};

@@ -197,3 +197,105 @@ impl<'a> Court<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::judge::{Symptom, Told};
+
+    fn identity(lsn: u64) -> Identity {
+        Identity { row: "daisi/messages/M1".to_owned(), lsn, idx: 0 }
+    }
+
+    fn sent(number: u64, expect: Expect) -> Sent {
+        Sent {
+            number,
+            sequence: number,
+            epoch: 0,
+            expect,
+            identity: identity(number),
+            subject: "sequin.db.daisi.messages.insert".to_owned(),
+            payload: 1_000 + number,
+            record: number,
+            changes: None,
+            body: None,
+        }
+    }
+
+    fn stored(sequence: u64, number: u64) -> Stored {
+        Stored {
+            sequence,
+            subject: "wa.x".to_owned(),
+            told: Ok(Told { identity: identity(number), action: "insert".to_owned(), record: number, changes: None }),
+            id: Some("id".to_owned()),
+            late: None,
+            body: 0,
+        }
+    }
+
+    /// Three changes of one row and a poisoned one, all where they belong.
+    fn good() -> (Vec<Sent>, Harvest) {
+        let mut all: Vec<Sent> = (1..=3).map(|number| sent(number, Expect::Target("wa.x".to_owned()))).collect();
+        all.push(sent(4, Expect::DeadLetter("not_json")));
+        let letter = Letter { sequence: 1, reason: "not_json".to_owned(), source_sequence: 4, body: 1_004 };
+        (all, Harvest { stored: (1..=3).map(|number| stored(number, number)).collect(), letters: vec![letter] })
+    }
+
+    fn symptoms(harvest: &Harvest, samples: &[Sample]) -> Vec<Symptom> {
+        let findings = judge(&good().0, harvest, samples, &Rules::default());
+        findings.broken().into_iter().map(|broken| broken.symptom).collect()
+    }
+
+    #[test]
+    fn what_is_as_it_should_be_breaks_nothing() {
+        let at_the_end = Sample { floor: 4, target: 3, dead_letters: 1 };
+        assert_eq!(symptoms(&good().1, &[at_the_end]), []);
+    }
+
+    #[test]
+    fn each_fault_shows_as_what_it_is() {
+        type Change = fn(&mut Harvest);
+        let faults: [(Change, Symptom); 9] = [
+            (|harvest| drop(harvest.stored.pop()), Symptom::Lost),
+            (|harvest| harvest.letters.clear(), Symptom::Lost),
+            (|harvest| harvest.stored.push(stored(4, 1)), Symptom::Doubled),
+            (|harvest| harvest.letters.push(harvest.letters[0].clone()), Symptom::Doubled),
+            (|harvest| harvest.stored.swap(0, 2), Symptom::Inverted),
+            (|harvest| harvest.stored[0].subject = "wa.y".to_owned(), Symptom::Wrong),
+            (|harvest| harvest.stored[0].id = None, Symptom::Wrong),
+            (|harvest| harvest.stored.push(stored(4, 9)), Symptom::Wrong),
+            (|harvest| harvest.letters[0].reason = "panic".to_owned(), Symptom::Wrong),
+        ];
+        for (index, (change, symptom)) in faults.into_iter().enumerate() {
+            let (_, mut harvest) = good();
+            change(&mut harvest);
+            assert_eq!(symptoms(&harvest, &[]), [symptom], "fault {index}");
+        }
+    }
+
+    #[test]
+    fn an_inversion_that_says_so_is_none() {
+        let (all, mut harvest) = good();
+        harvest.stored.swap(1, 2);
+        harvest.stored[2].late = Some("true".to_owned());
+        let findings = judge(&all, &harvest, &[], &Rules::default());
+        assert_eq!((findings.late, findings.broken()), (1, Vec::new()));
+    }
+
+    #[test]
+    fn what_was_acknowledged_before_it_was_stored_is_seen() {
+        let early = Sample { floor: 3, target: 2, dead_letters: 0 };
+        assert_eq!(symptoms(&good().1, &[early]), [Symptom::AckedEarly]);
+        let poison = Sample { floor: 4, target: 3, dead_letters: 0 };
+        assert_eq!(symptoms(&good().1, &[poison]), [Symptom::AckedEarly]);
+    }
+
+    #[test]
+    fn what_the_story_took_away_is_excused_and_nothing_more() {
+        let (all, mut harvest) = good();
+        harvest.stored.drain(..2);
+        let rules = |excused_up_to| Rules { excused_up_to, ..Rules::default() };
+        assert!(judge(&all, &harvest, &[], &rules(2)).broken().is_empty());
+        assert!(judge(&all, &harvest, &[], &rules(1)).shows(Symptom::Lost));
+    }
+}
