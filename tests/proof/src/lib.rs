@@ -3,6 +3,7 @@
 
 pub mod judge;
 pub mod naive;
+pub mod postgres;
 pub mod proxy;
 pub mod replica;
 pub mod runner;

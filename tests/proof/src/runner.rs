@@ -159,9 +159,16 @@ async fn play(run: Run) -> Result<(Outcome, bool), &'static str> {
     let Ok(outcome) = played.await else { return Err(name) };
     let good = match role {
         Role::Service | Role::Naive => outcome.broken.is_empty(),
-        Role::Flawed(_, symptom) => outcome.findings.shows(symptom),
+        Role::Flawed(_, symptom) => shows(&outcome, symptom),
     };
     Ok((outcome, good))
+}
+
+/// Whether a flawed service was caught. What it acknowledged too early is seen in that moment if a sample falls into it,
+/// and at the end if the kill did: either convicts it.
+fn shows(outcome: &Outcome, symptom: Symptom) -> bool {
+    let lost_in_the_end = symptom == Symptom::AckedEarly && outcome.findings.shows(Symptom::Lost);
+    outcome.findings.shows(symptom) || lost_in_the_end
 }
 
 fn print(outcome: &Outcome, good: bool) {

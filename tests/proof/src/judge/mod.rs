@@ -8,6 +8,7 @@ mod verdict;
 
 pub use explain::explain;
 pub use findings::{Broken, Findings, Symptom};
+pub(crate) use read::each;
 pub use read::{Harvest, Letter, Stored, Told, read};
 pub use sampler::{Sample, Sampler};
 pub use verdict::{Rules, judge};

@@ -93,7 +93,8 @@ pub async fn read(js: &jetstream::Context, target: &str, dead_letters: &str) -> 
     harvest
 }
 
-async fn each(js: &jetstream::Context, name: &str, mut take: impl FnMut(&jetstream::Message, u64)) {
+/// Reads a stream to its end; one that is not there is empty.
+pub(crate) async fn each(js: &jetstream::Context, name: &str, mut take: impl FnMut(&jetstream::Message, u64)) {
     let Ok(stream) = js.get_stream(name).await else { return };
     let last = stream.cached_info().state.last_sequence;
     if stream.cached_info().state.messages == 0 {

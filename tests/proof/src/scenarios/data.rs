@@ -1,14 +1,70 @@
-//! Faults drawn by seed.
+//! Real change data, and faults drawn by seed.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Scenario;
+use super::{Scenario, Setup};
+use crate::judge::Symptom::AckedEarly;
+use crate::naive::Flaw;
+use crate::postgres::{self, Bridge, Workload};
 use crate::proxy::{Direction, frames};
+use crate::servers::PostgresServer;
 use crate::world::World;
 
-/// The scenarios of this file: none of its own yet beside what [`anything`] lends to others.
+/// Transactions of each of the four sessions.
+const TRANSACTIONS: u64 = 1_500;
+/// The process is killed, in the middle of a batch, whenever so many more changes have been fed.
+const KILL_EVERY: u64 = 1_500;
+
+/// The scenarios of this file.
 pub(super) fn all() -> Vec<Scenario> {
-    Vec::new()
+    vec![
+        Scenario::new(
+            "postgres-tables",
+            "PostgreSQL under concurrent transactions in two tenants' schemas, replicated logically; kill -9 now and then",
+            "the rows rebuilt from the target equal the tables",
+            |w| Box::pin(rebuilt_tables(w)),
+        )
+        .on(Setup { rate: 0, ..Setup::default() })
+        .controls(&[(Flaw::AckFirst, AckedEarly)]),
+    ]
+}
+
+async fn rebuilt_tables(w: &mut World) {
+    let server = Arc::new(PostgresServer::start());
+    postgres::prepare(&server);
+    let mut bridge = Bridge::open(Arc::clone(&server));
+    let mut workload = Workload::start(&server, w.options().seed, TRANSACTIONS);
+    let mut since_kill = 0;
+    loop {
+        // Asked before the look: what was committed until then is seen by it.
+        let over = workload.is_over();
+        let changes = bridge.read();
+        if changes.is_empty() && over {
+            break;
+        }
+        since_kill += changes.len() as u64;
+        w.count("changes", changes.len() as u64);
+        if since_kill <= KILL_EVERY {
+            w.feed_these(changes).await;
+            continue;
+        }
+        since_kill = 0;
+        w.count("kills", 1);
+        let moment = Duration::from_millis(w.rng.u64(2..12));
+        let killed = async {
+            w.wait(moment).await;
+            w.signal(0, "KILL");
+        };
+        tokio::join!(w.feed_these(changes), killed);
+        w.kill(0);
+        w.start(0).await;
+    }
+    if w.until_idle().await {
+        for difference in w.differences(&server).await {
+            w.expect(false, format!("no difference: {difference}"));
+        }
+    }
 }
 
 /// Faults of every kind in random order, each healed before the next, until the time of the options is over.

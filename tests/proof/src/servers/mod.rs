@@ -2,11 +2,13 @@
 
 mod cluster;
 mod nats;
+mod postgres;
 mod process;
 mod redis;
 
 pub use cluster::NatsCluster;
 pub use nats::{NatsServer, NatsVersion, nats_servers};
+pub use postgres::PostgresServer;
 pub use redis::RedisServer;
 
 pub(crate) use process::signal;

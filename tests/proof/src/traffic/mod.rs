@@ -11,3 +11,4 @@ pub use feeder::Feeder;
 pub use generator::{Generator, Mix};
 pub(crate) use ledger::hash;
 pub use ledger::{Ledger, Sent};
+pub(crate) use row::token;

@@ -123,7 +123,7 @@ fn text(value: &str) -> String {
 }
 
 /// One token of a subject: what has a meaning in subjects is percent-encoded, and so is the percent sign.
-fn token(value: &str) -> String {
+pub(crate) fn token(value: &str) -> String {
     let harmful = |c: char| matches!(c, '.' | '*' | '>' | '%') || c.is_whitespace() || c.is_control();
     let mut out = String::new();
     for c in value.chars() {

@@ -20,9 +20,10 @@ use self::nats::Nats;
 use self::redis::Redis;
 use self::replicas::Post;
 use crate::judge::Sampler;
+use crate::postgres;
 use crate::replica::Program;
 use crate::scenarios::{Scenario, Setup};
-use crate::servers::NatsVersion;
+use crate::servers::{NatsVersion, PostgresServer};
 use crate::traffic::{Change, Expect, Feeder, Generator, Identity, Ledger};
 
 /// The stream that changes come from.
@@ -176,7 +177,17 @@ impl World {
     /// Feeds so many changes and waits until the source has stored them.
     pub async fn feed(&mut self, count: u64) {
         let changes: Vec<_> = self.generator.by_ref().take(usize::try_from(count).unwrap_or(usize::MAX)).collect();
+        self.feed_these(changes).await;
+    }
+
+    /// Feeds these changes and waits until the source has stored them.
+    pub async fn feed_these(&self, changes: impl IntoIterator<Item = Change>) {
         Feeder::feed_all(&self.js, &self.ledger, changes).await;
+    }
+
+    /// What differs between a database's tables and what came out of their changes.
+    pub async fn differences(&self, server: &PostgresServer) -> Vec<String> {
+        postgres::differences(&self.js, server).await
     }
 
     /// Feeds a change of a message that must end as a dead letter for `crashes_process`: the part of its event key that no
