@@ -30,11 +30,11 @@ test: setup ## Runs every test, on servers of their own
 	$(CARGO) test --workspace --all-features --locked
 
 faults: build ## Runs every fault scenario on both servers: FAULTS="--seed 7 nats-killed" chooses
-	@scripts/install-servers.sh postgres
+	@scripts/install-servers.sh proof
 	$(CARGO) run --release --locked -p cdc-proof -- run $(FAULTS)
 
 controls: ## Runs the naive services that must fail where the service holds
-	@scripts/install-servers.sh postgres
+	@scripts/install-servers.sh proof
 	$(CARGO) run --release --locked -p cdc-proof -- run --controls $(FAULTS)
 
 soak: setup build ## Runs random faults for SOAK_SECONDS (7200)

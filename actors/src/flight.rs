@@ -209,6 +209,7 @@ mod tests {
         assert_eq!(flight.budget(500, 71), None, "the largest message would not fit");
         assert_eq!(flight.admit(&second), Admission::New);
         assert_eq!(flight.budget(500, 1), None, "no message permit is left");
+        assert_eq!((flight.messages(), flight.bytes()), (2, 70));
         assert!(flight.leave(first.receipt.id, true).is_some());
         assert_eq!((flight.messages(), flight.bytes()), (1, 40));
     }
@@ -273,6 +274,8 @@ mod tests {
         let shared = Arc::new(delivery(7, 1));
         drop(Ticket::new(Arc::clone(&shared), fates.clone()));
         assert_eq!(reported.try_recv().expect("a fate").1, Fate::Returned(Duration::ZERO));
+        Ticket::new(Arc::clone(&shared), fates.clone()).give_back(Duration::from_secs(3));
+        assert_eq!(reported.try_recv().expect("a fate").1, Fate::Returned(Duration::from_secs(3)));
         Ticket::new(shared, fates).done(None, Outcome::Skipped);
         assert_eq!(reported.try_recv().expect("a fate").1, Fate::Done { table: None, outcome: Outcome::Skipped });
         assert!(reported.try_recv().is_err(), "a settled ticket reports once");

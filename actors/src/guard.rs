@@ -128,6 +128,8 @@ mod tests {
         assert!(!restarts.died(limit, start));
         assert!(!restarts.died(limit, start));
         assert!(restarts.died(limit, start));
-        assert!(!restarts.died(limit, start + Duration::from_secs(120)));
+        assert!(!restarts.died(limit, start + limit.window), "those before have left the window");
+        assert!(!restarts.died(limit, start + limit.window * 3 / 2));
+        assert!(restarts.died(limit, start + limit.window * 2 - Duration::from_nanos(1)));
     }
 }

@@ -404,6 +404,66 @@ mod tests {
     }
 
     #[test]
+    fn an_event_that_is_sent_again_is_not_late_by_itself() {
+        let mut bench = Bench::new();
+        let one = bench.admit(1).expect("sent");
+        bench.answer(&one, Sent::Unknown);
+        assert_eq!(bench.due()[0].late, None);
+    }
+
+    #[test]
+    fn what_waits_and_what_is_blocked_is_counted() {
+        let mut bench = Bench::new();
+        let sent: Vec<_> = (1..=3).map(|lsn| bench.admit(lsn).expect("sent")).collect();
+        assert_eq!((bench.lanes.held(), bench.lanes.any_blocked()), (0, false));
+        for (departure, held) in sent.iter().zip(1..) {
+            bench.answer(departure, Sent::NotStored);
+            assert_eq!((bench.lanes.held(), bench.lanes.any_blocked()), (held, true));
+        }
+        assert!(bench.admit(4).is_none());
+        assert_eq!(bench.lanes.held(), 4);
+        let again = bench.due();
+        assert_eq!(bench.lanes.held(), 3, "one is on the wire");
+        assert_eq!(bench.answer(&again[0], Sent::Stored), [2, 3, 4]);
+        assert_eq!((bench.lanes.held(), bench.lanes.any_blocked()), (0, false));
+    }
+
+    #[test]
+    fn failures_in_a_row_are_counted_for_the_delay_and_begin_anew_after_a_success() {
+        let (mut lanes, mut memory, now) = (Lanes::default(), RowMemory::new(100), Instant::now());
+        let mut departure = lanes.admit(&mut memory, 1, place(1)).expect("sent");
+        let later = |failures| now + Duration::from_secs(failures);
+        for round in 1..=3 {
+            let (number, place) = (departure.number, departure.place);
+            lanes.answered(&mut memory, number, place, Sent::NotStored, Some(1), |failures| later(failures.into()));
+            assert_eq!(lanes.next_due(now), Some(Duration::from_secs(round)));
+            assert!(lanes.due(&mut memory, later(round) - Duration::from_millis(1)).is_empty(), "not yet");
+            departure = lanes.due(&mut memory, later(round)).pop().expect("due");
+            assert_eq!(lanes.next_due(now), None, "it is on the wire");
+        }
+    }
+
+    #[test]
+    fn a_target_that_is_back_makes_lanes_due_but_not_those_that_still_wait_for_an_answer() {
+        let (mut lanes, mut memory, now) = (Lanes::default(), RowMemory::new(100), Instant::now());
+        let mut admit = |lanes: &mut Lanes<u64>, lsn, place| lanes.admit(&mut memory, lsn, place).expect("sent");
+        let (one, two) = (admit(&mut lanes, 1, place(1)), admit(&mut lanes, 2, place(2)));
+        let other = admit(&mut lanes, 9, Place { row: OrderKey(2), ..place(1) });
+        let later = |_| now + Duration::from_secs(60);
+        let mut answer = |lanes: &mut Lanes<u64>, departure: &Departure<u64>, sent, again| {
+            lanes.answered(&mut memory, departure.number, departure.place, sent, again, later).len()
+        };
+        answer(&mut lanes, &one, Sent::NotStored, Some(1));
+        answer(&mut lanes, &other, Sent::NotStored, Some(9));
+        assert_eq!(lanes.next_due(now), Some(Duration::from_secs(60)), "the other row's");
+        lanes.hasten(now);
+        assert_eq!(lanes.next_due(now), Some(Duration::ZERO));
+        assert_eq!(answer(&mut lanes, &two, Sent::Stored, None), 0, "the failed one goes alone");
+        let due: Vec<_> = lanes.due(&mut RowMemory::new(1), now).into_iter().map(|departure| departure.item).collect();
+        assert_eq!(due, [9]);
+    }
+
+    #[test]
     fn the_memory_is_bounded_and_keeps_what_was_used_last() {
         let mut memory = RowMemory::new(10);
         for row in 0..1000 {

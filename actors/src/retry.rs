@@ -44,5 +44,7 @@ mod tests {
         for failures in 1..50 {
             assert!(backoff.delay(failures) <= backoff.ceiling(failures));
         }
+        let longest = (0..200).map(|_| backoff.delay(9)).max();
+        assert!(longest > Some(backoff.max / 2), "drawn from the whole range: {longest:?}");
     }
 }

@@ -98,8 +98,8 @@ fn copy(pipe: impl Read + Send + 'static, log: &Arc<Mutex<String>>) -> JoinHandl
 }
 
 impl Replica {
-    /// Starts a process with these settings and no others.
-    pub fn spawn(program: &Program, settings: &Settings) -> Self {
+    /// Starts a process with these settings and no others, and with this in its environment.
+    pub fn spawn(program: &Program, settings: &Settings, environment: &[(String, String)]) -> Self {
         let variables = settings
             .iter()
             .map(|(name, value)| (format!("DAISI_CDC_{}", name.to_uppercase().replace('.', "__")), value.clone()));
@@ -107,6 +107,7 @@ impl Replica {
             .command()
             .env_clear()
             .envs(variables)
+            .envs(environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -4,6 +4,7 @@ use super::{Scenario, Setup};
 use crate::judge::Symptom::Inverted;
 use crate::naive::Flaw;
 use crate::traffic::Mix;
+use crate::world::World;
 
 /// Every row known to the service, and nothing else: each step of the protocol is taken for each event.
 pub(super) fn plain() -> Mix {
@@ -69,6 +70,13 @@ pub(super) fn all() -> Vec<Scenario> {
         )
         .on(Setup { rate: 0, mix: large(), settings: &[("in_flight.bytes", "16MiB")], ..Setup::default() }),
         Scenario::new(
+            "clocks-jump",
+            "the service's wall clock jumps by an hour, forwards and back, and so does Redis's as far as expiry goes; kill -9 after each",
+            "records that expire too early or too late lose nothing and double nothing",
+            |w| Box::pin(clocks_jump(w)),
+        )
+        .on(Setup { clock: true, mix: plain(), ..Setup::default() }),
+        Scenario::new(
             "everything-at-once",
             "random faults of every kind, one after the other, as long as the option says",
             "every invariant holds",
@@ -76,4 +84,24 @@ pub(super) fn all() -> Vec<Scenario> {
         )
         .on(Setup { replicas: 2, ..Setup::default() }),
     ]
+}
+
+/// Redis does not run under libfaketime. What a jump does to it is done to its records: an hour forwards all of them expire,
+/// an hour back all of them live an hour longer.
+async fn clocks_jump(w: &mut World) {
+    let longer = "for _, key in ipairs(redis.call('KEYS', '*')) do redis.call('PEXPIRE', key, 3900000) end return 1";
+    let (forwards, back): (&[&str], &[&str]) = (&["FLUSHALL"], &["EVAL", longer, "0"]);
+    for (minutes, redis) in
+        [(60, None), (60, Some(forwards)), (-60, None), (-60, Some(back)), (0, Some(forwards)), (0, None)]
+    {
+        w.until_flowing().await;
+        w.set_clock(minutes);
+        if let Some(command) = redis {
+            w.redis_command(command).await;
+        }
+        w.count("jumps", 1);
+        w.until_flowing().await;
+        w.kill(0);
+        w.start(0).await;
+    }
 }

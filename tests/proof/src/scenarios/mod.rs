@@ -38,6 +38,8 @@ pub struct Setup {
     pub mix: Mix,
     /// Changes a second that are fed from before the story to its end; 0 if the story feeds.
     pub rate: u32,
+    /// Gives the service a wall clock of its own.
+    pub clock: bool,
     /// Stands nats-server's data on a file system of so many MiB.
     pub disk_mib: Option<u32>,
 }
@@ -53,6 +55,7 @@ impl Default for Setup {
             settings: &[],
             mix: Mix::default(),
             rate: 1_000,
+            clock: false,
             disk_mib: None,
         }
     }

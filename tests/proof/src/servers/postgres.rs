@@ -139,7 +139,7 @@ fn programs() -> PathBuf {
         .filter_map(|entry| version(&entry.path()).map(|version| (version, entry.path().join("bin"))))
         .filter(|(version, programs)| *version >= OLDEST && programs.join("initdb").exists())
         .max();
-    newest.expect("no PostgreSQL of 15 or newer: `scripts/install-servers.sh postgres` installs it").1
+    newest.expect("no PostgreSQL of 15 or newer: `scripts/install-servers.sh proof` installs it").1
 }
 
 /// Whom it runs as: it refuses to be root.

@@ -23,7 +23,7 @@ use crate::judge::Sampler;
 use crate::postgres;
 use crate::replica::Program;
 use crate::scenarios::{Scenario, Setup};
-use crate::servers::{NatsVersion, PostgresServer};
+use crate::servers::{Clock, NatsVersion, PostgresServer};
 use crate::traffic::{Change, Expect, Feeder, Generator, Identity, Ledger};
 
 /// The stream that changes come from.
@@ -68,6 +68,7 @@ pub struct World {
     nats: Nats,
     redis: Redis,
     posts: Vec<Post>,
+    clock: Option<Clock>,
     js: jetstream::Context,
     ledger: Arc<Ledger>,
     generator: Generator,
@@ -99,6 +100,7 @@ impl World {
             nats,
             redis,
             posts: Vec::new(),
+            clock: setup.clock.then(Clock::start),
             js,
             generator: Generator::new(options.seed, setup.mix.clone()),
             ledger,
@@ -148,6 +150,13 @@ impl World {
     /// Lets time pass: the length of a fault.
     pub async fn wait(&self, time: Duration) {
         tokio::time::sleep(time).await;
+    }
+
+    /// Sets the service's wall clock this many minutes before (or, negative, behind) the right time.
+    pub fn set_clock(&mut self, minutes: i64) {
+        self.tell(format!("the service's clock is {minutes:+} min off"));
+        self.expect(self.clock.is_some(), "there is a clock to set");
+        self.clock.iter().for_each(|clock| clock.set(minutes));
     }
 
     /// Waits for something that should come soon; `None`, and noted, if it does not.

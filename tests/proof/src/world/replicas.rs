@@ -7,6 +7,7 @@ use super::watch::{Peaks, Watch};
 use super::{PATIENCE, PAUSE, World};
 use crate::proxy::{Protocol, Proxy};
 use crate::replica::{Replica, Settings};
+use crate::servers::Clock;
 
 /// One replica's place: its links stay while its processes come and go.
 pub(super) struct Post {
@@ -77,7 +78,8 @@ impl World {
         if post.life.is_some() {
             return;
         }
-        let replica = Arc::new(Replica::spawn(&self.options.program, &post.settings));
+        let environment = self.clock.as_ref().map(Clock::environment).unwrap_or_default();
+        let replica = Arc::new(Replica::spawn(&self.options.program, &post.settings, &environment));
         let started = tokio::time::timeout(PATIENCE, replica.started()).await;
         let watch = Watch::over(&replica);
         post.life = Some(Life { replica, watch });
