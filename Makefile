@@ -10,7 +10,7 @@ SOAK_SECONDS ?= 7200
 # Debian keeps nats-server in /usr/sbin, which is not on everybody's PATH.
 export PATH := $(PATH):/usr/sbin
 
-.PHONY: help setup build lint test faults controls soak demo run clean
+.PHONY: help setup build lint test faults controls soak mutants demo run clean
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ controls: ## Runs the naive services that must fail where the service holds
 
 soak: setup build ## Runs random faults for SOAK_SECONDS (7200)
 	$(CARGO) run --release --locked -p cdc-proof -- run everything-at-once --seconds $(SOAK_SECONDS) --jobs 2 $(FAULTS)
+
+mutants: ## Looks which changes of the deciding modules no test notices: minutes to an hour
+	@scripts/mutants.sh
 
 demo: setup ## Runs the whole pipeline on this machine with generated traffic
 	$(CARGO) run --release --locked -- demo

@@ -14,6 +14,7 @@ use crate::shared::{
     ActorKind, Check, Confirmed, Core, HandBack, Life, Pending, Publish, RecordStored, SetTarget, beat,
 };
 use crate::telemetry::{Outcome, Telemetry};
+use crate::view::View;
 
 /// Events in one round trip at most, so that a backlog does not make one huge pipeline.
 const ROUND_TRIP: usize = 1024;
@@ -35,15 +36,6 @@ pub struct DedupActor {
     recording: bool,
     record_failures: u32,
     _life: Life,
-}
-
-/// What was known of the target at some moment.
-#[derive(Clone, Copy)]
-struct View {
-    /// Its creation time and generation.
-    target: Option<(i64, u64)>,
-    /// How often it had been looked at.
-    looks: u64,
 }
 
 impl DedupActor {
@@ -189,21 +181,7 @@ impl DedupActor {
     }
 
     fn view(&self) -> View {
-        View { target: self.target.map(|known| (known.target.created, known.generation)), looks: self.looks }
-    }
-
-    /// Whether the target has to be taken for having lost what was confirmed before it was seen anew.
-    fn is_lost(&self, confirmed: &Confirmed, then: View) -> bool {
-        let (Some((old, _)), Some(known)) = (then.target, self.target) else { return false };
-        let (created, now) = (known.target.created, self.view());
-        if confirmed.stored.stream_created != created {
-            return old != created;
-        }
-        // The first events of a new stream are confirmed before anybody has looked at it.
-        let loss_known = old == created && now.target != then.target;
-        // Perhaps it was confirmed after the look; then it is recognised when it is sent again.
-        let loss_seen = now.looks != then.looks && confirmed.stored.sequence > known.target.last_sequence;
-        loss_known || loss_seen
+        View { target: self.target.map(|known| (known.target, known.generation)), looks: self.looks }
     }
 
     fn recorded(
@@ -217,7 +195,7 @@ impl DedupActor {
         let results = result.unwrap_or_else(|failure| batch.iter().map(|_| Err(failure.clone())).collect());
         let (mut again, mut last) = (VecDeque::new(), None);
         for (confirmed, result) in batch.into_iter().zip(results) {
-            if self.is_lost(&confirmed, then) {
+            if self.view().has_lost(confirmed.stored, &then) {
                 confirmed.pending.ticket.give_back(std::time::Duration::ZERO);
                 continue;
             }
@@ -311,7 +289,7 @@ impl Handler<SetTarget> for DedupActor {
         self.target = Some(target);
         self.looks += 1;
         for confirmed in std::mem::take(&mut self.records) {
-            if self.is_lost(&confirmed, then) {
+            if self.view().has_lost(confirmed.stored, &then) {
                 confirmed.pending.ticket.give_back(std::time::Duration::ZERO);
             } else {
                 self.records.push_back(confirmed);

@@ -22,3 +22,4 @@ pub mod telemetry;
 #[cfg(any(test, feature = "testkit"))]
 pub mod testkit;
 pub mod transform;
+pub mod view;

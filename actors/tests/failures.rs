@@ -41,6 +41,50 @@ fn failing_checks_pause_intake_and_nothing_is_lost_or_reordered() {
 }
 
 #[test]
+fn a_check_that_fails_for_one_event_holds_the_rest_of_its_row() {
+    run(async {
+        let fakes = Fakes::new(settings().ack_wait);
+        fakes.dedup.faults.fail_next("check key", 1, unavailable());
+        // Pulled, and so checked, together.
+        feed(&fakes, "a", 1..=20);
+        let bench = Bench::start_on(fakes, settings());
+        bench.until_done().await;
+        assert_eq!(bench.row("a"), (1..=20).collect::<Vec<_>>());
+        bench.stop().await;
+    });
+}
+
+#[test]
+fn what_the_store_knows_is_counted() {
+    run(async {
+        let bench = Bench::start(settings());
+        feed(&bench, "a", 1..=9);
+        bench.until_done().await;
+        feed(&bench, "a", 1..=9);
+        bench.until_done().await;
+        let hits = bench.observer.events().into_iter().map(|event| match event {
+            Observed::DedupChecked { hits, .. } => hits,
+            _ => 0,
+        });
+        assert_eq!((hits.sum::<u64>(), bench.settled(Outcome::Duplicate)), (9, 9));
+        bench.stop().await;
+    });
+}
+
+#[test]
+fn a_bypassed_store_is_asked_until_it_is_back_even_if_nothing_else_happens() {
+    run(async {
+        let fakes = Fakes::new(settings().ack_wait);
+        fakes.dedup.faults.fail_next("check", 6, unavailable());
+        feed(&fakes, "a", 1..=3);
+        let bench = Bench::start_on(fakes, Settings { bypass_dedup: true, ..settings() });
+        bench.until_done().await;
+        bench.until("it is back", |fakes| fakes.dedup.faults.calls("check") > 6).await;
+        bench.stop().await;
+    });
+}
+
+#[test]
 fn a_store_that_is_down_at_the_start_delays_the_first_pull() {
     run(async {
         let fakes = Fakes::new(settings().ack_wait);

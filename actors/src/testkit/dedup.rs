@@ -14,7 +14,8 @@ use crate::ports::{Checked, Clock, DedupStore, Failure, Reconciled, Target};
 /// A dedup store that keeps encoded records until its clock says that they have expired.
 #[derive(Debug)]
 pub struct FakeDedupStore {
-    /// Orders to fail: `check`, `record`, `highest`, `reconcile`, `mark`, `unmark`, and `record key` for single keys within a call.
+    /// Orders to fail: `check`, `record`, `highest`, `reconcile`, `mark`, `unmark`, and `check key` and
+    /// `record key` for single keys within a call.
     pub faults: Faults,
     clock: ManualClock,
     ttl: Duration,
@@ -70,7 +71,8 @@ impl FakeDedupStore {
     fn check_now(&self, keys: &[EventKey]) -> Result<Checked, Failure> {
         self.faults.enter("check")?;
         let generation = lock(&self.state).generation;
-        Ok(Checked { generation, records: keys.iter().map(|key| Ok(self.get(key))).collect() })
+        let look = |key| self.faults.take("check key").map_or_else(|| Ok(self.get(key)), Err);
+        Ok(Checked { generation, records: keys.iter().map(look).collect() })
     }
 
     fn record_now(&self, records: &[(EventKey, Record)]) -> Result<Vec<Result<(), Failure>>, Failure> {
