@@ -1,5 +1,9 @@
 //! Reads the command line, runs the command, ends with its exit status.
 
+/// Events are built on one thread and dropped on another, several allocations each: measured in docs/performance.md.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 use std::process::ExitCode;
 
 use daisi_cdc_consumer::cli::{self, Command, ExitStatus};
