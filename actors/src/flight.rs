@@ -1,9 +1,10 @@
 //! What is in flight: permits from pull to settle, and which deliveries are known.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::message::{Delivery, DeliveryId, Receipt};

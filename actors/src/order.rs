@@ -4,8 +4,10 @@
 //! After a failure nothing of the row is sent until everything on the wire has been answered; then the oldest event that
 //! failed goes out alone, and when it is confirmed the rest follow in source order.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
+
+use foldhash::{HashMap, HashMapExt};
 
 use crate::message::{CommitPosition, Late, OrderKey};
 

@@ -1,10 +1,11 @@
 //! The PublishActor: publishes events in the order of their rows, tries again what failed, and stores dead letters.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
+use foldhash::{HashMap, HashMapExt};
 use futures::stream;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 

@@ -42,7 +42,7 @@ struct Arguments {
     #[arg(long)]
     oldest: bool,
     /// Given by `cargo bench`.
-    #[arg(long, hide = true)]
+    #[arg(long, hide = true, global = true)]
     bench: bool,
 }
 
