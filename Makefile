@@ -6,14 +6,15 @@ SHELL := /usr/bin/env bash
 CARGO ?= cargo
 CONFIG ?= config.yaml
 FAULTS ?=
+BENCH ?=
 SOAK_SECONDS ?= 7200
 # Debian keeps nats-server in /usr/sbin, which is not on everybody's PATH.
 export PATH := $(PATH):/usr/sbin
 
-.PHONY: help setup build lint test faults controls soak mutants demo run clean
+.PHONY: help setup build lint test faults controls soak bench-e2e mutants demo run clean
 
 help: ## Lists the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Installs redis-server and nats-server for tests and demo, if they are missing
 	@scripts/install-servers.sh
@@ -39,6 +40,9 @@ controls: ## Runs the naive services that must fail where the service holds
 
 soak: setup build ## Runs random faults for SOAK_SECONDS (7200)
 	$(CARGO) run --release --locked -p cdc-proof -- run everything-at-once --seconds $(SOAK_SECONDS) --jobs 2 $(FAULTS)
+
+bench-e2e: setup ## Measures the service against a loop that only passes on: BENCH="--rounds 3" chooses
+	$(CARGO) bench --locked --bench e2e -- $(BENCH)
 
 mutants: ## Looks which changes of the deciding modules no test notices: minutes to an hour
 	@scripts/mutants.sh

@@ -1,8 +1,8 @@
 //! Reads the command line, runs the command, ends with its exit status.
 
-/// Events are built on one thread and dropped on another, several allocations each: measured in docs/performance.md.
+/// Events are built on one thread and dropped on another, several allocations each: glibc takes half as much CPU again (docs/performance.md).
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 use std::process::ExitCode;
 

@@ -96,6 +96,29 @@ fn memory_evicts_the_oldest_first() {
 }
 
 #[test]
+fn memory_forgets_on_the_dot() {
+    let clock = ManualClock::new();
+    let store = MemoryStore::with_clock(TTL, 10, Arc::new(clock.clone()));
+    let instant = std::time::Duration::from_nanos(1);
+    run(async {
+        assert!(store.is_empty());
+        store.record(vec![(key("a"), record(1))]).await.unwrap();
+        assert!(!store.is_empty());
+        let known = async || store.check(vec![key("a")]).await.unwrap().records[0].as_ref().unwrap().is_some();
+        clock.advance(TTL - instant);
+        assert!(known().await, "one instant is left");
+        clock.advance(instant);
+        assert!(!known().await);
+        let day = std::time::Duration::from_hours(24);
+        assert_eq!(store.mark("suspect".to_owned()).await.unwrap(), 1);
+        clock.advance(day - instant);
+        assert_eq!(store.mark("suspect".to_owned()).await.unwrap(), 2, "a marker lives for a day");
+        clock.advance(day);
+        assert_eq!(store.mark("suspect".to_owned()).await.unwrap(), 1);
+    });
+}
+
+#[test]
 fn replicas_share_records_generation_and_markers() {
     let server = RedisServer::start();
     run(async {
