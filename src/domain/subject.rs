@@ -117,22 +117,29 @@ fn is_illegal(c: char) -> bool {
 
 /// Makes any text that is not empty one legal token: what is illegal, and `%`, is percent-encoded.
 pub fn encode_token(value: &str) -> Cow<'_, str> {
-    let needs = |c: char| c == '%' || is_illegal(c);
-    if !value.contains(needs) {
+    if !value.contains(needs_encoding) {
         return Cow::Borrowed(value);
     }
     let mut token = String::with_capacity(value.len() + 16);
+    push_encoded(&mut token, value);
+    Cow::Owned(token)
+}
+
+fn needs_encoding(c: char) -> bool {
+    c == '%' || is_illegal(c)
+}
+
+fn push_encoded(out: &mut String, value: &str) {
     for c in value.chars() {
-        if needs(c) {
+        if needs_encoding(c) {
             let mut bytes = [0; 4];
             for byte in c.encode_utf8(&mut bytes).bytes() {
-                token.push_str(percent_encoding::percent_encode_byte(byte));
+                out.push_str(percent_encoding::percent_encode_byte(byte));
             }
         } else {
-            token.push(c);
+            out.push(c);
         }
     }
-    Cow::Owned(token)
 }
 
 /// Takes [`encode_token`] back; `None` if what comes out is not UTF-8.
@@ -154,7 +161,10 @@ pub fn target(prefix: &str, tokens: UnsafeTokens, table: &dyn Table, row: &RowRe
         }
         let value = row.id(column).value().ok_or(Poison::MissingRouting { table: name, column })?;
         match tokens {
-            UnsafeTokens::Encode => push_token(&mut subject, &encode_token(value)),
+            UnsafeTokens::Encode => {
+                subject.push('.');
+                push_encoded(&mut subject, value);
+            }
             UnsafeTokens::Reject if value.contains(is_illegal) => {
                 return Err(Poison::IllegalToken { table: name, column });
             }

@@ -1,0 +1,45 @@
+//! How often an event asks for memory between the ports: a budget, since every allocation is paid for each event.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on must stop")]
+
+#[path = "../benches/common/mod.rs"]
+mod common;
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use bytes::Bytes;
+use cdc_actors::message::{Delivery, DeliveryId, Receipt, Verdict};
+use cdc_actors::ports::Transform;
+use common::{Size, message};
+use daisi_cdc_consumer::domain::{CdcTransform, TransformConfig};
+
+/// Allocations of the transform for an insert into `messages`, of whatever size: parsing, typing, enrichment, serialising.
+/// Fewer is welcome; more needs a reason.
+const BUDGET: u64 = 17;
+
+fn delivery(size: Size) -> Delivery {
+    Delivery {
+        receipt: Receipt { id: DeliveryId { stream_created: 1, sequence: 1, timestamp: 1 }, reply: "reply".into() },
+        subject: "sequin.daisi_db.daisi_CID1001.messages.insert".to_owned(),
+        headers: vec![("Nats-Msg-Id".to_owned(), "26000000001:0".to_owned())],
+        payload: Bytes::from(message(size, 1, 1)),
+        deliveries: 1,
+        received: Instant::now(),
+    }
+}
+
+#[test]
+fn the_transform_keeps_within_its_budget_of_allocations() {
+    let transform = CdcTransform::new(TransformConfig::default());
+    for size in [Size::Small, Size::Medium, Size::Large, Size::Bytes(64 * 1024)] {
+        let delivery = delivery(size);
+        let measured = allocation_counter::measure(|| {
+            let (row, parsed) = transform.order(&delivery);
+            let decision = transform.decide(&delivery, parsed);
+            assert!(matches!(decision.verdict, Verdict::Publish(_)));
+            black_box((row, decision));
+        });
+        let count = measured.count_total;
+        assert!(count <= BUDGET, "{size:?}: {count} allocations, {BUDGET} are allowed");
+    }
+}
