@@ -199,18 +199,17 @@ impl World {
         postgres::differences(&self.js, server).await
     }
 
-    /// Feeds a change of a message that must end as a dead letter for `crashes_process`: the part of its event key that no
-    /// other change has.
-    pub async fn feed_deadly(&mut self) -> String {
+    /// Stops the load and draws a change of a message that must end as a dead letter for `crashes_process`, with the part of
+    /// its event key that no other change has.
+    pub async fn draw_deadly(&mut self) -> (Change, String) {
         self.pause_load().await;
         let publishable =
             |change: &Change| matches!(change.expect, Expect::Target(_)) && change.identity.row.contains("/messages/");
         let mut change = self.generator.find(publishable).unwrap();
         change.expect = Expect::DeadLetter("crashes_process");
         let Identity { row, lsn, idx } = change.identity.clone();
-        Feeder::feed_all(&self.js, &self.ledger, [change]).await;
-        self.resume_load();
-        format!(":{lsn}:messages:{}:{idx}\r", row.rsplit('/').next().unwrap_or_default())
+        let sign = format!(":{lsn}:messages:{}:{idx}\r", row.rsplit('/').next().unwrap_or_default());
+        (change, sign)
     }
 
     /// Ends once there is a dead letter for a reason.
