@@ -10,6 +10,8 @@ use serde_json::value::RawValue;
 use crate::traffic::Identity;
 use crate::traffic::hash;
 
+/// Bytes in a batch: the server takes a client that is behind by 64 MiB for a slow consumer and closes its connection.
+const BATCH_BYTES: usize = 16 << 20;
 /// How long a stream may take to be read to its end.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -105,7 +107,7 @@ pub(crate) async fn each(js: &jetstream::Context, name: &str, mut take: impl FnM
     let (mut at, deadline) = (0, Instant::now() + PATIENCE);
     while at < last {
         assert!(Instant::now() < deadline, "{name} was read to {at} of {last} only within {PATIENCE:?}");
-        let mut messages = consumer.fetch().max_messages(1_000).messages().await.unwrap();
+        let mut messages = consumer.fetch().max_messages(1_000).max_bytes(BATCH_BYTES).messages().await.unwrap();
         while let Some(Ok(message)) = messages.next().await {
             at = message.info().unwrap().stream_sequence;
             take(&message, at);
