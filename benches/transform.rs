@@ -2,29 +2,17 @@
 #![allow(clippy::unwrap_used, missing_docs, reason = "a benchmark that cannot go on must stop")]
 
 mod common;
+#[path = "common/delivery.rs"]
+mod delivery;
 
 use std::hint::black_box;
-use std::time::Instant;
 
-use bytes::Bytes;
-use cdc_actors::message::{Delivery, DeliveryId, Receipt, Verdict};
+use cdc_actors::message::Verdict;
 use cdc_actors::ports::Transform;
-use common::{Size, message};
+use common::Size;
 use criterion::{Criterion, Throughput};
 use daisi_cdc_consumer::domain::{CdcTransform, TransformConfig};
-
-/// A delivery of an insert into `messages`.
-fn delivery(size: Size) -> Delivery {
-    let id = DeliveryId { stream_created: 1, sequence: 1, timestamp: 1 };
-    Delivery {
-        receipt: Receipt { id, reply: "reply".into() },
-        subject: "sequin.changes.daisi_db.daisi_CID1001.messages.insert".to_owned(),
-        headers: vec![("Nats-Msg-Id".to_owned(), "MjYwMDAwMDAwNDA6MQ==".to_owned())],
-        payload: Bytes::from(message(size, 1, 1)),
-        deliveries: 1,
-        received: Instant::now(),
-    }
-}
+use delivery::delivery;
 
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();

@@ -1,13 +1,14 @@
 //! Reads the command line, runs the command, ends with its exit status.
 
-/// Events are built on one thread and dropped on another, several allocations each: glibc takes half as much CPU again (docs/performance.md).
-#[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
-
 use std::process::ExitCode;
 
 use daisi_cdc_consumer::cli::{self, Command, ExitStatus};
 use daisi_cdc_consumer::{commands, demo};
+
+/// Events are built on one thread and dropped on another, several allocations each: the allocator of glibc takes half as
+/// much CPU again for an event (docs/performance.md).
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     let command = match cli::parse(std::env::args_os()) {

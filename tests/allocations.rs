@@ -3,30 +3,20 @@
 
 #[path = "../benches/common/mod.rs"]
 mod common;
+#[path = "../benches/common/delivery.rs"]
+mod delivery;
 
 use std::hint::black_box;
-use std::time::Instant;
 
-use bytes::Bytes;
-use cdc_actors::message::{Delivery, DeliveryId, Receipt, Verdict};
+use cdc_actors::message::Verdict;
 use cdc_actors::ports::Transform;
-use common::{Size, message};
+use common::Size;
 use daisi_cdc_consumer::domain::{CdcTransform, TransformConfig};
+use delivery::delivery;
 
 /// Allocations of the transform for an insert into `messages`, of whatever size: parsing, typing, enrichment, serialising.
 /// Fewer is welcome; more needs a reason.
 const BUDGET: u64 = 17;
-
-fn delivery(size: Size) -> Delivery {
-    Delivery {
-        receipt: Receipt { id: DeliveryId { stream_created: 1, sequence: 1, timestamp: 1 }, reply: "reply".into() },
-        subject: "sequin.daisi_db.daisi_CID1001.messages.insert".to_owned(),
-        headers: vec![("Nats-Msg-Id".to_owned(), "26000000001:0".to_owned())],
-        payload: Bytes::from(message(size, 1, 1)),
-        deliveries: 1,
-        received: Instant::now(),
-    }
-}
 
 #[test]
 fn the_transform_keeps_within_its_budget_of_allocations() {

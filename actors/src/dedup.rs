@@ -193,9 +193,9 @@ impl DedupActor {
         ctx: &mut Context<Self>,
     ) {
         let results = result.unwrap_or_else(|failure| batch.iter().map(|_| Err(failure.clone())).collect());
-        let (mut again, mut last) = (VecDeque::new(), None);
+        let (mut again, mut last, now) = (VecDeque::new(), None, self.view());
         for (confirmed, result) in batch.into_iter().zip(results) {
-            if self.view().has_lost(confirmed.stored, &then) {
+            if now.has_lost(confirmed.stored, &then) {
                 confirmed.pending.ticket.give_back(std::time::Duration::ZERO);
                 continue;
             }
@@ -288,8 +288,9 @@ impl Handler<SetTarget> for DedupActor {
         let then = self.view();
         self.target = Some(target);
         self.looks += 1;
+        let now = self.view();
         for confirmed in std::mem::take(&mut self.records) {
-            if self.view().has_lost(confirmed.stored, &then) {
+            if now.has_lost(confirmed.stored, &then) {
                 confirmed.pending.ticket.give_back(std::time::Duration::ZERO);
             } else {
                 self.records.push_back(confirmed);

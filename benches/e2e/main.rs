@@ -10,6 +10,7 @@ mod rig;
 
 use std::time::Duration;
 
+use cdc_proof::replica::Settings;
 use cdc_proof::servers::NatsVersion;
 use clap::{Parser, Subcommand};
 use common::Size;
@@ -77,14 +78,11 @@ async fn main() {
         rows: arguments.rows,
         duplicates: arguments.duplicates,
     };
-    let settings: Vec<(String, String)> = arguments
-        .settings
-        .iter()
-        .map(|setting| {
-            let (name, value) = setting.split_once('=').expect("NAME=VALUE");
-            (format!("DAISI_CDC_{}", name.to_uppercase().replace('.', "__")), value.to_owned())
-        })
-        .collect();
+    let setting = |text: &String| {
+        let (name, value) = text.split_once('=').expect("NAME=VALUE");
+        (name.to_owned(), value.to_owned())
+    };
+    let settings: Settings = arguments.settings.iter().map(setting).collect();
     match arguments.what {
         Some(What::Steady { rate, seconds }) => steady(&rig, load, rate, seconds, &settings).await,
         Some(What::Life) => life(&rig, load, &settings).await,
@@ -93,7 +91,7 @@ async fn main() {
 }
 
 /// A B A B: the ratio within one run is what counts.
-async fn compare(rig: &Rig, load: Load, rounds: usize, settings: &[(String, String)]) {
+async fn compare(rig: &Rig, load: Load, rounds: usize, settings: &Settings) {
     rig.fill(load).await;
     let mut costs: [Vec<Cost>; 2] = [Vec::new(), Vec::new()];
     for _ in 0..rounds {
@@ -129,15 +127,15 @@ fn show(name: &str, cost: &Cost) {
     );
 }
 
-async fn steady(rig: &Rig, load: Load, rate: u32, seconds: u32, settings: &[(String, String)]) {
+async fn steady(rig: &Rig, load: Load, rate: u32, seconds: u32, settings: &Settings) {
     rig.fill(Load { events: 0, ..load }).await;
     rig.reset().await;
-    let running = rig.launch(Contender::Service, settings).await;
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    let before = rig::cpu_micros(running.0.id());
+    let service = rig.service(settings);
+    service.started().await.unwrap();
+    let before = rig::cpu_micros(service.id());
     let load = Load { events: u64::from(rate * seconds), ..load };
     rig.feed(load, Some(rate)).await;
-    let used = rig::cpu_micros(running.0.id()) - before;
+    let used = rig::cpu_micros(service.id()) - before;
     tokio::time::sleep(Duration::from_secs(1)).await;
     let latencies = rig.commit_to_published().await;
     let at = |share: f64| latencies[((latencies.len() - 1) as f64 * share) as usize] as f64 / 1_000.0;
@@ -149,17 +147,17 @@ async fn steady(rig: &Rig, load: Load, rate: u32, seconds: u32, settings: &[(Str
         at(0.99),
         at(0.999),
         used as f64 / load.events as f64,
-        rig::status(running.0.id(), "VmRSS:") as f64 / 1024.0,
-        rig::status(running.0.id(), "VmHWM:") as f64 / 1024.0,
-        received_to_acknowledged(&rig::metrics(running.1).await),
+        rig::status(service.id(), "VmRSS:") as f64 / 1024.0,
+        rig::status(service.id(), "VmHWM:") as f64 / 1024.0,
+        received_to_acknowledged(&service.metrics().await.unwrap().0),
     );
 }
 
-async fn life(rig: &Rig, load: Load, settings: &[(String, String)]) {
+async fn life(rig: &Rig, load: Load, settings: &Settings) {
     rig.fill(load).await;
     rig.reset().await;
     let begun = std::time::Instant::now();
-    let mut running = rig.launch(Contender::Service, settings).await;
+    let service = rig.service(settings);
     let mut target = rig.js.get_stream("wa_stream").await.unwrap();
     while target.info().await.unwrap().state.messages == 0 {
         tokio::time::sleep(Duration::from_millis(2)).await;
@@ -167,17 +165,17 @@ async fn life(rig: &Rig, load: Load, settings: &[(String, String)]) {
     println!("start to first published event: {} ms", begun.elapsed().as_millis());
     tokio::time::sleep(Duration::from_millis(500)).await;
     let asked = std::time::Instant::now();
-    let pid = running.0.id().to_string();
-    std::process::Command::new("sh").args(["-c", &format!("kill -TERM {pid}")]).status().unwrap();
-    let status = tokio::task::block_in_place(|| running.0.wait().unwrap());
-    println!("SIGTERM at saturation to the end: {} ms ({status})", asked.elapsed().as_millis());
+    service.signal("TERM");
+    let status = service.ended().await;
+    println!("SIGTERM at saturation to the end: {} ms (exit status {status:?})", asked.elapsed().as_millis());
     rig.fill(Load { events: 0, ..load }).await;
     rig.reset().await;
-    let running = rig.launch(Contender::Service, settings).await;
+    let service = rig.service(settings);
+    service.started().await.unwrap();
     tokio::time::sleep(Duration::from_secs(2)).await;
-    let before = rig::cpu_micros(running.0.id());
+    let before = rig::cpu_micros(service.id());
     tokio::time::sleep(Duration::from_secs(20)).await;
-    let used = rig::cpu_micros(running.0.id()) - before;
+    let used = rig::cpu_micros(service.id()) - before;
     println!("idle: {:.2} % of a core over 20 s", used as f64 / 20e6 * 100.0);
 }
 

@@ -1,11 +1,12 @@
 //! Servers, streams and processes, and what they cost.
 
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use async_nats::HeaderMap;
 use async_nats::jetstream::{self, consumer, stream};
+use cdc_proof::replica::{Program, Replica, Settings};
 use cdc_proof::servers::{NatsServer, NatsVersion, RedisServer};
 use futures::StreamExt;
 
@@ -58,12 +59,26 @@ pub struct Rig {
 }
 
 /// A process that ends with this value.
-pub struct Running(pub Child, pub u16);
+pub enum Running {
+    PassThrough(Child),
+    Service(Replica),
+}
+
+impl Running {
+    fn id(&self) -> u32 {
+        match self {
+            Self::PassThrough(child) => child.id(),
+            Self::Service(replica) => replica.id(),
+        }
+    }
+}
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        if let Self::PassThrough(child) = self {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }
 
@@ -132,32 +147,33 @@ impl Rig {
         self.redis.command(&["FLUSHALL"]);
     }
 
+    /// Starts the service.
+    pub fn service(&self, settings: &Settings) -> Replica {
+        let program = Program::Service(PathBuf::from(env!("CARGO_BIN_EXE_daisi-cdc-consumer")));
+        let mut all = Settings::from([
+            ("nats.url".to_owned(), self.nats.url()),
+            ("dedup.url".to_owned(), self.redis.url()),
+            ("http.listen".to_owned(), "127.0.0.1:0".to_owned()),
+        ]);
+        all.extend(settings.clone());
+        Replica::spawn(&program, &all, &[])
+    }
+
     /// Starts a contender, with settings of the service.
-    pub async fn launch(&self, contender: Contender, settings: &[(String, String)]) -> Running {
-        if contender == Contender::PassThrough {
-            let mut command = Command::new(std::env::current_exe().unwrap());
-            command.args(["pass-through", &self.nats.url()]);
-            return Running(command.spawn().unwrap(), 0);
+    fn launch(&self, contender: Contender, settings: &Settings) -> Running {
+        if contender == Contender::Service {
+            return Running::Service(self.service(settings));
         }
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut command = Command::new(PathBuf::from(env!("CARGO_BIN_EXE_daisi-cdc-consumer")));
-        command
-            .arg("run")
-            .env("DAISI_CDC_NATS__URL", self.nats.url())
-            .env("DAISI_CDC_DEDUP__URL", self.redis.url())
-            .env("DAISI_CDC_HTTP__LISTEN", format!("127.0.0.1:{port}"))
-            .envs(settings.iter().cloned())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        Running(command.spawn().unwrap(), port)
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        Running::PassThrough(command.args(["pass-through", &self.nats.url()]).spawn().unwrap())
     }
 
     /// Lets a contender do all that stands in the source.
-    pub async fn run(&self, contender: Contender, settings: &[(String, String)]) -> Cost {
+    pub async fn run(&self, contender: Contender, settings: &Settings) -> Cost {
         self.reset().await;
         let servers = [self.nats.pid().unwrap(), self.redis.pid().unwrap()];
-        let running = self.launch(contender, settings).await;
-        let pid = running.0.id();
+        let running = self.launch(contender, settings);
+        let pid = running.id();
         let mut consumer: consumer::PullConsumer = self.js.get_consumer_from_stream(CONSUMER, SOURCE).await.unwrap();
         let (mut begun, mut moved, mut last) = (None, Instant::now(), 0);
         let mut before = servers.map(cpu_micros);
@@ -181,7 +197,10 @@ impl Rig {
         let after = servers.map(cpu_micros);
         let per_event = |micros: u64| micros as f64 / events as f64;
         let cpu = [cpu_micros(pid), after[0] - before[0], after[1] - before[1]].map(per_event);
-        let metrics = if running.1 > 0 { metrics(running.1).await } else { String::new() };
+        let metrics = match &running {
+            Running::PassThrough(_) => String::new(),
+            Running::Service(replica) => replica.metrics().await.unwrap().0,
+        };
         let peak_resident = status(pid, "VmHWM:") << 10;
         Cost { events_per_second: done as f64 / elapsed.as_secs_f64(), cpu, peak_resident, metrics }
     }
@@ -206,16 +225,6 @@ impl Rig {
         latencies.sort_unstable();
         latencies
     }
-}
-
-/// What the service says of itself.
-pub async fn metrics(port: u16) -> String {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let mut text = String::new();
-    let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n").await.unwrap();
-    stream.read_to_string(&mut text).await.unwrap();
-    text
 }
 
 /// CPU that a process has used, user and system, in microseconds; clock ticks are 10 ms on Linux.

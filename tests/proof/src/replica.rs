@@ -198,6 +198,11 @@ impl Replica {
         self.get("/metrics").await.map(|(_, text)| Metrics(text))
     }
 
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+
     /// Its resident memory in bytes; `None` if it has ended.
     pub fn rss_bytes(&self) -> Option<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id)).ok()?;

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use crate::traffic::hash;
+use crate::traffic::{Metadata, hash};
 
 /// What is to be done with an event.
 pub(super) enum Decision {
@@ -30,14 +30,6 @@ struct Envelope<'a> {
     changes: Option<&'a RawValue>,
     action: String,
     metadata: Metadata,
-}
-
-#[derive(Deserialize)]
-struct Metadata {
-    table_schema: String,
-    table_name: String,
-    commit_lsn: u64,
-    commit_idx: u64,
 }
 
 pub(super) fn decide(payload: &[u8]) -> Decision {

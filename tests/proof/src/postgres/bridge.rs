@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::decode::{Decoder, Message, Relation, Step, Value};
 use super::workload::PUBLICATION;
 use crate::servers::PostgresServer;
-use crate::traffic::{Change, Expect, Identity, token};
+use crate::traffic::{self, Change, Envelope, Expect, Identity};
 
 /// The replication slot.
 const SLOT: &str = "cdc";
@@ -81,17 +81,26 @@ impl Bridge {
         let identity =
             Identity { row: format!("{schema}/{table}/{}", key(relation, &row)), lsn: self.lsn, idx: self.idx };
         let record = object(relation, &row, |_| true);
-        let (lsn, idx, committed) = (self.lsn, self.idx, self.committed);
-        let payload = format!(
-            r#"{{"record":{record},"changes":{},"action":"{action}","metadata":{{"table_schema":"{schema}","table_name":"{table}","commit_timestamp":"{committed:.6}","commit_lsn":{lsn},"commit_idx":{idx},"database_name":"postgres","idempotency_key":"{lsn}:{idx}","transaction_annotations":null,"consumer":{{"id":"c","name":"bridge","annotations":{{}}}}}}}}"#,
-            changes.as_deref().unwrap_or("null"),
-        );
+        let id = format!("{}:{}", self.lsn, self.idx);
+        let payload = Envelope {
+            record: &record,
+            changes: changes.as_deref(),
+            action,
+            database: "postgres",
+            schema,
+            table,
+            committed: self.committed,
+            lsn: self.lsn,
+            idx: self.idx,
+            idempotency_key: &id,
+        }
+        .body();
         self.idx += 1;
         self.number += 1;
         Change {
             number: self.number,
             subject: format!("sequin.postgres.{schema}.{table}.{action}"),
-            id: format!("{lsn}:{idx}"),
+            id,
             payload: payload.into(),
             expect,
             identity,
@@ -148,12 +157,8 @@ fn key<'a>(relation: &Relation, row: &'a [Value]) -> &'a str {
 
 /// The subject that a change must come out under.
 fn target(relation: &Relation, row: &[Value]) -> String {
-    let part = |name: &str| token(column(relation, row, name));
-    let (company, agent, table) = (part("company_id"), part("agent_id"), &relation.table);
-    match table.as_str() {
-        "messages" => format!("wa.{company}.{agent}.{table}.{}", part("chat_id")),
-        _ => format!("wa.{company}.{agent}.{table}"),
-    }
+    let chat = if relation.table == "messages" { column(relation, row, "chat_id") } else { "" };
+    traffic::target(&relation.table, column(relation, row, "company_id"), column(relation, row, "agent_id"), chat)
 }
 
 fn unhex(text: &str) -> Vec<u8> {

@@ -12,6 +12,7 @@ use super::bridge::UNCHANGED;
 use super::workload::{SCHEMAS, TABLES};
 use crate::judge;
 use crate::servers::PostgresServer;
+use crate::traffic::Metadata;
 use crate::world::{DEAD_LETTERS, TARGET};
 
 /// A row by column, every value as it stands in the event.
@@ -39,14 +40,6 @@ struct Letter {
     record: Row,
     action: String,
     metadata: Metadata,
-}
-
-#[derive(Deserialize)]
-struct Metadata {
-    table_schema: String,
-    table_name: String,
-    commit_lsn: u64,
-    commit_idx: u64,
 }
 
 impl From<Letter> for Event {
@@ -119,7 +112,7 @@ fn difference(server: &PostgresServer, schema: &str, table: &str, tables: &HashM
            (SELECT count(*) FROM ({made} EXCEPT ALL TABLE {all}) surplus)"
     )
     .unwrap();
-    let told = server.script(&sql).unwrap();
+    let told = server.psql(&sql).unwrap();
     let counts: Vec<u64> = told.trim().split('\t').map(|count| count.parse().unwrap()).collect();
     let same = counts[0] == counts[1] && counts[0] > 0 && counts[2..] == [0, 0];
     (!same).then(|| {

@@ -47,7 +47,7 @@ pub fn prepare(server: &PostgresServer) {
         )
         .unwrap();
     }
-    server.script(&sql).unwrap();
+    server.psql(&sql).unwrap();
 }
 
 /// Sessions at work.

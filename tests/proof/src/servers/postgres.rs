@@ -80,19 +80,11 @@ impl PostgresServer {
         None
     }
 
-    /// Runs SQL; what it returns, a row a line, its columns with a tab between them.
+    /// Runs SQL, one statement or many; what it returns, a row a line, its columns with a tab between them.
     ///
     /// # Errors
     /// What psql has to say.
     pub fn psql(&self, sql: &str) -> Result<String, String> {
-        told(self.session().args(["-v", "ON_ERROR_STOP=1", "-c", sql]).output().unwrap())
-    }
-
-    /// Runs a script of SQL.
-    ///
-    /// # Errors
-    /// What psql has to say.
-    pub fn script(&self, sql: &str) -> Result<String, String> {
         let mut session = self.session();
         session.args(["-v", "ON_ERROR_STOP=1", "-f", "-"]).stdin(Stdio::piped());
         let mut child = session.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use super::row::{Row, Table};
-use super::{Change, Expect, Identity};
+use super::{Change, Envelope, Expect, Identity};
 
 /// What the traffic is made of; shares are 0 to 1.
 #[derive(Debug, Clone)]
@@ -151,11 +151,19 @@ impl Generator {
 
     fn message(&mut self, row: &Row, action: &str, record: String, changes: Option<String>, expect: Expect) -> Change {
         let (lsn, idx, schema, table, number) = (self.lsn, self.idx, row.schema(), row.table.name(), self.number);
-        let now = jiff::Timestamp::now();
-        let payload = format!(
-            r#"{{"record":{record},"changes":{},"action":"{action}","metadata":{{"table_schema":"{schema}","table_name":"{table}","commit_timestamp":"{now:.6}","commit_lsn":{lsn},"commit_idx":{idx},"database_name":"daisi_db","idempotency_key":"key-{number}","transaction_annotations":null,"consumer":{{"id":"c","name":"sink","annotations":{{}}}}}}}}"#,
-            changes.as_deref().unwrap_or("null"),
-        );
+        let payload = Envelope {
+            record: &record,
+            changes: changes.as_deref(),
+            action,
+            database: "daisi_db",
+            schema: &schema,
+            table,
+            committed: jiff::Timestamp::now(),
+            lsn,
+            idx,
+            idempotency_key: &format!("key-{number}"),
+        }
+        .body();
         // Sequin's form until mid 2025, and the one since.
         let prefix = if number % 3 == 0 { "sequin.changes" } else { "sequin" };
         Change {

@@ -7,8 +7,9 @@ mod ledger;
 mod row;
 
 pub use change::{Change, Expect, Identity};
+pub(crate) use change::{Envelope, Metadata};
 pub use feeder::Feeder;
 pub use generator::{Generator, Mix};
 pub(crate) use ledger::hash;
 pub use ledger::{Ledger, Sent};
-pub(crate) use row::token;
+pub(crate) use row::target;

@@ -81,12 +81,7 @@ impl Row {
 
     /// The subject that its events must come out under.
     pub fn target(&self) -> String {
-        let (company, agent) = (self.company(), token(&self.agent()));
-        match self.table {
-            Table::Messages => format!("wa.{company}.{agent}.messages.{}", token(&self.chat())),
-            Table::Chats => format!("wa.{company}.{agent}.chats"),
-            Table::Agents => format!("wa.{company}.{agent}.agents"),
-        }
+        target(self.table.name(), &self.company(), &self.agent(), &self.chat())
     }
 
     /// The record as JSON text, with `extra` bytes of free text.
@@ -122,8 +117,17 @@ fn text(value: &str) -> String {
     serde_json::to_string(value).unwrap()
 }
 
+/// The subject that events of a row must come out under; the chat matters for messages alone.
+pub(crate) fn target(table: &str, company: &str, agent: &str, chat: &str) -> String {
+    let (company, agent) = (token(company), token(agent));
+    match table {
+        "messages" => format!("wa.{company}.{agent}.{table}.{}", token(chat)),
+        _ => format!("wa.{company}.{agent}.{table}"),
+    }
+}
+
 /// One token of a subject: what has a meaning in subjects is percent-encoded, and so is the percent sign.
-pub(crate) fn token(value: &str) -> String {
+fn token(value: &str) -> String {
     let harmful = |c: char| matches!(c, '.' | '*' | '>' | '%') || c.is_whitespace() || c.is_control();
     let mut out = String::new();
     for c in value.chars() {
