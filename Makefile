@@ -7,16 +7,17 @@ CARGO ?= cargo
 CONFIG ?= config.yaml
 FAULTS ?=
 BENCH ?=
+RUNBOOK ?=
 SOAK_SECONDS ?= 7200
 # Debian keeps nats-server in /usr/sbin, which is not on everybody's PATH.
 export PATH := $(PATH):/usr/sbin
 
-.PHONY: help setup build lint test faults controls soak bench-e2e mutants demo run clean
+.PHONY: help setup build lint test k8s rules faults controls soak bench-e2e mutants demo run clean
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: ## Installs redis-server and nats-server for tests and demo, if they are missing
+setup: ## Installs the servers and tools that tests and demo need, if they are missing
 	@scripts/install-servers.sh
 
 build: ## Builds the release binary: target/release/daisi-cdc-consumer
@@ -29,6 +30,16 @@ lint: ## Checks formatting, lints, licences, duplicates and, with network, advis
 
 test: setup ## Runs every test, on servers of their own
 	$(CARGO) test --workspace --all-features --locked
+	@scripts/rules.sh --check
+	@scripts/check-k8s.sh
+
+k8s: setup ## Renders k8s/ and checks it without a cluster; checks the alert rules
+	$(CARGO) build --workspace --all-features --locked
+	@scripts/rules.sh --check
+	@scripts/check-k8s.sh
+
+rules: ## Makes the PrometheusRule from k8s/components/alerts/rules.yaml; RUNBOOK=URL sets where its links lead
+	@scripts/rules.sh $(RUNBOOK)
 
 faults: build ## Runs every fault scenario on both servers: FAULTS="--seed 7 nats-killed" chooses
 	@scripts/install-servers.sh proof

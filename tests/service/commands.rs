@@ -1,11 +1,15 @@
 //! The binary's other commands and its exit status.
 
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
 
 use crate::support::change::{Change, Input, agent, chat};
 use crate::support::nats::nats_servers;
 use crate::support::service::{Settings, binary, command, lines};
-use crate::support::world::{SOURCE, Stored, TARGET, World};
+use crate::support::world::{PATIENCE, SOURCE, Stored, TARGET, World};
 
 fn settings(pairs: &[(&str, &str)]) -> Settings {
     pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
@@ -151,6 +155,41 @@ async fn a_dependency_that_is_away_is_69_after_start_timeout() {
     away("dedup.url", "redis://127.0.0.1:1");
 }
 
+/// Time beyond `shutdown.grace` in which the process ends whatever its servers do. `terminationGracePeriodSeconds` in k8s/
+/// allows for as much (`CLOSING` in k8s/tests/policy.py), or the kubelet would kill it first.
+const CLOSING: Duration = Duration::from_secs(10);
+
+#[tokio::test]
+async fn servers_that_hang_hold_the_end_up_for_no_longer_than_kubernetes_waits() {
+    let mut world = World::new().await;
+    let grace = Duration::from_secs(2);
+    world.set("shutdown.grace", "2s");
+    let mut service = world.start();
+    let input = |lsn: u64| Change::message(&format!("m-{lsn}")).at(lsn, 0).input();
+    world.feed(&[input(1)]).await;
+    world.adds_up(1, 0).await;
+    world.redis.stop();
+    world.feed(&[input(2)]).await;
+    let deadline = Instant::now() + PATIENCE;
+    while service.metric("cdc_consumer_in_flight", &[]) == 0.0 {
+        assert!(Instant::now() < deadline, "the event was never taken in");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    world.nats.stop();
+    let asked = Instant::now();
+    service.signal("TERM");
+    let (status, took) = (service.wait(), asked.elapsed());
+    world.nats.cont();
+    world.redis.cont();
+    assert_eq!(status, Some(0));
+    assert!(took < grace + CLOSING, "{took:?}");
+    assert_eq!(
+        service.log().find("ended before everything in flight was settled: the source delivers the rest again").len(),
+        1
+    );
+    println!("ended {took:?} after SIGTERM, with a grace of {grace:?}");
+}
+
 #[tokio::test]
 async fn check_says_what_it_would_create_and_creates_nothing() {
     for server in nats_servers() {
@@ -185,6 +224,53 @@ async fn check_says_what_it_would_create_and_creates_nothing() {
         let said = check(world.set_all(&[("target.create", "false"), ("target.stream", "other_stream")]), 78);
         assert!(said.contains("other_stream"), "{said}");
     }
+}
+
+#[test]
+fn check_offline_needs_no_servers() {
+    let mut away = settings(&[("nats.url", "nats://127.0.0.1:1"), ("dedup.url", "redis://127.0.0.1:1")]);
+    let output = command(&away, &["check", "--offline"], b"");
+    assert_eq!((output.status.code(), lines(&output.stdout)), (Some(0), vec!["configuration: valid".to_owned()]));
+    away.insert("workers".to_owned(), "many".to_owned());
+    assert_eq!(command(&away, &["check", "--offline"], b"").status.code(), Some(78));
+}
+
+#[tokio::test]
+async fn healthcheck_asks_the_service_whether_it_is_alive() {
+    let world = World::new().await;
+    let service = world.start();
+    let ask = |listen: &str| {
+        let output = command(&settings(&[("http.listen", listen)]), &["healthcheck"], b"");
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let port = service.http().rsplit_once(':').unwrap().1;
+    // Where it listens, and as a container would be told.
+    assert_eq!(ask(service.http()), (Some(0), String::new()));
+    assert_eq!(ask(&format!("0.0.0.0:{port}")), (Some(0), String::new()));
+
+    service.signal("STOP");
+    let (frozen, why) = ask(service.http());
+    service.signal("CONT");
+    assert_eq!(frozen, Some(1), "{why}");
+    let address = service.http().to_owned();
+    service.stop();
+    let (gone, why) = ask(&address);
+    assert_eq!(gone, Some(1));
+    assert!(why.contains("not alive") && why.contains(&address), "{why}");
+
+    // Somebody who answers, and not with 200.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut asked = String::new();
+        BufReader::new(stream.try_clone().unwrap()).read_line(&mut asked).unwrap();
+        stream.write_all(b"HTTP/1.1 503 Service Unavailable\r\n\r\n").unwrap();
+        asked
+    });
+    let (silent, why) = ask(&address);
+    assert_eq!((silent, server.join().unwrap().as_str()), (Some(1), "GET /healthz HTTP/1.1\r\n"));
+    assert!(why.contains("503 Service Unavailable"), "{why}");
 }
 
 #[test]

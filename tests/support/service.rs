@@ -200,6 +200,11 @@ impl Service {
         &self.log
     }
 
+    /// Where its HTTP endpoint listens, as address:port.
+    pub fn http(&self) -> &str {
+        &self.http
+    }
+
     /// Fetches a page: status and body.
     pub fn get(&self, path: &str) -> (u16, String) {
         let mut stream = TcpStream::connect(&self.http).unwrap();

@@ -1,0 +1,241 @@
+"""What is rendered is valid for Kubernetes, allowed into a cluster, consistent in itself and accepted by the program."""
+
+import copy
+import json
+import os
+import re
+import subprocess
+import tempfile
+import unittest
+from pathlib import Path
+
+import jsonschema
+import kubernetes_validate
+import yaml
+
+import policy
+import rendering
+from rendering import K8S, REPOSITORY, SERVICE, container, of_kind, render, render_with, service, setting, variants
+
+# Its own kinds are validated by kubernetes-validate, those of others by the small schemas in k8s/schemas.
+SCHEMAS = {path.stem: json.loads(path.read_text()) for path in (K8S / "schemas").glob("*.json")}
+SECRETS = "/var/run/secrets/daisi-cdc-consumer"
+
+
+def newest_versions(count):
+    """The newest minor versions that the validator has schemas for, as it writes them."""
+    folder = Path(kubernetes_validate.__file__).parent / "kubernetes-json-schema"
+    found = {tuple(map(int, re.findall(r"[0-9]+", path.name)[:2])) for path in folder.glob("v*-local-strict")}
+    return [f"{major}.{minor}" for major, minor in sorted(found)[-count:]]
+
+
+def problems_with(thing, versions):
+    """What the schemas have against an object."""
+    schema = SCHEMAS.get(thing["kind"].lower())
+    found = []
+    try:
+        if schema:
+            jsonschema.Draft202012Validator(schema).validate(thing)
+            return []
+        for version in versions:
+            kubernetes_validate.validate(thing, version, strict=True)
+    except (jsonschema.ValidationError, kubernetes_validate.ValidationError, kubernetes_validate.SchemaNotFoundError) as error:
+        found.append(str(error).splitlines()[0])
+    return found
+
+
+@unittest.skipUnless(rendering.kubectl(), "kubectl is missing: manifests are NOT rendered, NOT validated")
+class Manifests(unittest.TestCase):
+    def test_every_object_fits_its_schema(self):
+        versions = newest_versions(3)
+        print(f"\nkubectl: {rendering.kubectl()}; Kubernetes {', '.join(versions)}; {len(variants())} renderings")
+        self.assertEqual(len(versions), 3)
+        seen = set()
+        for name, objects in variants().items():
+            for thing in objects:
+                text = json.dumps(thing, sort_keys=True)
+                if text not in seen:
+                    seen.add(text)
+                    with self.subTest(name, kind=thing["kind"]):
+                        self.assertEqual(problems_with(thing, versions), [])
+
+    def test_the_schemas_refuse_what_is_wrong(self):
+        versions = newest_versions(3)
+        objects = render_with("overlays/production", "keda", "service-monitor") + render_with("base", "hpa")
+        kinds = {thing["kind"] for thing in objects}
+        self.assertEqual(kinds & {"PodMonitor", "ServiceMonitor", "PrometheusRule", "ScaledObject"}, {"PodMonitor", "ServiceMonitor", "PrometheusRule", "ScaledObject"})
+        for thing in objects:
+            field = "data" if "data" in thing else "spec" if "spec" in thing else "metadata"
+            wrong = copy.deepcopy(thing)
+            wrong[field]["no such field" if field != "data" else "name"] = {"a": 1}
+            with self.subTest(kind=thing["kind"]):
+                self.assertEqual(problems_with(thing, versions), [])
+                self.assertNotEqual(problems_with(wrong, versions), [])
+
+    def test_every_workload_keeps_the_policy(self):
+        for name, objects in variants().items():
+            for deployment in of_kind(objects, "Deployment"):
+                with self.subTest(name, deployment=deployment["metadata"]["name"]):
+                    self.assertEqual(policy.workload(deployment), [])
+            with self.subTest(name):
+                self.assertEqual(policy.deployed(objects), [])
+                (network,) = of_kind(objects, "NetworkPolicy")
+                self.assertEqual(policy.network(network), [])
+
+    def test_an_image_of_production_is_named_with_its_version(self):
+        image = container(service(render("overlays/production")))["image"]
+        self.assertRegex(image, r":[0-9]+\.[0-9]+\.[0-9]+$")
+        version = re.search(r'^version = "(.*)"', (REPOSITORY / "Cargo.toml").read_text(), re.M).group(1)
+        self.assertTrue(image.endswith(f":{version}"), f"{image}, while Cargo.toml says {version}")
+
+    def test_the_program_accepts_every_configuration(self):
+        for name, objects in variants().items():
+            with self.subTest(name):
+                code, said = self.check(objects)
+                self.assertEqual(code, 0, said)
+                self.assertNotIn("warning", said)
+
+    def test_the_program_refuses_a_setting_that_it_does_not_know(self):
+        for wrong in ("nats:\n  urls: nats://nats:4222\n", "shutdown:\n  grace: long\n"):
+            objects = render("overlays/production")
+            for config_map in of_kind(objects, "ConfigMap"):
+                config_map["data"]["config.yaml"] = wrong
+            self.assertEqual(self.check(objects)[0], 78)
+
+    def check(self, objects):
+        """What `check --offline` says about a pod's ConfigMap and environment, with Secrets that hold something."""
+        binary = os.environ.get("CDC_BINARY", REPOSITORY / "target/debug/daisi-cdc-consumer")
+        with tempfile.TemporaryDirectory() as name:
+            text = rendering.config_text(objects).replace(SECRETS, name)
+            for secret in re.findall(rf"{re.escape(name)}/(\S+)", text):
+                (Path(name) / secret).write_text("content\n")
+            (Path(name) / "config.yaml").write_text(text)
+            inherited = {k: v for k, v in os.environ.items() if not k.startswith("DAISI_CDC_")}
+            given = {entry["name"]: entry["value"] for entry in container(service(objects)).get("env", [])}
+            arguments = [binary, "check", "--offline", "--config", f"{name}/config.yaml"]
+            done = subprocess.run(arguments, env=inherited | given, capture_output=True, text=True, timeout=60)
+            return done.returncode, done.stdout + done.stderr
+
+    def test_what_is_named_is_there(self):
+        for name, objects in variants().items():
+            with self.subTest(name):
+                deployment = service(objects)
+                labels = deployment["spec"]["template"]["metadata"]["labels"]
+                pod = deployment["spec"]["template"]["spec"]
+                self.assertTrue(of_kind(objects, "ServiceAccount", pod["serviceAccountName"]))
+                self.assertEqual(container(deployment)["args"][:2], ["run", "--config"])
+                mounts = {mount["name"]: mount["mountPath"] for mount in container(deployment)["volumeMounts"]}
+                self.assertEqual(mounts["config"] + "/config.yaml", container(deployment)["args"][2])
+                self.assertEqual(sorted(mounts), sorted(volume["name"] for volume in pod["volumes"]))
+                selectors = [("Service", "selector"), ("PodDisruptionBudget", "selector.matchLabels"), ("NetworkPolicy", "podSelector.matchLabels"), ("PodMonitor", "selector.matchLabels")]
+                for kind, path in selectors:
+                    for thing in of_kind(objects, kind, SERVICE):
+                        selector = policy.look(thing["spec"], path)
+                        self.assertTrue(selector and selector.items() <= labels.items(), f"{kind}: {selector}")
+                for monitor in of_kind(objects, "ServiceMonitor"):
+                    (found,) = of_kind(objects, "Service", SERVICE)
+                    self.assertLessEqual(monitor["spec"]["selector"]["matchLabels"].items(), found["metadata"]["labels"].items())
+                for kind in ("HorizontalPodAutoscaler", "ScaledObject"):
+                    for scaler in of_kind(objects, kind):
+                        self.assertEqual(scaler["spec"]["scaleTargetRef"]["name"], deployment["metadata"]["name"])
+                namespaces = {thing["metadata"].get("namespace") for thing in objects if thing["kind"] != "Namespace"}
+                self.assertEqual(len(namespaces), 1, namespaces)
+
+    def test_the_files_named_by_settings_are_mounted(self):
+        objects = render("overlays/production")
+        files = [value for value in re.findall(r"_file: (\S+)", rendering.config_text(objects))]
+        self.assertTrue(files)
+        mounts = {mount["mountPath"] for mount in container(service(objects))["volumeMounts"]}
+        for file in files:
+            self.assertIn(os.path.dirname(file), mounts)
+        for text in (rendering.config_text(objects), yaml.safe_dump(container(service(objects)).get("env", []))):
+            self.assertNotRegex(text, r"(?m)(password|token|seed): [^n]")
+
+    def test_one_source_of_rules(self):
+        (rule,) = of_kind(render_with("base", "alerts"), "PrometheusRule")
+        self.assertEqual(rule["spec"], yaml.safe_load((K8S / "components/alerts/rules.yaml").read_text()))
+
+    def test_the_dashboard_is_the_one_file(self):
+        maps = of_kind(render_with("base", "dashboard"), "ConfigMap")
+        (dashboard,) = [m for m in maps if m["metadata"]["labels"].get("grafana_dashboard") == "1"]
+        (text,) = dashboard["data"].values()
+        self.assertEqual(text, (K8S / "components/dashboard/dashboard.json").read_text())
+
+    def test_everything_said_of_a_release_is_rendered(self):
+        # What the README lists of production is there.
+        kinds = {thing["kind"] for thing in render("overlays/production")}
+        for kind in ("Deployment", "ConfigMap", "Service", "ServiceAccount", "PodDisruptionBudget", "NetworkPolicy", "PodMonitor", "PrometheusRule", "Namespace"):
+            self.assertIn(kind, kinds)
+
+
+@unittest.skipUnless(rendering.kubectl(), "kubectl is missing: the policy is NOT tried")
+class ThePolicyNotices(unittest.TestCase):
+    """Each of these changes must be found: a path of the pod or the container, and its new value (GONE: removed)."""
+
+    GONE = object()
+    POD = [
+        ("automountServiceAccountToken", GONE), ("automountServiceAccountToken", True),
+        ("serviceAccountName", GONE), ("serviceAccountName", "default"),
+        ("securityContext", GONE), ("securityContext.runAsNonRoot", GONE), ("securityContext.runAsNonRoot", False),
+        ("securityContext.runAsUser", GONE), ("securityContext.runAsUser", 0), ("securityContext.runAsGroup", GONE),
+        ("securityContext.seccompProfile", GONE), ("securityContext.seccompProfile.type", "Unconfined"),
+        ("hostNetwork", True), ("hostPID", True), ("hostIPC", True),
+        ("volumes.0", {"name": "secrets", "hostPath": {"path": "/"}}),
+        ("initContainers", [{"name": "i"}]),
+        ("terminationGracePeriodSeconds", GONE), ("terminationGracePeriodSeconds", 37),
+        ("topologySpreadConstraints", GONE),
+    ]
+    CONTAINER = [
+        ("securityContext", GONE), ("securityContext.allowPrivilegeEscalation", GONE), ("securityContext.allowPrivilegeEscalation", True),
+        ("securityContext.privileged", True), ("securityContext.readOnlyRootFilesystem", GONE), ("securityContext.readOnlyRootFilesystem", False),
+        ("securityContext.capabilities", GONE), ("securityContext.capabilities.drop", ["NET_RAW"]), ("securityContext.capabilities.add", ["NET_ADMIN"]),
+        ("securityContext.runAsUser", 0), ("securityContext.runAsNonRoot", False), ("securityContext.seccompProfile", {"type": "Unconfined"}),
+        ("resources", GONE), ("resources.requests", GONE), ("resources.limits", GONE),
+        ("resources.requests.cpu", GONE), ("resources.requests.memory", GONE), ("resources.limits.cpu", GONE), ("resources.limits.memory", GONE),
+        ("startupProbe", GONE), ("livenessProbe", GONE), ("readinessProbe", GONE),
+        ("lifecycle", GONE), ("lifecycle.preStop.sleep.seconds", 30),
+    ]
+    SPEC = [("strategy", GONE), ("strategy.rollingUpdate.maxUnavailable", 1), ("strategy.rollingUpdate.maxSurge", 0)]
+
+    def test_every_field_that_is_taken_away_or_weakened(self):
+        objects = render("overlays/production")
+        self.assertEqual(policy.workload(service(objects)) + policy.deployed(objects), [])
+        places = [(self.POD, lambda d: d["spec"]["template"]["spec"]), (self.CONTAINER, container), (self.SPEC, lambda d: d["spec"])]
+        tried = 0
+        for mutations, place in places:
+            for path, value in mutations:
+                changed = copy.deepcopy(objects)
+                self.change(place(service(changed)), path, value)
+                tried += 1
+                with self.subTest(path, value="removed" if value is self.GONE else value):
+                    self.assertNotEqual(policy.workload(service(changed)) + policy.deployed(changed), [])
+        print(f"\n{tried} weakened Deployments refused")
+
+    def test_a_longer_grace_without_a_longer_termination(self):
+        objects = render("overlays/production")
+        for config_map in of_kind(objects, "ConfigMap"):
+            config_map["data"]["config.yaml"] = "shutdown:\n  grace: 60s\n"
+        self.assertTrue(any("terminationGracePeriodSeconds" in wrong for wrong in policy.deployed(objects)))
+
+    def test_a_network_policy_that_lets_more_through(self):
+        (good,) = of_kind(render("base"), "NetworkPolicy")
+        for change in (
+            lambda spec: spec.update(policyTypes=["Ingress"]),
+            lambda spec: spec["ingress"][0].pop("ports"),
+            lambda spec: spec["ingress"][0].pop("from"),
+            lambda spec: spec["egress"].append({}),
+            lambda spec: spec["egress"][0].pop("to"),
+            lambda spec: spec["egress"][1]["ports"].append({"protocol": "TCP", "port": 443}),
+        ):
+            weakened = copy.deepcopy(good)
+            change(weakened["spec"])
+            self.assertNotEqual(policy.network(weakened), [])
+
+    def change(self, node, path, value):
+        *parents, last = [int(part) if part.isdigit() else part for part in path.split(".")]
+        for parent in parents:
+            node = node[parent]
+        if value is self.GONE:
+            del node[last]
+        else:
+            node[last] = value

@@ -1,0 +1,140 @@
+"""The scaling components: what they promise, and how the numbers chosen behave under loads that tempt them to thrash."""
+
+import math
+import unittest
+
+import rendering
+from rendering import of_kind, render, render_with, service, setting
+
+# Events a second that one replica passes in this model: the highest steady rate in docs/performance.md.
+REPLICA = 20_000
+# Seconds between two looks of the HorizontalPodAutoscaler, its default.
+SYNC = 15
+# Seconds that the rate of events is taken over.
+RATE_WINDOW = 120
+# It leaves the replicas alone while the ratio is within this of 1, its default.
+TOLERANCE = 0.1
+
+
+def allowed(policies, changes, now):
+    """How many pods the policies still let through at this moment."""
+    return min(p["value"] - sum(by for at, by in changes if at > now - p["periodSeconds"]) for p in policies)
+
+
+class Autoscaler:
+    """The documented algorithm of HorizontalPodAutoscaler with AverageValue: stabilization windows, then policies."""
+
+    def __init__(self, thresholds, least, most, behavior):
+        self.thresholds, self.least, self.most, self.behavior = thresholds, least, most, behavior
+        self.replicas, self.wanted, self.ups, self.downs = least, [(0, least)], [], []
+
+    def wish(self, metric, threshold):
+        within = abs(metric / (threshold * self.replicas) - 1) <= TOLERANCE
+        return self.replicas if within else math.ceil(metric / threshold)
+
+    def look(self, now, *metrics):
+        wanted = max(self.wish(metric, threshold) for metric, threshold in zip(metrics, self.thresholds, strict=True))
+        self.wanted.append((now, min(max(wanted, self.least), self.most)))
+        window = lambda side: [count for at, count in self.wanted if at >= now - self.behavior[side]["stabilizationWindowSeconds"]]
+        up, down = min(window("scaleUp")), max(window("scaleDown"))
+        if up > self.replicas:
+            step = min(up - self.replicas, allowed(self.behavior["scaleUp"]["policies"], self.ups, now))
+            if step > 0:
+                self.ups.append((now, step))
+                self.replicas += step
+        elif down < self.replicas:
+            step = min(self.replicas - down, allowed(self.behavior["scaleDown"]["policies"], self.downs, now))
+            if step > 0:
+                self.downs.append((now, step))
+                self.replicas -= step
+        return self.replicas
+
+
+def run(scaler, load, duration):
+    """The replicas over time under a load (seconds -> events a second), and the backlog at the end and at its worst."""
+    pending, worst, history, passed = 0.0, 0.0, [], []
+    for now in range(0, duration, SYNC):
+        for second in range(now, now + SYNC):
+            there = pending + load(second)
+            passed.append(min(there, REPLICA * scaler.replicas))
+            pending = there - passed[-1]
+            worst = max(worst, pending)
+        rate = passed[-RATE_WINDOW:]
+        history.append(scaler.look(now + SYNC, pending, sum(rate) / len(rate)))
+    return history, pending, worst
+
+
+def turns(history):
+    """How often the direction of scaling changes."""
+    steps = [b - a for a, b in zip(history, history[1:]) if b != a]
+    return sum(1 for a, b in zip(steps, steps[1:]) if (a > 0) != (b > 0))
+
+
+@unittest.skipUnless(rendering.kubectl(), "kubectl is missing: the scaling components are NOT rendered")
+class Scaling(unittest.TestCase):
+    def scalers(self):
+        (hpa,) = of_kind(render_with("base", "hpa"), "HorizontalPodAutoscaler")
+        (keda,) = of_kind(render_with("base", "keda"), "ScaledObject")
+        return hpa["spec"], keda["spec"]
+
+    def test_the_base_has_one_replica_and_scaling_leaves_the_number_alone(self):
+        self.assertEqual(service(render("base"))["spec"]["replicas"], 1)
+        for component in ("hpa", "keda"):
+            self.assertNotIn("replicas", service(render_with("overlays/production", component))["spec"])
+
+    def test_all_replicas_together_may_have_enough_in_flight(self):
+        for component, most in (("hpa", "maxReplicas"), ("keda", "maxReplicaCount")):
+            objects = render_with("overlays/production", component)
+            scaler = of_kind(objects, "HorizontalPodAutoscaler") + of_kind(objects, "ScaledObject")
+            needed = scaler[0]["spec"][most] * setting(objects, "in_flight.messages")
+            self.assertGreaterEqual(setting(objects, "source.max_ack_pending"), needed, component)
+
+    def test_the_components_say_what_scaling_costs(self):
+        for component in ("hpa", "keda"):
+            text = (rendering.K8S / "components" / component / "kustomization.yaml").read_text()
+            self.assertIn("order", text.split("apiVersion")[0])
+
+    def test_both_scalers_move_alike_and_stay_within_bounds(self):
+        hpa, keda = self.scalers()
+        self.assertEqual(hpa["behavior"], keda["advanced"]["horizontalPodAutoscalerConfig"]["behavior"])
+        self.assertEqual((hpa["minReplicas"], hpa["maxReplicas"]), (keda["minReplicaCount"], keda["maxReplicaCount"]))
+
+    def test_keda_asks_for_a_metric_of_the_namespace_it_is_in(self):
+        (scaled,) = of_kind(render_with("overlays/production", "keda"), "ScaledObject")
+        queries = [trigger["metadata"]["query"] for trigger in scaled["spec"]["triggers"]]
+        of = f'{{namespace="{scaled["metadata"]["namespace"]}"}}'
+        self.assertEqual(queries, [f"max(cdc_consumer_pending{of})", f"sum(rate(cdc_consumer_events_total{of}[2m]))"])
+
+    def scaler(self):
+        _, keda = self.scalers()
+        thresholds = [float(trigger["metadata"]["threshold"]) for trigger in keda["triggers"]]
+        behavior = keda["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
+        return Autoscaler(thresholds, keda["minReplicaCount"], keda["maxReplicaCount"], behavior)
+
+    def test_a_load_that_one_replica_carries_moves_nothing(self):
+        wave = lambda second: 15_000 * (1 + math.sin(second / 300)) / 2
+        history, _, _ = run(self.scaler(), wave, 7_200)
+        self.assertEqual(set(history), {1})
+
+    def test_a_burst_that_is_gone_within_a_minute_moves_nothing(self):
+        bursts = lambda second: 60_000 if second % 600 < 15 else 2_000
+        history, pending, worst = run(self.scaler(), bursts, 7_200)
+        self.assertGreater(worst, 500_000)
+        self.assertEqual((set(history), pending), ({1}, 0.0))
+
+    def test_a_lasting_overload_scales_up_once_and_down_to_the_minimum_once(self):
+        for load, expected in ((30_000, 2), (52_000, 4)):
+            history, pending, worst = run(self.scaler(), lambda second: load if second < 3_600 else 1_000, 10_800)
+            print(f"\n{load} events/s for an hour: up to {max(history)} replicas, at most {worst:,.0f} waiting, {turns(history)} turn")
+            self.assertEqual((history[-1], pending, turns(history)), (1, 0.0, 1))
+            self.assertGreaterEqual(max(history), expected)
+
+    def test_without_the_rate_the_numbers_would_thrash(self):
+        scaler = self.scaler()
+        scaler.thresholds[1] = 1e12
+        history, _, _ = run(scaler, lambda _: 52_000, 7_200)
+        self.assertGreater(turns(history), 3)
+
+    def test_an_endless_overload_that_nobody_can_carry_stays_at_the_most(self):
+        history, _, _ = run(self.scaler(), lambda _: 400_000, 3_600)
+        self.assertEqual((history[-1], turns(history)), (4, 0))
