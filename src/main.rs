@@ -24,6 +24,10 @@ fn main() -> ExitCode {
         Command::Run(arguments) => in_system(commands::run(arguments)),
         Command::Check(arguments) => in_system(commands::check(arguments)),
         Command::Healthcheck(arguments) => commands::healthcheck(&arguments),
+        Command::Preview(arguments) => in_system(commands::preview(arguments)),
+        Command::Generate(arguments) => in_system(commands::generate(arguments)),
+        Command::DeadLetters(command) => in_system(commands::dead_letters(command)),
+        Command::Completions(arguments) => commands::completions(&arguments),
         Command::Demo(arguments) => in_system(demo::run(arguments)),
     };
     status.into()

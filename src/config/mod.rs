@@ -23,7 +23,7 @@ pub use layers::{DEFAULTS, ENV_PREFIX, Origin};
 pub use problem::{ConfigError, Problem};
 pub use values::{
     DedupKind, Discard, LogFormat, LogLevel, Retention, ServerUrl, Storage, UnhandledFields, UnsafeTokens,
-    WhenUnavailable, redact_text, redact_url,
+    WhenUnavailable, overlap, redact_text, redact_url,
 };
 
 use layers::Layers;

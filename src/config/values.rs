@@ -290,7 +290,7 @@ fn legal_token(token: &str) -> bool {
 }
 
 /// Whether some subject matches both filters.
-pub(super) fn overlap(a: &str, b: &str) -> bool {
+pub fn overlap(a: &str, b: &str) -> bool {
     let (mut a, mut b) = (a.split('.'), b.split('.'));
     loop {
         match (a.next(), b.next()) {

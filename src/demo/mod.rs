@@ -1,5 +1,6 @@
 //! The whole pipeline on this machine: servers of our own, generated traffic, and a ledger that must add up.
 
+pub mod feeding;
 pub mod ledger;
 pub mod servers;
 pub mod traffic;
@@ -17,11 +18,10 @@ use self::servers::LocalServer;
 use self::traffic::Traffic;
 use crate::bootstrap::Service;
 use crate::cli::{DemoArgs, ExitStatus};
+use crate::commands::Pace;
 use crate::config::Config;
 use crate::logging::{self, chain};
 
-/// Publishes that wait for their ack at once.
-const FEED_WINDOW: usize = 500;
 /// How long nothing may happen before the demo gives up.
 const STALLED: Duration = Duration::from_secs(30);
 /// Enriched events shown in the end.
@@ -105,28 +105,10 @@ fn configuration(nats: &LocalServer, redis: Option<&LocalServer>) -> Result<Conf
 /// Publishes the traffic into the source stream, as Sequin would; returns what should become of it.
 async fn feed(streams: Context, arguments: DemoArgs) -> Result<Counts, Failed> {
     let start = SystemClock.unix_nanos() / 1_000;
+    let events = Traffic::new(arguments.seed, start).take(usize::try_from(arguments.events)?);
     let mut fed = Counts::default();
-    let mut waiting = std::collections::VecDeque::with_capacity(FEED_WINDOW);
-    let pause = arguments.rate.map(|rate| Duration::from_secs(1) / rate.get());
-    let begun = Instant::now();
-    for (number, event) in (0..arguments.events).zip(Traffic::new(arguments.seed, start)) {
-        if let Some(pause) = pause {
-            let due = begun + pause.mul_f64(f64::from(u32::try_from(number).unwrap_or(u32::MAX)));
-            actix_rt::time::sleep_until(due.into()).await;
-        }
-        fed.expect(event.expected);
-        let mut headers = async_nats::HeaderMap::new();
-        headers.insert("Nats-Msg-Id", event.message_id);
-        waiting.push_back(streams.publish_with_headers(event.subject, headers, event.payload.into()).await?);
-        if waiting.len() >= FEED_WINDOW
-            && let Some(ack) = waiting.pop_front()
-        {
-            ack.await?;
-        }
-    }
-    for ack in waiting {
-        ack.await?;
-    }
+    let expected = events.inspect(|event| fed.expect(event.expected));
+    feeding::feed(&streams, expected, Pace::new(arguments.rate), None, |_| {}).await?;
     Ok(fed)
 }
 

@@ -28,10 +28,84 @@ pub struct SourceEvent {
     pub expected: Expected,
 }
 
+/// What a transaction is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// A message is inserted.
+    Insert,
+    /// A message is delivered and read: two changes of one row in one transaction.
+    Update,
+    /// A chat is updated.
+    Chat,
+    /// An agent is updated.
+    Agent,
+    /// A message is deleted.
+    Delete,
+    /// An event comes a second time.
+    Again,
+    /// A row of a table that is not ours is inserted.
+    Other,
+    /// Something that can never be published.
+    Poison,
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 8] =
+        [Self::Insert, Self::Update, Self::Chat, Self::Agent, Self::Delete, Self::Again, Self::Other, Self::Poison];
+
+    /// Its name on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Insert => "insert",
+            Self::Update => "update",
+            Self::Chat => "chat",
+            Self::Agent => "agent",
+            Self::Delete => "delete",
+            Self::Again => "again",
+            Self::Other => "other",
+            Self::Poison => "poison",
+        }
+    }
+}
+
+/// How often each kind occurs: weights, which need not add up to anything.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mix(Vec<(Kind, u32)>);
+
+impl Default for Mix {
+    fn default() -> Self {
+        Self(Kind::ALL.into_iter().zip([50, 20, 12, 4, 4, 4, 4, 2]).collect())
+    }
+}
+
+impl Mix {
+    /// The greatest weight.
+    pub const MOST: u32 = 1_000_000;
+
+    /// A mix of these kinds alone; `None` if nothing would ever occur, or a weight is above [`Self::MOST`].
+    pub fn new(weights: Vec<(Kind, u32)>) -> Option<Self> {
+        let sound = weights.iter().all(|(_, weight)| *weight <= Self::MOST);
+        (sound && weights.iter().any(|(_, weight)| *weight > 0)).then_some(Self(weights))
+    }
+
+    fn pick(&self, random: &mut fastrand::Rng) -> Kind {
+        let mut left = random.u32(0..self.0.iter().map(|(_, weight)| weight).sum());
+        for (kind, weight) in &self.0 {
+            match left.checked_sub(*weight) {
+                Some(rest) => left = rest,
+                None => return *kind,
+            }
+        }
+        Kind::Insert
+    }
+}
+
 /// An endless, reproducible stream of events.
 #[derive(Debug)]
 pub struct Traffic {
     random: fastrand::Rng,
+    mix: Mix,
     lsn: u64,
     number: u64,
     now_micros: i64,
@@ -44,8 +118,14 @@ const TENANTS: [&str; 3] = ["CID1001", "CID1002", "CID1003"];
 impl Traffic {
     /// Traffic by `seed`, committed from `start_micros` (microseconds since the Unix epoch) on.
     pub fn new(seed: u64, start_micros: i64) -> Self {
+        Self::with_mix(seed, start_micros, Mix::default())
+    }
+
+    /// The same of another mix.
+    pub fn with_mix(seed: u64, start_micros: i64, mix: Mix) -> Self {
         Self {
             random: fastrand::Rng::with_seed(seed),
+            mix,
             lsn: 26_000_000_000,
             number: 0,
             now_micros: start_micros,
@@ -57,15 +137,15 @@ impl Traffic {
     fn transaction(&mut self) {
         self.lsn += self.random.u64(40..4_000);
         self.now_micros += 150;
-        match self.random.u8(0..100) {
-            0..50 => self.new_message(),
-            50..70 => self.delivered_and_read(),
-            70..82 => self.chat_changes(),
-            82..86 => self.agent_changes(),
-            86..90 => self.message_deleted(),
-            90..94 => self.sent_again(),
-            94..98 => self.other_table(),
-            _ => self.poison(),
+        match self.mix.pick(&mut self.random) {
+            Kind::Insert => self.new_message(),
+            Kind::Update => self.delivered_and_read(),
+            Kind::Chat => self.chat_changes(),
+            Kind::Agent => self.agent_changes(),
+            Kind::Delete => self.message_deleted(),
+            Kind::Again => self.sent_again(),
+            Kind::Other => self.other_table(),
+            Kind::Poison => self.poison(),
         }
         self.waiting.reverse();
     }
@@ -211,5 +291,15 @@ mod tests {
             assert!(first.iter().any(|event| event.expected == kind), "{kind:?} never occurs");
         }
         assert_ne!(first[0].payload, take(8)[0].payload);
+    }
+
+    #[test]
+    fn a_mix_holds_what_it_names_by_weight() {
+        assert_eq!((Mix::new(vec![]), Mix::new(vec![(Kind::Chat, 0)])), (None, None));
+        let mix = Mix::new(vec![(Kind::Chat, 3), (Kind::Agent, 1)]).unwrap();
+        let events: Vec<_> = Traffic::with_mix(1, 0, mix).take(4_000).collect();
+        let chats = events.iter().filter(|event| event.subject.contains(".chats.")).count();
+        assert!((2_800..3_200).contains(&chats), "{chats}");
+        assert_eq!(chats + events.iter().filter(|event| event.subject.contains(".agents.")).count(), 4_000);
     }
 }

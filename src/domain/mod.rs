@@ -29,4 +29,4 @@ mod tests;
 pub use explain::{Explanation, explain};
 pub use settings::{TableSettings, Tables, TransformConfig, UnhandledFields, UnsafeTokens};
 pub use subject::{decode_token, encode_token};
-pub use transform::CdcTransform;
+pub use transform::{CdcTransform, ORIGINAL_ID, REPLAYS};

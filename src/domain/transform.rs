@@ -15,6 +15,11 @@ use super::subject::{self, Action, SourceSubject};
 use super::table::{Id, RowRead, Table};
 use super::tables::{Agents, Chats, Messages};
 
+/// Header that says how often the event was brought back from the dead letters.
+pub const REPLAYS: &str = "Cdc-Replays";
+/// Header with the `Nats-Msg-Id` that a replayed event had when it first came.
+pub const ORIGINAL_ID: &str = "Cdc-Original-Id";
+
 /// Source headers that travel with the event; no other is copied.
 const TRACE_HEADERS: [&str; 2] = ["traceparent", "tracestate"];
 
@@ -194,7 +199,9 @@ fn place(delivery: &Delivery, change: &Change) -> String {
     if let Some(idx) = change.idx {
         return idx.to_string();
     }
-    let source_id = || delivery.header("Nats-Msg-Id").filter(|id| !id.is_empty());
+    // A replay comes under an id of its own; the event's key stays what it was.
+    let name = if delivery.header(REPLAYS).is_some() { ORIGINAL_ID } else { "Nats-Msg-Id" };
+    let source_id = || delivery.header(name).filter(|id| !id.is_empty());
     match change.idempotency_key.as_deref().or_else(source_id) {
         Some(id) => id.to_owned(),
         None => sha256_hex(&delivery.payload),

@@ -104,7 +104,7 @@ fn explain_reads_a_file_and_says_65_when_it_cannot() {
 
 #[test]
 fn a_command_line_that_makes_no_sense_is_64() {
-    for line in [&["explain"][..], &["walk"], &["run", "--config"], &["demo", "--events", "none"]] {
+    for line in [&["explain", "--header"][..], &["walk"], &["run", "--config"], &["demo", "--events", "none"]] {
         let output = command(&Settings::new(), line, b"");
         assert_eq!((output.status.code(), output.stdout.len()), (Some(64), 0), "{line:?}");
         assert!(!output.stderr.is_empty());

@@ -81,7 +81,7 @@ pub(super) fn map_size(map: &HeaderMap) -> usize {
 }
 
 /// The headers of a received message.
-pub(super) fn received(map: Option<&HeaderMap>) -> Headers {
+pub fn received(map: Option<&HeaderMap>) -> Headers {
     map.into_iter()
         .flat_map(HeaderMap::iter)
         .flat_map(|(name, values)| values.iter().map(move |value| (name.to_string(), value.as_str().to_owned())))

@@ -3,13 +3,19 @@
 //! - [`Connection`]: one connection, its state, its epoch and the JetStream API.
 //! - [`streams`]: creates or checks streams and the durable pull consumer.
 //! - [`JetStreamSource`], [`JetStreamPublisher`], [`JetStreamDeadLetters`]: the ports.
+//! - [`StreamReader`] reads any stream without a consumer; [`Letter`] is a dead letter put together again, which a
+//!   [`Replayer`] brings back to the source.
 
 mod ack;
 mod api;
 mod connection;
 mod dead_letters;
 mod headers;
+mod history;
+mod letters;
 mod publisher;
+mod reader;
+mod replay;
 mod source;
 pub mod streams;
 
@@ -17,6 +23,11 @@ pub use ack::{AckSubject, NotAnAckSubject};
 pub use api::ApiError;
 pub use connection::{Auth, ConnectError, Connection, ConnectionEvent, NatsConfig, Tls};
 pub use dead_letters::{DeadLetterSettings, JetStreamDeadLetters};
+pub use headers::received;
+pub use history::{past, replayed};
+pub use letters::{Assembler, Damage, Letter, Original, Pick, read_letter};
 pub use publisher::{JetStreamPublisher, PublisherSettings};
+pub use reader::{StoredMessage, StreamReader};
+pub use replay::{CannotReplay, Outcome, ReplayError, ReplaySettings, Replayer};
 pub use source::{JetStreamSource, SourceSettings};
 pub use streams::{ConsumerSettings, Discard, Note, Plan, Retention, SetupError, Storage, StreamSettings};

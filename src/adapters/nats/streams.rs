@@ -63,6 +63,8 @@ pub struct StreamSettings {
     pub discard: Discard,
     /// How long it remembers message ids; `None` leaves it to the server (2 minutes).
     pub duplicate_window: Option<Duration>,
+    /// Whether a newer message of a subject takes the place of the older one.
+    pub newest_per_subject: bool,
     /// Whether a missing stream is created.
     pub create: bool,
 }
@@ -80,6 +82,7 @@ impl StreamSettings {
             retention: Retention::Limits,
             discard: Discard::Old,
             duplicate_window: None,
+            newest_per_subject: false,
             create: true,
         }
     }
@@ -101,6 +104,9 @@ impl StreamSettings {
         });
         if let Some(window) = self.duplicate_window {
             config["duplicate_window"] = nanos(window).into();
+        }
+        if self.newest_per_subject {
+            config["max_msgs_per_subject"] = 1.into();
         }
         config
     }
@@ -171,6 +177,9 @@ pub enum SetupError {
     /// It is missing and must not be created.
     #[error("stream {0} does not exist and is not to be created: create it, or allow it with the setting `create`")]
     MissingStream(String),
+    /// It is missing, and this is not what creates it.
+    #[error("stream {0} does not exist: is its name right? `run` creates what is missing")]
+    NoStream(String),
     /// The duplicate window is too short for the delivery protocol.
     #[error(
         "stream {stream} remembers message ids for {window:?}, less than {needed:?} (twice ack_wait): raise its duplicate window or lower ack_wait"
@@ -226,7 +235,7 @@ impl SetupError {
     pub fn into_failure(self, action: &str) -> Failure {
         let class = match self {
             Self::Failed(failure) => return failure,
-            Self::MissingStream(_) => FailureClass::Missing,
+            Self::MissingStream(_) | Self::NoStream(_) => FailureClass::Missing,
             Self::NotCreated { ref cause, .. } => cause.class(),
             _ => FailureClass::Unavailable,
         };
@@ -239,6 +248,8 @@ impl SetupError {
 pub struct StreamInfo {
     /// When it was created, nanoseconds since the Unix epoch.
     pub created: i64,
+    /// The sequence of the first message it holds, or the one after the last it held.
+    pub first_sequence: u64,
     /// The last sequence it has given out.
     pub last_sequence: u64,
     /// Messages it holds.
@@ -247,6 +258,12 @@ pub struct StreamInfo {
     pub bytes: u64,
     /// Its subjects.
     pub subjects: Vec<String>,
+    /// When it lets go of a message.
+    pub retention: Retention,
+    /// Whether newer messages of a subject push older ones out.
+    pub limited_per_subject: bool,
+    /// Whether single messages can be deleted from it.
+    pub deletes: bool,
     /// How long it remembers message ids.
     pub duplicate_window: Duration,
     /// The largest message it accepts, if it has a limit of its own.
@@ -267,6 +284,12 @@ struct RawStreamConfig {
     #[serde(default)]
     subjects: Vec<String>,
     #[serde(default)]
+    retention: String,
+    #[serde(default)]
+    max_msgs_per_subject: i64,
+    #[serde(default)]
+    deny_delete: bool,
+    #[serde(default)]
     duplicate_window: u64,
     #[serde(default)]
     max_msg_size: i64,
@@ -284,6 +307,7 @@ struct RawStreamConfig {
 struct RawState {
     messages: u64,
     bytes: u64,
+    first_seq: u64,
     last_seq: u64,
 }
 
@@ -301,10 +325,18 @@ impl RawStream {
         };
         Ok(StreamInfo {
             created: parse_time(&created).map_err(|cause| Failure::new(action, FailureClass::Protocol, cause))?,
+            first_sequence: state.first_seq,
             last_sequence: state.last_seq,
             messages: state.messages,
             bytes: state.bytes,
             subjects: config.subjects,
+            retention: match config.retention.as_str() {
+                "workqueue" => Retention::WorkQueue,
+                "interest" => Retention::Interest,
+                _ => Retention::Limits,
+            },
+            limited_per_subject: config.max_msgs_per_subject > 0,
+            deletes: !config.deny_delete && !config.sealed,
             duplicate_window: Duration::from_nanos(config.duplicate_window),
             max_message_size: usize::try_from(config.max_msg_size).ok().filter(|size| *size > 0),
             refuses,

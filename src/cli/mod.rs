@@ -6,7 +6,13 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+
+mod letters;
+mod tools;
+
+pub use letters::{DropArgs, Filter, LettersCommand, ListArgs, ReplayArgs, Selection, ShowArgs};
+pub use tools::{GenerateArgs, PreviewArgs};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -15,12 +21,18 @@ Examples:
   DAISI_CDC_NATS__URL=nats://n1,nats://n2 daisi-cdc-consumer check
   daisi-cdc-consumer demo --events 20000
   daisi-cdc-consumer explain --subject sequin.crm.public.chats.update event.json
+  daisi-cdc-consumer dead-letters list --reason wrong_shape
+  daisi-cdc-consumer dead-letters replay --all --dry-run
+  daisi-cdc-consumer preview --config new.yaml --against config.yaml
+  daisi-cdc-consumer generate --events 500 | daisi-cdc-consumer explain
+  daisi-cdc-consumer completions bash > /etc/bash_completion.d/daisi-cdc-consumer
 
 Every setting of config.yaml can be given as a variable DAISI_CDC_<SECTION>__<KEY>.
 
 Exit status:
   0    it did what was asked for
-  1    demo: its ledger does not add up; healthcheck: not alive
+  1    demo: its ledger does not add up; healthcheck: not alive;
+       dead-letters: a letter is not there, or had to stay
   64   the command line makes no sense
   65   explain: the input cannot be read
   69   a dependency could not be reached for start_timeout
@@ -29,13 +41,19 @@ Exit status:
   130  ended at once by a second SIGINT
   143  ended at once by a second SIGTERM";
 
+const COMPLETIONS: &str = "\
+Examples:
+  daisi-cdc-consumer completions bash > /etc/bash_completion.d/daisi-cdc-consumer
+  daisi-cdc-consumer completions zsh > ~/.zfunc/_daisi-cdc-consumer
+  daisi-cdc-consumer completions fish > ~/.config/fish/completions/daisi-cdc-consumer.fish";
+
 /// What a process ends with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum ExitStatus {
     /// It did what was asked for, an orderly shutdown included.
     Success = 0,
-    /// What was asked about is not so: the ledger of the demo does not add up, the service is not alive.
+    /// What was asked for is not so: the ledger of the demo does not add up, the service is not alive, a letter had to stay.
     No = 1,
     /// The command line makes no sense.
     Usage = 64,
@@ -87,8 +105,51 @@ pub enum Command {
     Check(CheckArgs),
     /// Ask the service on this machine whether it is alive; for the health check of a container
     Healthcheck(ConfigArgs),
-    /// Show what would become of one event; needs no servers
+    /// Show what would become of events; needs no servers
+    #[command(after_help = EXPLAIN)]
     Explain(ExplainArgs),
+    /// Show what a configuration would do with the messages of the source stream; touches nothing
+    #[command(after_help = tools::PREVIEW)]
+    Preview(PreviewArgs),
+    /// Generate realistic traffic, to standard output or into the source stream
+    #[command(after_help = tools::GENERATE)]
+    Generate(GenerateArgs),
+    /// List, show, replay or drop what could not be published
+    #[command(subcommand)]
+    DeadLetters(LettersCommand),
+    /// Print completions for a shell
+    #[command(after_help = COMPLETIONS)]
+    Completions(CompletionsArgs),
+}
+
+/// How results are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people
+    Text,
+    /// For machines
+    Json,
+}
+
+/// How the result is written.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+pub struct OutputArgs {
+    /// text for people, json for machines
+    #[arg(long = "output", value_name = "FORMAT", value_enum)]
+    pub format: Option<Output>,
+}
+
+/// Completions of which shell.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct CompletionsArgs {
+    /// The shell
+    #[arg(value_enum)]
+    pub shell: clap_complete::Shell,
+}
+
+/// The command line as such, for completions.
+pub fn definition() -> clap::Command {
+    Cli::command()
 }
 
 /// Where the configuration is.
@@ -124,20 +185,33 @@ pub struct DemoArgs {
     pub seed: u64,
 }
 
-/// The event to explain.
+const EXPLAIN: &str = "\
+Examples:
+  daisi-cdc-consumer explain --subject sequin.crm.public.chats.update event.json
+  daisi-cdc-consumer explain --output text < events.ndjson
+  daisi-cdc-consumer generate --events 100 | daisi-cdc-consumer explain | jq -r .verdict
+
+Reads one event, an array of events, or one event a line. An event is what Sequin publishes, or that with its subject and
+headers around it: {\"subject\": ..., \"headers\": {...}, \"event\": {...}}, \"payload\" with a text in place of \"event\" for what is
+not JSON. Writes text to a terminal, else one JSON object for each event, on a line of its own.
+Exit status 0 whatever the verdict, 65 if the input cannot be read.";
+
+/// The events to explain.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
-#[command(after_help = "Prints one JSON object. Exit status 0 whatever the verdict, 65 if the input cannot be read.")]
 pub struct ExplainArgs {
-    /// Subject the event came under, such as sequin.crm.public.messages.insert
+    /// Subject the events came under, such as sequin.crm.public.messages.insert; if not given, the one Sequin would use
     #[arg(long, value_name = "SUBJECT")]
-    pub subject: String,
-    /// Header of the event; may be given more than once
+    pub subject: Option<String>,
+    /// Header of the events; may be given more than once
     #[arg(long = "header", value_name = "NAME: VALUE", value_parser = header)]
     pub headers: Vec<Header>,
+    /// How the decisions are written; text on a terminal, else json, if not given.
+    #[command(flatten)]
+    pub output: OutputArgs,
     /// The settings decide about tables, prefixes and tokens.
     #[command(flatten)]
     pub config: ConfigArgs,
-    /// File that holds the event's JSON; standard input if absent or -
+    /// File that holds the JSON; standard input if absent or -
     #[arg(value_name = "FILE")]
     pub file: Option<PathBuf>,
 }
@@ -221,7 +295,6 @@ mod tests {
 
     #[test]
     fn the_definition_is_sound() {
-        use clap::CommandFactory;
         Cli::command().debug_assert();
     }
 
@@ -256,7 +329,7 @@ mod tests {
         let header = |name: &str, value: &str| Header { name: name.into(), value: value.into() };
         assert_eq!(args.headers, [header("Nats-Msg-Id", "a:b"), header("X", "")]);
         assert_eq!(args.input(), Some(&PathBuf::from("event.json")));
-        for line in [&["explain", "--subject", "s"][..], &["explain", "--subject", "s", "-"]] {
+        for line in [&["explain"][..], &["explain", "--subject", "s", "-"]] {
             let Command::Explain(args) = parsed(line) else { panic!() };
             assert_eq!(args.input(), None);
         }
@@ -268,11 +341,27 @@ mod tests {
             &["walk"][..],
             &["demo", "--events", "0"],
             &["demo", "--rate", "0"],
-            &["explain"],
             &["explain", "--subject", "s", "--header", "nothing"],
             &["explain", "--subject", "s", "--header", "a b: c"],
             &["--config"],
             &["--config", "x", "check"],
+            &["dead-letters"],
+            &["dead-letters", "show"],
+            &["dead-letters", "show", "one"],
+            &["dead-letters", "list", "--reason", "bored"],
+            &["dead-letters", "list", "--since", "yesterday"],
+            // What is replayed or dropped must be said.
+            &["dead-letters", "replay"],
+            &["dead-letters", "drop", "--dry-run"],
+            &["dead-letters", "drop", "--all", "17"],
+            &["dead-letters", "replay", "--all", "--rate", "0"],
+            &["completions", "cmd"],
+            &["generate", "--mix", "nothing=1"],
+            &["preview", "--last", "0"],
+            &["preview", "--last", "5", "--live"],
+            &["preview", "--each", "--against", "old.yaml"],
+            &["generate", "--events", "0"],
+            &["generate", "--for", "ever"],
         ] {
             assert_eq!(refused(line).status(), ExitStatus::Usage, "{line:?}");
         }

@@ -1,0 +1,155 @@
+//! The arguments of `generate`, `preview` and `test`.
+
+use std::num::{NonZeroU32, NonZeroU64};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use jiff::Timestamp;
+
+use super::{ConfigArgs, OutputArgs};
+use crate::demo::traffic::{Kind, Mix};
+
+pub(super) const GENERATE: &str = "\
+Examples:
+  daisi-cdc-consumer generate --events 3
+  daisi-cdc-consumer generate --events 500 --mix chat=3,agent=1 | daisi-cdc-consumer explain
+  daisi-cdc-consumer generate --publish --rate 5000 --for 1m --seed 7 --config config.yaml
+
+What is printed is one JSON object a line, {\"subject\",\"headers\",\"event\"}, which explain reads; \"payload\" is in place of
+\"event\" where the body is not JSON. What is published goes into source.stream, each event acknowledged; what the stream
+knows within its duplicate window it does not store again, so another run needs another seed.
+The same seed, mix and start give the same events.
+
+Kinds of a mix: insert, update (two changes of a row in one transaction), delete (messages); chat, agent (updates); again
+(sent a second time), other (another table), poison. By default insert=50,update=20,chat=12,agent=4,delete=4,again=4,other=4,poison=2.";
+
+/// What is generated, and where it goes.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct GenerateArgs {
+    /// Events; 1000 if neither this nor --for is given
+    #[arg(long, value_name = "N")]
+    pub events: Option<NonZeroU64>,
+    /// For how long, such as 30s
+    #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub lasting: Option<Duration>,
+    /// Events a second; as fast as possible if not given
+    #[arg(long, value_name = "N")]
+    pub rate: Option<NonZeroU32>,
+    /// Kinds of transactions with their weights; what is not named does not occur
+    #[arg(long, value_name = "KIND=WEIGHT,...", value_parser = mix, default_value = "insert=50,update=20,chat=12,agent=4,delete=4,again=4,other=4,poison=2", hide_default_value = true)]
+    pub mix: Mix,
+    /// Seed of what is random
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// When the first event was committed, such as 2026-01-05T08:00:00Z; now if not given
+    #[arg(long, value_name = "TIME")]
+    pub start: Option<Timestamp>,
+    /// Publish into source.stream instead of printing
+    #[arg(long)]
+    pub publish: bool,
+    /// How the result of --publish is written.
+    #[command(flatten)]
+    pub output: OutputArgs,
+    /// Where the stream is.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+}
+
+impl GenerateArgs {
+    /// How many events at most.
+    pub fn events(&self) -> u64 {
+        match (self.events, self.lasting) {
+            (Some(events), _) => events.get(),
+            (None, Some(_)) => u64::MAX,
+            (None, None) => 1_000,
+        }
+    }
+}
+
+pub(super) const PREVIEW: &str = "\
+Examples:
+  daisi-cdc-consumer preview --config new.yaml                       the last 1000 messages
+  daisi-cdc-consumer preview --config new.yaml --last 100000 --against config.yaml
+  daisi-cdc-consumer preview --from 4711 --each --output json | jq -r .decision.verdict
+  daisi-cdc-consumer preview --live --for 1m
+
+Reads source.stream without a consumer: nothing is consumed, acknowledged or changed, whatever its retention. Only messages
+that source.subjects lets through count. With --live on a stream that lets go of what is acknowledged (a work queue, or by
+interest) what is published to its subjects is watched, before the stream has stored it.
+Variables DAISI_CDC_... hold for both files.";
+
+/// What is looked at, and what is shown of it.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+#[command(group = clap::ArgGroup::new("what").args(["last", "from", "live"]))]
+pub struct PreviewArgs {
+    /// The newest N messages; 1000 if nothing else is asked for
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    pub last: Option<u64>,
+    /// From this sequence to the end
+    #[arg(long, value_name = "SEQUENCE")]
+    pub from: Option<u64>,
+    /// What comes from now on, until interrupted
+    #[arg(long)]
+    pub live: bool,
+    /// At most N messages; with --from and --live
+    #[arg(long, value_name = "N", conflicts_with = "last")]
+    pub limit: Option<NonZeroU64>,
+    /// For how long, such as 30s
+    #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration, requires = "live")]
+    pub lasting: Option<Duration>,
+    /// Show only what differs from what this configuration would do
+    #[arg(long, value_name = "OLD.yaml")]
+    pub against: Option<PathBuf>,
+    /// Show every decision instead of counts
+    #[arg(long, conflicts_with = "against")]
+    pub each: bool,
+    /// Samples shown of each verdict, or of each kind of difference
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    pub samples: usize,
+    /// How it is written.
+    #[command(flatten)]
+    pub output: OutputArgs,
+    /// The configuration to try, and where the stream is.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+}
+
+impl PreviewArgs {
+    /// How many of the newest messages.
+    pub fn last(&self) -> u64 {
+        self.last.unwrap_or(1_000)
+    }
+
+    /// How many messages at most.
+    pub fn limit(&self) -> u64 {
+        self.limit.map_or(u64::MAX, NonZeroU64::get)
+    }
+}
+
+fn mix(text: &str) -> Result<Mix, String> {
+    let names = || Kind::ALL.map(Kind::name).join(", ");
+    let part = |part: &str| {
+        let (name, weight) = part.split_once('=').ok_or_else(|| format!("{part:?} is not KIND=WEIGHT"))?;
+        let kind = Kind::ALL.into_iter().find(|kind| kind.name() == name.trim());
+        let kind = kind.ok_or_else(|| format!("{name:?} is none of {}", names()))?;
+        let weight = weight.trim().parse().map_err(|_| format!("{weight:?} is no whole number"))?;
+        Ok((kind, weight))
+    };
+    let weights = text.split(',').map(part).collect::<Result<Vec<_>, String>>()?;
+    Mix::new(weights).ok_or_else(|| format!("weights are from 0 to {}, not all of them 0", Mix::MOST))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mixes_are_kinds_with_weights() {
+        assert_eq!(mix("insert=50,update=20,chat=12,agent=4,delete=4,again=4,other=4,poison=2"), Ok(Mix::default()));
+        assert_eq!(mix("chat=3, agent=1").ok(), Mix::new(vec![(Kind::Chat, 3), (Kind::Agent, 1)]));
+        for wrong in ["", "chat", "chats=1", "chat=x", "chat=0", "chat=99999999"] {
+            assert!(mix(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! `generate`: realistic traffic, to standard output or into a stream.
+
+use std::io::{self, BufWriter, Write};
+use std::time::{Duration, Instant};
+
+use async_nats::jetstream;
+use cdc_actors::ports::{Clock, SystemClock};
+use serde_json::json;
+
+use super::input::Line;
+use super::{CommandError, Pace, connect, ended, load, output};
+use crate::adapters::nats::StreamReader;
+use crate::cli::{ExitStatus, GenerateArgs, Output};
+use crate::demo::feeding::feed;
+use crate::demo::traffic::{SourceEvent, Traffic};
+
+/// Generates events.
+pub async fn generate(arguments: GenerateArgs) -> ExitStatus {
+    ended(if arguments.publish { publish(arguments).await } else { print(arguments).await })
+}
+
+fn traffic(arguments: &GenerateArgs) -> impl Iterator<Item = SourceEvent> + use<> {
+    let start = arguments.start.map_or_else(|| SystemClock.unix_nanos() / 1_000, |time| time.as_microsecond());
+    let (ends, most) = (arguments.lasting.map(|lasting| Instant::now() + lasting), arguments.events());
+    let events = Traffic::with_mix(arguments.seed, start, arguments.mix.clone());
+    let in_time = move |_: &SourceEvent| ends.is_none_or(|ends| Instant::now() < ends);
+    events.take(usize::try_from(most).unwrap_or(usize::MAX)).take_while(in_time)
+}
+
+/// One line an event.
+async fn print(arguments: GenerateArgs) -> Result<ExitStatus, CommandError> {
+    let mut out = BufWriter::new(io::stdout().lock());
+    let mut pace = Pace::new(arguments.rate);
+    for event in traffic(&arguments) {
+        pace.turn().await;
+        output::json_line(&mut out, &Line::of(&event))?;
+        if arguments.rate.is_some() {
+            out.flush()?;
+        }
+    }
+    out.flush()?;
+    Ok(ExitStatus::Success)
+}
+
+async fn publish(arguments: GenerateArgs) -> Result<ExitStatus, CommandError> {
+    let config = load(&arguments.config)?;
+    let connection = connect(&config, "generate").await?;
+    let stream = config.source.stream.as_str();
+    StreamReader::new(connection.clone(), stream).info().await?;
+    let context = jetstream::new(connection.client().clone());
+    let total = if arguments.lasting.is_some() { 0 } else { arguments.events() };
+    let bar = output::progress("publishing", total);
+    let (mut published, mut known, begun) = (0_u64, 0_u64, Instant::now());
+    let fed = feed(&context, traffic(&arguments), Pace::new(arguments.rate), Some(stream), |duplicate| {
+        if duplicate {
+            known += 1
+        } else {
+            published += 1
+        }
+        bar.inc(1);
+    });
+    let fed = fed.await;
+    bar.finish_and_clear();
+    say(&arguments, stream, published, known, begun.elapsed())?;
+    fed.map(|()| ExitStatus::Success).map_err(CommandError::NotPublished)
+}
+
+fn say(arguments: &GenerateArgs, stream: &str, published: u64, known: u64, took: Duration) -> io::Result<()> {
+    let mut out = output::stdout();
+    let seconds = took.as_secs_f64();
+    if arguments.output.format == Some(Output::Json) {
+        let said = json!({ "stream": stream, "published": published, "known_before": known, "seconds": seconds });
+        return output::json_line(&mut out, &said);
+    }
+    writeln!(out, "{published} published into {stream} in {seconds:.1} s, {known} it knew already")
+}

@@ -1,0 +1,58 @@
+//! How commands write: for people or for machines, with colours and progress only where somebody looks.
+
+use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
+
+use anstyle::{AnsiColor, Style};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+
+/// What is worth a look.
+pub(super) const GOOD: Style = AnsiColor::Green.on_default();
+/// What went wrong.
+pub(super) const BAD: Style = AnsiColor::Red.on_default();
+/// Names.
+pub(super) const NAME: Style = Style::new().bold();
+
+/// A text in a style; standard output drops the style where nobody would see it.
+pub(super) fn styled(style: Style, text: impl std::fmt::Display) -> String {
+    format!("{style}{text}{style:#}")
+}
+
+/// Standard output; drops colours where it is no terminal, or NO_COLOR is set.
+pub(super) fn stdout() -> anstream::AutoStream<io::Stdout> {
+    anstream::AutoStream::auto(io::stdout())
+}
+
+/// Writes bytes as they are.
+pub(super) fn write(out: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
+    out.write_all(bytes)?;
+    out.flush()
+}
+
+/// Writes one JSON value on a line of its own.
+pub(super) fn json_line(out: &mut impl Write, value: &impl Serialize) -> io::Result<()> {
+    let mut line = serde_json::to_vec(value).map_err(io::Error::from)?;
+    line.push(b'\n');
+    write(out, &line)
+}
+
+/// A text on one line, nothing in it that moves the cursor or changes colours: events may hold anything.
+pub(super) fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// Progress of a long work on standard error, where that is a terminal. `total` is what there is to do.
+pub(super) fn progress(what: &'static str, total: u64) -> ProgressBar {
+    if !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
+    let template = "{msg} {wide_bar} {pos}/{len} {per_sec} {eta}";
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar.set_message(what);
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}

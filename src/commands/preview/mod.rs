@@ -1,0 +1,124 @@
+//! `preview`: what a configuration would do with the messages of the real source stream, without touching it.
+
+mod against;
+mod report;
+mod sight;
+
+use std::io;
+use std::pin::pin;
+
+use serde_json::json;
+
+use self::against::Comparison;
+use self::report::Report;
+use self::sight::Sight;
+use super::{CommandError, connect, ended, load, output};
+use crate::adapters::nats::{StoredMessage, StreamReader};
+use crate::bootstrap::settings;
+use crate::cli::{ConfigArgs, ExitStatus, Output, PreviewArgs};
+use crate::config::Config;
+use crate::domain::{self, Explanation};
+
+/// Says what would become of messages of the source stream.
+pub async fn preview(arguments: PreviewArgs) -> ExitStatus {
+    ended(look(arguments).await)
+}
+
+/// A configuration that decides.
+struct Judge {
+    transform: domain::TransformConfig,
+    dead_letters: String,
+}
+
+impl Judge {
+    fn new(config: &Config) -> Self {
+        Self { transform: settings::transform(config), dead_letters: config.dead_letter.subject_prefix.clone() }
+    }
+
+    /// The decision of the service's own transform.
+    fn decide(&self, message: &StoredMessage) -> Explanation {
+        let StoredMessage { subject, headers, payload, .. } = message;
+        domain::explain(&self.transform, subject, headers.clone(), payload.clone(), &self.dead_letters)
+    }
+}
+
+/// What is shown of the messages.
+enum View {
+    /// Every decision.
+    Each,
+    /// What they come to.
+    Report(Report),
+    /// What differs.
+    Comparison(Box<Comparison>),
+}
+
+async fn look(arguments: PreviewArgs) -> Result<ExitStatus, CommandError> {
+    let config = load(&arguments.config)?;
+    let old = match &arguments.against {
+        Some(file) => Some(Judge::new(&load(&ConfigArgs { config: Some(file.clone()) })?)),
+        None => None,
+    };
+    let judge = Judge::new(&config);
+    let connection = connect(&config, "preview").await?;
+    let reader = StreamReader::new(connection.clone(), &config.source.stream);
+    let info = reader.info().await?;
+    let mut sight = Sight::open(&arguments, &connection, reader, &info, &config.source.subjects).await?;
+    let mut view = match old {
+        Some(old) => View::Comparison(Box::new(Comparison::new(old, arguments.samples))),
+        None if arguments.each => View::Each,
+        None => View::Report(Report::new(arguments.samples)),
+    };
+    let json = arguments.output.format == Some(Output::Json);
+    let mut out = output::stdout();
+    let bar = output::progress("reading the source", sight.total());
+    let mut interrupted = pin!(tokio::signal::ctrl_c());
+    loop {
+        let message = tokio::select! {
+            biased;
+            _ = &mut interrupted => break,
+            message = sight.next() => message?,
+        };
+        let Some(message) = message else { break };
+        bar.inc(1);
+        let decision = judge.decide(&message);
+        match &mut view {
+            View::Each => bar.suspend(|| write_each(&mut out, &message, &decision, json))?,
+            View::Report(report) => report.add(&message, decision),
+            View::Comparison(comparison) => comparison.add(&message, &decision),
+        }
+    }
+    bar.finish_and_clear();
+    let stream = &config.source.stream;
+    match (view, json) {
+        (View::Each, _) => {}
+        (View::Report(report), true) => output::json_line(&mut out, &report.to_json(stream))?,
+        (View::Report(report), false) => report.write(&mut out, stream)?,
+        (View::Comparison(comparison), true) => output::json_line(&mut out, &comparison.to_json(stream))?,
+        (View::Comparison(comparison), false) => comparison.write(&mut out, stream)?,
+    }
+    Ok(ExitStatus::Success)
+}
+
+fn write_each(out: &mut impl io::Write, message: &StoredMessage, decision: &Explanation, json: bool) -> io::Result<()> {
+    if json {
+        let line = json!({ "sequence": sequence(message), "source_subject": message.subject, "decision": decision });
+        return output::json_line(out, &line);
+    }
+    let verdict = verdict(decision);
+    let to = decision.subject.as_deref().unwrap_or("-");
+    let place = sequence(message).map_or_else(|| "-".to_owned(), |sequence| sequence.to_string());
+    writeln!(out, "{place:>10}  {verdict:<28}  {}  ->  {}", output::one_line(&message.subject), output::one_line(to))
+}
+
+/// Its place in the stream; `None` for one that was seen on its way there.
+fn sequence(message: &StoredMessage) -> Option<u64> {
+    Some(message.sequence).filter(|sequence| *sequence > 0)
+}
+
+/// A verdict with its reason.
+fn verdict(decision: &Explanation) -> String {
+    match decision.reason {
+        Some(reason) => format!("{}: {reason}", decision.verdict),
+        None => decision.verdict.to_owned(),
+    }
+}

@@ -1,0 +1,58 @@
+//! `run`: the service, until a signal, the guard or a failed start ends it.
+
+use std::pin::pin;
+
+use actix_rt::signal::unix::{SignalKind, signal};
+use cdc_actors::supervisor::ExitReason;
+use slog::{Logger, crit, error};
+use tokio::sync::oneshot;
+
+use super::{ended, load};
+use crate::bootstrap::StartError;
+use crate::cli::{ConfigArgs, ExitStatus};
+use crate::logging::{self, chain};
+
+/// The service, until a signal, the guard or a failed start ends it.
+pub async fn run(arguments: ConfigArgs) -> ExitStatus {
+    let config = match load(&arguments) {
+        Ok(config) => config,
+        Err(error) => return ended(Err(error.into())),
+    };
+    let (logger, _guard) = logging::logger(&config.log);
+    let (mut interrupt, mut terminate) = match (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
+        (Ok(interrupt), Ok(terminate)) => (interrupt, terminate),
+        (Err(error), _) | (_, Err(error)) => {
+            crit!(logger, "cannot listen for signals"; "error" => %error);
+            return ExitStatus::GuardTripped;
+        }
+    };
+    let (stop, stopped) = oneshot::channel();
+    let mut stop = Some(stop);
+    let mut serving = pin!(crate::run(&config, &logger, async { drop(stopped.await) }));
+    loop {
+        let status = tokio::select! {
+            served = &mut serving => return finish(served, &logger),
+            _ = interrupt.recv() => ExitStatus::Interrupted,
+            _ = terminate.recv() => ExitStatus::Terminated,
+        };
+        // The first signal asks for the controlled shutdown, the second ends it.
+        match stop.take() {
+            Some(stop) => drop(stop.send(())),
+            None => return status,
+        }
+    }
+}
+
+fn finish(served: Result<ExitReason, StartError>, logger: &Logger) -> ExitStatus {
+    match served {
+        Ok(ExitReason::Asked) => ExitStatus::Success,
+        Ok(ExitReason::GuardTripped(why)) => {
+            crit!(logger, "gave up, to be started again"; "error" => why);
+            ExitStatus::GuardTripped
+        }
+        Err(error) => {
+            error!(logger, "could not start"; "error" => chain(&error));
+            error.status()
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! `generate`, and `explain` of what it writes.
+
+use serde_json::{Value, json};
+
+use crate::support::service::Settings;
+use crate::support::world::{SOURCE, World};
+use crate::{fed_tool, json_lines, json_tool, tool};
+
+const START: &[&str] = &["--start", "2026-01-05T08:00:00Z"];
+
+#[test]
+fn the_same_seed_gives_the_same_lines_and_explain_reads_them() {
+    let generate = |more: &[&str]| tool(&Settings::new(), &[&["generate"], START, more].concat());
+    let (code, text, _) = generate(&["--events", "300", "--seed", "7"]);
+    assert_eq!(code, 0);
+    assert_eq!(text, generate(&["--events", "300", "--seed", "7"]).1);
+    assert_ne!(text, generate(&["--events", "300", "--seed", "8"]).1);
+    let lines = json_lines(&text);
+    assert_eq!(lines.len(), 300);
+    assert!(lines.iter().all(|line| line["subject"].is_string() && line["headers"]["Nats-Msg-Id"].is_string()));
+
+    let (code, explained, error) = fed_tool(&Settings::new(), &["explain"], text.as_bytes());
+    assert_eq!(code, 0, "{error}");
+    let decisions = json_lines(&explained);
+    assert_eq!(decisions.len(), 300);
+    for verdict in ["publish", "skip", "dead_letter"] {
+        assert!(decisions.iter().any(|decision| decision["verdict"] == verdict), "{verdict}");
+    }
+    // An array of the same is the same.
+    let array = format!("[{}]", text.lines().collect::<Vec<_>>().join(","));
+    assert_eq!(fed_tool(&Settings::new(), &["explain"], array.as_bytes()).1, explained);
+
+    let chats = json_lines(&generate(&["--events", "20", "--mix", "chat=1"]).1);
+    assert!(chats.iter().all(|line| line["subject"].as_str().unwrap().contains(".chats.")), "{chats:?}");
+    // A thousand, if nothing is said; for a while, if that is said.
+    assert_eq!(generate(&[]).1.lines().count(), 1_000);
+    let few = generate(&["--for", "1s", "--rate", "20"]).1.lines().count();
+    // The turns at both ends count.
+    assert!((10..=21).contains(&few), "{few}");
+}
+
+#[test]
+fn people_are_told_in_words() {
+    let event = r#"{"record":{"id":1,"agent_id":"a","company_id":"acme","added":1},"changes":null,"action":"insert",
+        "metadata":{"table_schema":"s","table_name":"agents","commit_timestamp":null,"commit_lsn":7,"commit_idx":0,"database_name":"d"}}"#;
+    let (code, text, _) = fed_tool(&Settings::new(), &["explain", "--output", "text"], event.as_bytes());
+    assert_eq!(code, 0);
+    for part in ["publish\n", "sequin.d.s.agents.insert", "wa.acme.a.agents", "7:agents:a", "unhandled fields added"] {
+        assert!(text.contains(part), "{part} is missing: {text}");
+    }
+    assert!(!text.contains('\u{1b}'), "{text:?}");
+    let (_, text, _) = fed_tool(&Settings::new(), &["explain", "--output", "text"], b"{");
+    assert!(text.starts_with("dead letter not_json\n"), "{text}");
+}
+
+#[tokio::test]
+async fn what_is_published_is_in_the_source_and_nowhere_else() {
+    let world = World::new().await;
+    let (code, _, error) = tool(&world.settings, &["generate", "--publish"]);
+    assert_eq!(code, 78, "{error}");
+    world.create_source().await;
+    let publish = ["generate", "--publish", "--events", "700", "--seed", "3"];
+    let said = json_tool(&world.settings, &publish, 0);
+    assert_eq!((&said[0]["published"], &said[0]["known_before"]), (&json!(700), &json!(0)));
+    let said = json_tool(&world.settings, &publish, 0);
+    assert_eq!((&said[0]["published"], &said[0]["known_before"]), (&json!(0), &json!(700)), "it forgot the ids");
+    let stored = world.stored(SOURCE).await;
+    assert_eq!(stored.len(), 700);
+    assert!(stored.iter().any(|event| serde_json::from_slice::<Value>(&event.payload).is_err()), "no poison");
+    let (_, text, _) = tool(&world.settings, &["generate", "--publish", "--events", "5", "--seed", "4"]);
+    assert!(text.starts_with("5 published into cdc_events_stream in "), "{text}");
+}

@@ -1,0 +1,104 @@
+//! `dead-letters list`, `show` and `drop`.
+
+use serde_json::{Value, json};
+
+use crate::support::change::{Change, Input, agent};
+use crate::support::nats::nats_servers;
+use crate::support::world::World;
+use crate::{json_tool, tool};
+
+/// Letters of four kinds, in this order: rejected_field, missing_routing, not_json of a table, not_json of none.
+async fn put_aside(world: &mut World) {
+    world.set("tables.agents.unhandled_fields", "reject");
+    world.create_source().await;
+    let inputs = [
+        Change::new("agents", &agent("a-1"))
+            .column("added", 1)
+            .input()
+            .header("x-trace", "t1")
+            .header("Nats-Msg-Id", "one"),
+        Change::message("m-1").column("chat_id", Value::Null).column("company_id", "globex").input(),
+        Input::new(Change::message("m-2").subject(), "{\"a\u{1b}[31m"),
+        Input::new("sequin.any", b"\xff\xfe".as_slice()),
+    ];
+    world.feed(&inputs).await;
+    let service = world.start();
+    world.adds_up(0, inputs.len()).await;
+    service.stop();
+}
+
+fn sequences(letters: &[Value]) -> Vec<u64> {
+    letters.iter().map(|letter| letter["sequence"].as_u64().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn letters_are_listed_shown_and_dropped() {
+    for server in nats_servers() {
+        let mut world = World::on(&server).await;
+        put_aside(&mut world).await;
+        let list = |filter: &[&str]| json_tool(&world.settings, &[&["dead-letters", "list"], filter].concat(), 0);
+        let all = list(&[]);
+        let reasons: Vec<_> = all.iter().map(|letter| letter["reason"].as_str().unwrap()).collect();
+        // They are stored as they are decided, which need not be the order of the source.
+        let number = |reason: &str, table: &str| {
+            let is_it = |letter: &&Value| letter["reason"] == reason && letter["table"] == table;
+            all.iter().find(is_it).unwrap_or_else(|| panic!("no {reason} in {reasons:?}"))["sequence"].as_u64().unwrap()
+        };
+        let rejected = number("rejected_field", "agents");
+        let missing = number("missing_routing", "messages");
+        let (broken, binary) = (number("not_json", "messages"), number("not_json", "unknown"));
+        assert_eq!(all.len(), 4);
+        assert_eq!(sequences(&list(&["--table", "agents"])), [rejected]);
+        assert_eq!(sequences(&list(&["--reason", "not_json", "--table", "unknown"])), [binary]);
+        assert_eq!(sequences(&list(&["--tenant", "globex"])), [missing]);
+        assert_eq!((list(&["--since", "1h"]).len(), list(&["--until", "1h"]).len()), (4, 0));
+        assert_eq!(list(&["--since", "2026-01-05T08:00:00Z", "--tenant", "acme"]).len(), 1);
+        let first = all.iter().find(|letter| letter["sequence"] == rejected).unwrap();
+        assert_eq!(first["subject"], Change::new("agents", &agent("a")).subject());
+        assert_eq!(
+            (&first["source_sequence"], &first["deliveries"], &first["replays"]),
+            (&json!(1), &json!(1), &json!(0))
+        );
+        assert!(first["detail"].as_str().unwrap().contains("added"));
+
+        let (code, text, _) = tool(&world.settings, &["dead-letters", "list"]);
+        assert_eq!((code, text.lines().count()), (0, 5), "{text}");
+        assert!(text.contains("REASON") && text.contains("rejected_field") && text.contains("globex"), "{text}");
+        assert!(!text.contains('\u{1b}'), "{text:?}");
+
+        let show =
+            |sequence: u64| json_tool(&world.settings, &["dead-letters", "show", &sequence.to_string()], 0).remove(0);
+        let shown = show(rejected);
+        assert_eq!(shown["payload"], Change::new("agents", &agent("a-1")).column("added", 1).payload());
+        assert_eq!(shown["headers"], json!({"x-trace": "t1", "Nats-Msg-Id": "one"}));
+        assert_eq!((&shown["history"], &shown["payload_base64"]), (&json!([]), &Value::Null));
+        assert_eq!((&show(binary)["payload"], &show(binary)["payload_base64"]), (&Value::Null, &json!("//4=")));
+        let (code, text, _) = tool(&world.settings, &["dead-letters", "show", &broken.to_string()]);
+        assert!(code == 0 && text.contains("not_json") && text.contains("{\"a"), "{text}");
+        assert!(!text.contains('\u{1b}'), "{text:?}");
+        let (code, text, error) = tool(&world.settings, &["dead-letters", "show", "99"]);
+        assert_eq!((code, text.as_str()), (1, ""));
+        assert!(error.contains("no dead letter 99"), "{error}");
+
+        let would = json_tool(&world.settings, &["dead-letters", "drop", "--reason", "not_json", "--dry-run"], 0);
+        assert_eq!((would.len(), world.dead_letters().await.len()), (2, 4));
+        let dropped = json_tool(&world.settings, &["dead-letters", "drop", &broken.to_string(), "99"], 1);
+        let said = |sequence: u64, outcome: &str| json!({"sequence": sequence, "outcome": outcome});
+        assert_eq!(dropped, [said(99, "not_there"), said(broken, "dropped")]);
+        json_tool(&world.settings, &["dead-letters", "drop", "--reason", "not_json"], 0);
+        assert_eq!(sequences(&list(&[])).len(), 2);
+        json_tool(&world.settings, &["dead-letters", "drop", "--all"], 0);
+        let (code, text, _) = tool(&world.settings, &["dead-letters", "list"]);
+        assert_eq!((code, text.as_str()), (0, "no dead letters\n"));
+    }
+}
+
+#[tokio::test]
+async fn a_stream_or_a_server_that_is_not_there_is_said() {
+    let mut world = World::new().await;
+    let (code, _, error) = tool(&world.settings, &["dead-letters", "list"]);
+    assert_eq!(code, 78);
+    assert!(error.contains("cdc_dead_letters does not exist"), "{error}");
+    let (code, ..) = tool(&world.set("nats.url", "nats://127.0.0.1:1").settings, &["dead-letters", "list"]);
+    assert_eq!(code, 69);
+}

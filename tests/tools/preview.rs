@@ -1,0 +1,220 @@
+//! `preview`: what would become of the real messages, which are left as they are.
+
+use std::time::{Duration, Instant};
+
+use async_nats::jetstream::stream::{self, RetentionPolicy};
+use serde_json::{Value, json};
+
+use crate::support::change::{Change, Input, agent};
+use crate::support::nats::nats_servers;
+use crate::support::world::{CONSUMER, PATIENCE, SOURCE, World};
+use crate::{fed_tool, json_lines, json_tool, tool};
+
+async fn source(world: &World, retention: RetentionPolicy) {
+    let config = stream::Config {
+        name: SOURCE.to_owned(),
+        subjects: vec!["sequin.>".to_owned(), "other.>".to_owned()],
+        retention,
+        ..Default::default()
+    };
+    world.jetstream().create_stream(config).await.unwrap();
+}
+
+/// Everything the server says of stream and consumers, apart from what time it is there.
+async fn state(world: &World) -> Vec<String> {
+    let mut all = Vec::new();
+    for operation in [
+        format!("STREAM.INFO.{SOURCE}"),
+        format!("CONSUMER.INFO.{SOURCE}.{CONSUMER}"),
+        format!("CONSUMER.LIST.{SOURCE}"),
+        "STREAM.LIST".to_owned(),
+    ] {
+        let answer = world.client.request(format!("$JS.API.{operation}"), "".into()).await.unwrap();
+        let mut answer: Value = serde_json::from_slice(&answer.payload).unwrap();
+        without_time(&mut answer);
+        all.push(answer.to_string());
+    }
+    all
+}
+
+fn without_time(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.remove("ts");
+            fields.values_mut().for_each(without_time);
+        }
+        Value::Array(values) => values.iter_mut().for_each(without_time),
+        _ => {}
+    }
+}
+
+fn good(number: u64) -> Input {
+    Change::new("agents", &agent("a")).column("added", 1).at(number, 0).input()
+}
+
+/// Some messages acknowledged, some not, some not even delivered.
+async fn half_done(world: &World, retention: RetentionPolicy) {
+    source(world, retention).await;
+    let service = world.start();
+    world.feed(&(0..5).map(good).collect::<Vec<_>>()).await;
+    world.adds_up(5, 0).await;
+    service.stop();
+    world.feed(&(5..15).map(good).collect::<Vec<_>>()).await;
+    let consumer = world.jetstream().get_stream(SOURCE).await.unwrap();
+    let consumer: async_nats::jetstream::consumer::PullConsumer = consumer.get_consumer(CONSUMER).await.unwrap();
+    let mut batch = consumer.fetch().max_messages(3).messages().await.unwrap();
+    while let Some(message) = futures::StreamExt::next(&mut batch).await {
+        message.unwrap();
+    }
+    let poison = Change::message("m").column("company_id", Value::Null).at(20, 0).input();
+    let others = [poison, Input::new("sequin.d.s.invoices.insert", "{}"), Input::new("other.x", "not for us")];
+    world.feed(&others).await;
+}
+
+#[tokio::test]
+async fn nothing_is_touched_whatever_the_retention() {
+    for server in nats_servers() {
+        for retention in [RetentionPolicy::Limits, RetentionPolicy::WorkQueue, RetentionPolicy::Interest] {
+            let mut world = World::on(&server).await;
+            world.set("source.ack_wait", "60s");
+            half_done(&world, retention).await;
+            let before = state(&world).await;
+            let report = json_tool(&world.settings, &["preview"], 0).remove(0);
+            let kept = if retention == RetentionPolicy::Limits { 15 } else { 10 };
+            assert_eq!(report["verdicts"], json!({"publish": kept, "skip": 1, "dead_letter": 1}), "{retention:?}");
+            assert_eq!(report["reasons"], json!({"missing_routing": 1}));
+            assert_eq!(report["subjects"]["wa.acme.a.agents"], kept);
+            assert_eq!(report["unhandled_fields"], json!({"added": kept}));
+            assert_eq!(report["samples"]["publish"].as_array().unwrap().len(), 2);
+            json_tool(&world.settings, &["preview", "--from", "3", "--each"], 0);
+            json_tool(&world.settings, &["preview", "--live", "--for", "100ms"], 0);
+            assert_eq!(before, state(&world).await, "{retention:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_last_ones_those_from_a_sequence_and_those_to_come() {
+    let world = World::new().await;
+    source(&world, RetentionPolicy::Limits).await;
+    world.feed(&(1..=300).map(good).collect::<Vec<_>>()).await;
+    // A gap longer than any chunk, and a message that is not for the service at the end.
+    let stream = world.jetstream().get_stream(SOURCE).await.unwrap();
+    for sequence in 10..290 {
+        stream.delete_message(sequence).await.unwrap();
+    }
+    world.feed(&[Input::new("other.x", "not for us")]).await;
+    let each = |more: &[&str]| {
+        let lines = json_tool(&world.settings, &[&["preview", "--each"], more].concat(), 0);
+        lines.iter().map(|line| line["sequence"].as_u64().unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(each(&["--last", "3"]), [298, 299, 300]);
+    assert_eq!(each(&["--last", "13"]), [&[8, 9][..], &(290..=300).collect::<Vec<_>>()].concat());
+    assert_eq!(each(&["--last", "5000"]).len(), 20);
+    assert_eq!(each(&["--from", "8", "--limit", "4"]), [8, 9, 290, 291]);
+    let (code, text, _) = tool(&world.settings, &["preview", "--last", "2"]);
+    assert_eq!(code, 0);
+    for part in ["2 messages of cdc_events_stream, sequence 299 to 300", "publish", "wa.acme.a.agents", "added"] {
+        assert!(text.contains(part), "{part} is missing: {text}");
+    }
+}
+
+#[tokio::test]
+async fn what_comes_is_shown_as_it_comes() {
+    for retention in [RetentionPolicy::Limits, RetentionPolicy::WorkQueue] {
+        let world = World::new().await;
+        source(&world, retention).await;
+        let settings = world.settings.clone();
+        let watching =
+            std::thread::spawn(move || json_tool(&settings, &["preview", "--live", "--each", "--limit", "3"], 0));
+        // It is not known when it begins to look, so it is fed until it has seen enough.
+        let started = Instant::now();
+        for number in 1.. {
+            world.feed(&[good(number)]).await;
+            if watching.is_finished() {
+                break;
+            }
+            assert!(started.elapsed() < PATIENCE);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let lines = watching.join().unwrap();
+        assert!(lines.len() == 3 && lines.iter().all(|line| line["decision"]["verdict"] == "publish"), "{lines:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_change_of_configuration_is_reviewed() {
+    let mut world = World::new().await;
+    source(&world, RetentionPolicy::Limits).await;
+    let plain = Change::new("agents", &agent("b")).input();
+    world.feed(&[good(1), good(2), plain, Change::message("m").input()]).await;
+    let directory = tempfile::TempDir::new().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let old = file("old.yaml", "tables: {messages: {enabled: true}}");
+    let new = file("new.yaml", "tables: {messages: {enabled: false}, agents: {unhandled_fields: drop}}");
+    let said = json_tool(&world.settings, &["preview", "--config", &new, "--against", &old], 0).remove(0);
+    assert_eq!((&said["messages"], &said["same"], &said["different"]), (&json!(4), &json!(1), &json!(3)));
+    assert_eq!(said["changes"], json!({"publish -> skip": 1, "publish, other payload": 2}));
+    let sample = &said["samples"]["publish, other payload"][0];
+    assert!(sample["fields"]["payload"]["old"].as_str().unwrap().contains("added"), "{sample}");
+    let (code, text, _) = tool(&world.settings, &["preview", "--config", &new, "--against", &old]);
+    assert_eq!(code, 0);
+    assert!(text.contains("3 of 4 messages") && text.contains("payload/row_data/added\n    - 1\n"), "{text}");
+    let same = json_tool(&world.settings, &["preview", "--config", &old, "--against", &old], 0).remove(0);
+    assert_eq!(same["different"], 0);
+    world.set("nats.url", "nats://127.0.0.1:1");
+    assert_eq!(tool(&world.settings, &["preview"]).0, 69);
+}
+
+/// `explain`, `preview` and `run` agree on every event.
+#[tokio::test]
+async fn all_say_the_same() {
+    const EVENTS: usize = 1_500;
+    let mut world = World::new().await;
+    world.set("tables.chats.unhandled_fields", "drop").set("target.unsafe_tokens", "reject");
+    world.create_source().await;
+    // No duplicates: they are a matter of what was published before, not of the event.
+    let mix = "insert=30,update=20,chat=12,agent=12,delete=8,other=8,poison=10";
+    let events = EVENTS.to_string();
+    json_tool(&world.settings, &["generate", "--publish", "--events", &events, "--mix", mix], 0);
+    let previewed = json_tool(&world.settings, &["preview", "--each", "--last", &events], 0);
+    let mut lines = String::new();
+    for event in world.stored("cdc_events_stream").await {
+        let headers: serde_json::Map<_, _> =
+            event.headers.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
+        let payload = String::from_utf8(event.payload).unwrap();
+        lines += &format!("{}\n", json!({"subject": event.subject, "headers": headers, "payload": payload}));
+    }
+    let explained = json_lines(&fed_tool(&world.settings, &["explain"], lines.as_bytes()).1);
+    assert_eq!((previewed.len(), explained.len()), (EVENTS, EVENTS));
+    let service = world.start();
+    world.settled().await;
+    service.stop();
+    let (published, letters) = (world.published().await, world.dead_letters().await);
+    let mut expected = (0, 0);
+    for (sequence, (preview, explain)) in (1_u64..).zip(previewed.iter().zip(&explained)) {
+        assert_eq!((&preview["sequence"], &preview["decision"]), (&json!(sequence), explain));
+        match explain["verdict"].as_str().unwrap() {
+            "publish" => {
+                expected.0 += 1;
+                let key = explain["event_key"].as_str().unwrap();
+                let event = published.iter().find(|event| event.header("Nats-Msg-Id") == Some(key)).unwrap();
+                assert_eq!((&explain["subject"], &explain["payload"]), (&json!(event.subject), &json!(event.text())));
+            }
+            "dead_letter" => {
+                expected.1 += 1;
+                let place = sequence.to_string();
+                let letter = letters.iter().find(|letter| letter.header("Cdc-Sequence") == Some(&place)).unwrap();
+                assert_eq!((&explain["subject"], &explain["payload"]), (&json!(letter.subject), &json!(letter.text())));
+                assert_eq!(explain["detail"], letter.header("Cdc-Detail").unwrap());
+            }
+            _ => {}
+        }
+    }
+    assert_eq!((published.len(), letters.len()), expected);
+    assert!(expected.0 > 0 && expected.1 > 0);
+}
