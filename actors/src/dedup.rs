@@ -181,7 +181,8 @@ impl DedupActor {
     }
 
     fn view(&self) -> View {
-        View { target: self.target.map(|known| (known.target, known.generation)), looks: self.looks }
+        let (target, epoch) = self.target.map(|known| ((known.target, known.generation), known.epoch)).unzip();
+        View { target, looks: self.looks, epoch: epoch.unwrap_or_default() }
     }
 
     fn recorded(
@@ -283,7 +284,8 @@ impl Handler<RecordStored> for DedupActor {
 impl Handler<SetTarget> for DedupActor {
     type Result = ();
 
-    /// What was confirmed and not yet recorded must not be recorded as held by a target that has lost it.
+    /// What was confirmed and not yet recorded must not be recorded as held by a target that has lost it. After a reconnect
+    /// that cannot be told by the sequence, so all of it goes back: what the target still has it recognises.
     fn handle(&mut self, target: SetTarget, ctx: &mut Self::Context) {
         let then = self.view();
         self.target = Some(target);

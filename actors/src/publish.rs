@@ -13,8 +13,8 @@ use crate::message::{Answer, Attempt, DeadLetter, Reason, Stored};
 use crate::order::{Departure, Lanes, Place, RowMemory, Sent};
 use crate::ports::{DeadLetters, Dependency, Failure, FailureClass, PublishError, Publisher, Target};
 use crate::shared::{
-    ActorKind, Buried, Bury, Confirmed, Core, HandBack, Life, LookAtTarget, Pending, Publish, RecordStored, TryAgain,
-    beat,
+    ActorKind, Buried, Bury, Confirmed, Core, HandBack, Life, LookAtTarget, Pending, Publish, RecordStored, SetTarget,
+    TryAgain, beat,
 };
 use crate::telemetry::{Outcome, Telemetry};
 
@@ -56,6 +56,8 @@ pub struct PublishActor {
     flying: HashMap<u64, Flying>,
     outbox: Vec<Attempt>,
     sending: bool,
+    /// The connection over which the target was looked at last.
+    looked: Option<u64>,
     answers: UnboundedSender<Answer>,
     health: Health,
     /// The target has been away for long: what fails goes back until it is there again.
@@ -75,6 +77,7 @@ impl PublishActor {
         core: Arc<Core>,
         publisher: Arc<dyn Publisher>,
         dead_letters: Arc<dyn DeadLetters>,
+        looked: Option<u64>,
         life: Life,
     ) -> Self {
         let (answers, answered) = unbounded_channel();
@@ -86,6 +89,7 @@ impl PublishActor {
             flying: HashMap::new(),
             outbox: Vec::new(),
             sending: false,
+            looked,
             answers,
             health: Health::default(),
             handing_back: false,
@@ -116,9 +120,15 @@ impl PublishActor {
         }
     }
 
+    /// Over a connection made anew nothing is sent before the target has been looked at: what is stored now would hide that
+    /// the target is behind what is recorded.
+    fn is_in_doubt(&self) -> bool {
+        self.looked != Some(self.publisher.connection_epoch())
+    }
+
     /// Hands the outbox to the connection; one batch at a time, so that order is kept.
     fn flush(&mut self, ctx: &mut Context<Self>) {
-        if self.sending || self.outbox.is_empty() {
+        if self.sending || self.outbox.is_empty() || self.is_in_doubt() {
             return;
         }
         self.sending = true;
@@ -307,7 +317,7 @@ impl PublishActor {
         if let Some(retry) = self.retry.take() {
             ctx.cancel_future(retry);
         }
-        if self.health.failures > 0 || !self.lanes.any_blocked() {
+        if self.health.failures > 0 || self.is_in_doubt() || !self.lanes.any_blocked() {
             return;
         }
         let now = self.core.clock.now();
@@ -331,6 +341,14 @@ impl PublishActor {
         }
         for pending in waiting {
             pending.ticket.give_back(Duration::ZERO);
+        }
+    }
+
+    /// Takes what was never sent for failed, so that it goes back.
+    fn hand_back_unsent(&mut self) {
+        for Attempt { ticket, .. } in self.outbox.drain(..) {
+            let failure = Failure::new("publish", FailureClass::Disconnected, "the target was not looked at yet");
+            let _ = self.answers.send(Answer { ticket, outcome: Err(PublishError::Rejected(failure)) });
         }
     }
 
@@ -448,6 +466,16 @@ impl Handler<Publish> for PublishActor {
     }
 }
 
+impl Handler<SetTarget> for PublishActor {
+    type Result = ();
+
+    fn handle(&mut self, SetTarget { epoch, .. }: SetTarget, ctx: &mut Self::Context) {
+        self.looked = Some(epoch);
+        self.flush(ctx);
+        self.schedule_retries(ctx);
+    }
+}
+
 impl Handler<Bury> for PublishActor {
     type Result = ();
 
@@ -463,9 +491,12 @@ impl Handler<HandBack> for PublishActor {
     fn handle(&mut self, HandBack { leaving }: HandBack, _: &mut Self::Context) {
         // While the target answers its probes, what waits is refused here as it would be elsewhere, and finds out when that ends.
         self.leaving |= leaving;
-        if leaving || self.health.failures > 0 {
+        if leaving || self.health.failures > 0 || self.is_in_doubt() {
             self.handing_back = !leaving;
             self.hand_back_waiting();
+            if self.is_in_doubt() {
+                self.hand_back_unsent();
+            }
         } else if self.health.reported_down {
             // Its probes succeed, so it may be these subjects alone that fail: what is pulled next tells.
             self.health.failing.clear();

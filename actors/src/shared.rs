@@ -127,6 +127,8 @@ pub struct Core {
     pub(crate) target: Slot<SetTarget>,
     /// Likewise, for the memory of what was finished.
     pub(crate) finished_for: Slot<SetTarget>,
+    /// Likewise, for what may be sent.
+    pub(crate) publish_to: Slot<SetTarget>,
     pub(crate) look_at_target: Slot<LookAtTarget>,
     pub(crate) publish: Slot<Publish>,
     pub(crate) bury: Slot<Bury>,
@@ -152,6 +154,7 @@ impl Core {
             record: Slot::default(),
             target: Slot::default(),
             finished_for: Slot::default(),
+            publish_to: Slot::default(),
             look_at_target: Slot::default(),
             publish: Slot::default(),
             bury: Slot::default(),

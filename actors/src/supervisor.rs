@@ -219,6 +219,7 @@ impl SupervisorActor {
                 self.memory.target = Some(set);
                 self.core.target.send(set);
                 self.core.finished_for.send(set);
+                self.core.publish_to.send(set);
                 self.reconciliation = Reconciliation::Done { epoch };
                 self.set_paused(PauseReason::Reconcile, false);
             }

@@ -10,6 +10,8 @@ pub struct View {
     pub target: Option<(Target, u64)>,
     /// How often it had been looked at.
     pub looks: u64,
+    /// The connection of the last look.
+    pub epoch: u64,
 }
 
 impl View {
@@ -23,7 +25,8 @@ impl View {
         let loss_known = old.created == known.created && old_generation != generation;
         // Perhaps it was confirmed after the look; then it is recognised when it is sent again.
         let loss_seen = self.looks != then.looks && stored.sequence > known.last_sequence;
-        loss_known || loss_seen
+        // Another replica may have filled up what was lost: the sequence can be another event's by now.
+        loss_known || loss_seen || self.epoch != then.epoch
     }
 }
 
@@ -32,7 +35,7 @@ mod tests {
     use super::*;
 
     fn view(created: i64, generation: u64, last_sequence: u64, looks: u64) -> View {
-        View { target: Some((Target { created, last_sequence }, generation)), looks }
+        View { target: Some((Target { created, last_sequence }, generation)), looks, epoch: 1 }
     }
 
     fn stored(stream_created: i64, sequence: u64) -> Stored {
@@ -58,8 +61,15 @@ mod tests {
     }
 
     #[test]
+    fn what_an_earlier_connection_confirmed_may_be_another_event_by_now() {
+        let then = view(7, 1, 100, 1);
+        let now = View { epoch: 2, ..view(7, 1, 150, 2) };
+        assert!(now.has_lost(stored(7, 120), &then));
+    }
+
+    #[test]
     fn before_the_first_look_nothing_counts_as_lost() {
-        let unseen = View { target: None, looks: 0 };
+        let unseen = View { target: None, looks: 0, epoch: 0 };
         assert!(!view(7, 1, 0, 1).has_lost(stored(7, 120), &unseen));
         assert!(!unseen.has_lost(stored(7, 120), &unseen));
     }

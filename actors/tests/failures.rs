@@ -435,6 +435,73 @@ fn what_the_target_loses_before_it_is_recorded_is_published_again() {
 }
 
 #[test]
+fn what_is_sent_again_after_a_reconnect_does_not_hide_that_the_target_is_behind() {
+    run(async {
+        let bench = Bench::start(settings());
+        bench.source.faults.fail_next("settle", FOR_EVER, unavailable());
+        feed(&bench, "a", 1..=10);
+        bench.until("all are recorded", |fakes| fakes.dedup.get(&key("a", 10)).is_some()).await;
+        bench.publisher.faults.fail_next("publish", FOR_EVER, unavailable());
+        feed(&bench, "b", 1..=6);
+        bench.until("these are in hand", |fakes| fakes.watch.outstanding() == 16).await;
+        bench.until("they failed", |fakes| fakes.publisher.faults.calls("publish") >= 16).await;
+        // Six are lost, six are about to be sent, and the look at the target takes its time.
+        bench.dedup.faults.fail_next("highest", 10, unavailable());
+        bench.publisher.regress_to(4);
+        bench.publisher.reconnect();
+        bench.publisher.faults.clear("publish");
+        let noticed = |event: &Observed| matches!(event, Observed::TargetRegressed { recorded: 10, last_sequence: 4 });
+        bench.until("it was noticed", |fakes| fakes.observer.count(noticed) == 1).await;
+        bench.source.faults.clear("settle");
+        bench.until_done().await;
+        assert_eq!((bench.row("a").len(), bench.row("b").len()), (10, 6));
+        bench.stop().await;
+    });
+}
+
+#[test]
+fn what_the_target_lost_and_another_replica_filled_up_is_published_again() {
+    run(async {
+        let bench = Bench::start(Settings { record_patience: Duration::from_secs(60), ..settings() });
+        bench.dedup.faults.fail_next("record", FOR_EVER, unavailable());
+        feed(&bench, "a", 1..=10);
+        bench.until("all are stored", |fakes| fakes.publisher.stored().len() == 10).await;
+        bench.publisher.regress_to(4);
+        bench.publisher.store_others(6);
+        bench.publisher.reconnect();
+        bench.until("it was looked at", |_| bench.naks().len() >= 10).await;
+        bench.dedup.faults.clear("record");
+        bench.until_done().await;
+        assert_eq!(bench.row("a"), (1..=10).collect::<Vec<_>>());
+        bench.stop().await;
+    });
+}
+
+#[test]
+fn while_the_target_cannot_be_looked_at_what_was_not_sent_goes_back() {
+    run(async {
+        let ack_wait = Duration::from_millis(300);
+        let bench = Bench::start(Settings { ack_wait, suspect_after: 1_000, ..settings() });
+        bench.publisher.faults.fail_next("publish", FOR_EVER, unavailable());
+        feed(&bench, "a", 1..=6);
+        bench.until("they failed", |fakes| fakes.publisher.faults.calls("publish") >= 6).await;
+        for operation in ["highest", "check"] {
+            bench.dedup.faults.fail_next(operation, FOR_EVER, unavailable());
+        }
+        bench.publisher.reconnect();
+        bench.publisher.faults.clear("publish");
+        bench.until("handed back", |_| bench.naks().len() >= 6).await;
+        assert!(bench.publisher.stored().is_empty());
+        for operation in ["highest", "check"] {
+            bench.dedup.faults.clear(operation);
+        }
+        bench.until_done().await;
+        assert_eq!(bench.publisher.stored().len(), 6);
+        bench.stop().await;
+    });
+}
+
+#[test]
 fn a_source_that_fails_is_asked_again_and_settlements_are_repeated() {
     run(async {
         let bench = Bench::start(settings());

@@ -131,6 +131,11 @@ impl FakePublisher {
         state.sequences.retain(|_, stored| *stored <= sequence);
     }
 
+    /// Another publisher stores so many events, which [`Self::stored`] does not tell of.
+    pub fn store_others(&self, count: u64) {
+        lock(&self.state).last_sequence += count;
+    }
+
     fn publish_one(&self, attempt: &Attempt) -> Result<Stored, PublishError> {
         self.faults.enter("publish").map_err(PublishError::Rejected)?;
         let stored = lock(&self.state).store(attempt)?;
