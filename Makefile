@@ -12,7 +12,7 @@ SOAK_SECONDS ?= 7200
 # Debian keeps nats-server in /usr/sbin, which is not on everybody's PATH.
 export PATH := $(PATH):/usr/sbin
 
-.PHONY: help setup build lint test k8s rules faults controls soak bench-e2e mutants demo run clean
+.PHONY: help setup build lint test k8s rules faults controls saboteur soak bench-e2e mutants demo run clean
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,13 +41,16 @@ k8s: setup ## Renders k8s/ and checks it without a cluster; checks the alert rul
 rules: ## Makes the PrometheusRule from k8s/components/alerts/rules.yaml; RUNBOOK=URL sets where its links lead
 	@scripts/rules.sh $(RUNBOOK)
 
-faults: build ## Runs every fault scenario on both servers: FAULTS="--seed 7 nats-killed" chooses
+faults: build saboteur ## Runs every fault scenario on both servers: FAULTS="--seed 7 nats-killed" chooses
 	@scripts/install-servers.sh proof
 	$(CARGO) run --release --locked -p cdc-proof -- run $(FAULTS)
 
-controls: ## Runs the naive services that must fail where the service holds
+controls: build saboteur ## Runs the service without a defence, again and again, which must fail where it holds with it
 	@scripts/install-servers.sh proof
 	$(CARGO) run --release --locked -p cdc-proof -- run --controls $(FAULTS)
+
+saboteur:
+	$(CARGO) build --release --locked -p cdc-saboteur
 
 soak: setup build ## Runs random faults for SOAK_SECONDS (7200)
 	$(CARGO) run --release --locked -p cdc-proof -- run everything-at-once --seconds $(SOAK_SECONDS) --jobs 2 $(FAULTS)

@@ -11,11 +11,14 @@ pub mod logging;
 
 use std::pin::pin;
 
+use cdc_actors::pipeline::Ports;
+use cdc_actors::ports::Transform;
 use cdc_actors::supervisor::ExitReason;
 use slog::Logger;
 
 use crate::bootstrap::{Service, StartError};
 use crate::config::Config;
+use crate::domain::CdcTransform;
 
 /// Runs the service until `shutdown` is ready or the guard trips; then what is in flight is settled within `shutdown.grace`.
 ///
@@ -26,8 +29,21 @@ pub async fn run(
     logger: &Logger,
     shutdown: impl Future<Output = ()>,
 ) -> Result<ExitReason, StartError> {
+    run_with(config, logger, |ports| ports, shutdown).await
+}
+
+/// [`run`] with whatever `arrange` puts in front of the ports.
+///
+/// # Errors
+/// [`StartError`] if it never got to run.
+pub async fn run_with<T: Transform>(
+    config: &Config,
+    logger: &Logger,
+    arrange: impl FnOnce(Ports<CdcTransform>) -> Ports<T>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<ExitReason, StartError> {
     let mut shutdown = pin!(shutdown);
-    let starting = Service::start(config, logger.clone(), |observer| observer);
+    let starting = Service::start(config, logger.clone(), arrange);
     let mut service = tokio::select! {
         started = starting => started?,
         () = &mut shutdown => return Ok(ExitReason::Asked),

@@ -149,3 +149,15 @@ fn the_proof_shares_no_code_with_what_it_judges() {
         assert!(!dependencies.contains(name), "tests/proof depends on {name}");
     }
 }
+
+#[test]
+fn what_is_shipped_knows_nothing_of_the_saboteur() {
+    let all: Vec<_> = ["src", "actors/src"].into_iter().flat_map(|dir| sources(&root().join(dir))).collect();
+    assert!(all.len() > 20, "the sources are not where this test looks for them");
+    for (path, text) in all {
+        assert!(!text.to_lowercase().contains("sabot"), "{} knows of the saboteur", path.display());
+    }
+    let manifest = fs::read_to_string(root().join("Cargo.toml")).expect("the service has a manifest");
+    assert!(!dependencies(&manifest).iter().any(|name| name.contains("saboteur")), "the service depends on it");
+    assert!(!manifest.contains("[features]"), "a feature could switch something on in what is shipped");
+}

@@ -1,6 +1,5 @@
 //! Servers, streams and processes, and what they cost.
 
-use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
@@ -149,7 +148,7 @@ impl Rig {
 
     /// Starts the service.
     pub fn service(&self, settings: &Settings) -> Replica {
-        let program = Program::Service(PathBuf::from(env!("CARGO_BIN_EXE_daisi-cdc-consumer")));
+        let program = Program::service(env!("CARGO_BIN_EXE_daisi-cdc-consumer"));
         let mut all = Settings::from([
             ("nats.url".to_owned(), self.nats.url()),
             ("dedup.url".to_owned(), self.redis.url()),

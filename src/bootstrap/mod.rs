@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cdc_actors::pipeline::{self, Pipeline, Ports};
-use cdc_actors::ports::{Clock, DedupStore, Dependency, Failure, Observer, SystemClock};
+use cdc_actors::ports::{Clock, DedupStore, Dependency, Failure, SystemClock, Transform};
 use cdc_actors::retry::Backoff;
 use cdc_actors::supervisor::Ended;
 use slog::{Logger, error, info, warn};
@@ -92,14 +92,15 @@ pub struct Service {
 }
 
 impl Service {
-    /// Connects, creates what is missing, and starts. `watch` may put an observer in front of metrics and log.
+    /// Connects, creates what is missing, and starts. `arrange` may put something in front of the ports: an observer that
+    /// counts, or one that makes trouble.
     ///
     /// # Errors
     /// [`StartError`].
-    pub async fn start(
+    pub async fn start<T: Transform>(
         config: &Config,
         logger: Logger,
-        watch: impl FnOnce(Arc<dyn Observer>) -> Arc<dyn Observer>,
+        arrange: impl FnOnce(Ports<CdcTransform>) -> Ports<T>,
     ) -> Result<Self, StartError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let telemetry = Arc::new(Telemetry::new(logger.clone(), Arc::clone(&clock)));
@@ -122,11 +123,11 @@ impl Service {
             transform: Arc::new(CdcTransform::new(settings::transform(config))),
             dedup: attempts.dedup(config, &logger).await?,
             dead_letters: Arc::new(attempts.dead_letters(config, &outlet).await?),
-            observer: watch(Arc::clone(&telemetry) as Arc<dyn Observer>),
+            observer: Arc::clone(&telemetry) as _,
             clock,
         };
         let (workers, threads) = (settings.workers, settings.threads);
-        let pipeline = pipeline::start(ports, settings);
+        let pipeline = pipeline::start(arrange(ports), settings);
         telemetry.status().set_started(true);
         info!(logger, "started"; "http" => %http.address(), "workers" => workers, "threads" => threads,
             "source" => &config.source.stream, "target" => &config.target.stream);

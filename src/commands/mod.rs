@@ -26,7 +26,7 @@ pub use generate::generate;
 pub use healthcheck::healthcheck;
 pub use pace::Pace;
 pub use preview::preview;
-pub use run::run;
+pub use run::{run, run_with};
 
 use crate::adapters::nats::{CannotReplay, ConnectError, Connection, SetupError};
 use crate::bootstrap::settings;

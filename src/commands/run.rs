@@ -3,6 +3,8 @@
 use std::pin::pin;
 
 use actix_rt::signal::unix::{SignalKind, signal};
+use cdc_actors::pipeline::Ports;
+use cdc_actors::ports::Transform;
 use cdc_actors::supervisor::ExitReason;
 use slog::{Logger, crit, error};
 use tokio::sync::oneshot;
@@ -10,10 +12,19 @@ use tokio::sync::oneshot;
 use super::{ended, load};
 use crate::bootstrap::StartError;
 use crate::cli::{ConfigArgs, ExitStatus};
+use crate::domain::CdcTransform;
 use crate::logging::{self, chain};
 
 /// The service, until a signal, the guard or a failed start ends it.
 pub async fn run(arguments: ConfigArgs) -> ExitStatus {
+    run_with(arguments, |ports| ports).await
+}
+
+/// [`run`] with whatever `arrange` puts in front of the ports.
+pub async fn run_with<T: Transform>(
+    arguments: ConfigArgs,
+    arrange: impl FnOnce(Ports<CdcTransform>) -> Ports<T>,
+) -> ExitStatus {
     let config = match load(&arguments) {
         Ok(config) => config,
         Err(error) => return ended(Err(error.into())),
@@ -28,7 +39,7 @@ pub async fn run(arguments: ConfigArgs) -> ExitStatus {
     };
     let (stop, stopped) = oneshot::channel();
     let mut stop = Some(stop);
-    let mut serving = pin!(crate::run(&config, &logger, async { drop(stopped.await) }));
+    let mut serving = pin!(crate::run_with(&config, &logger, arrange, async { drop(stopped.await) }));
     loop {
         let status = tokio::select! {
             served = &mut serving => return finish(served, &logger),

@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream::{self, Context};
-use cdc_actors::ports::{Clock, Observer, SystemClock};
+use cdc_actors::ports::{Clock, SystemClock};
 
 use self::ledger::{Counts, Ledger, Tally};
 use self::servers::LocalServer;
@@ -53,8 +53,9 @@ async fn demonstrate(arguments: &DemoArgs) -> Result<ExitStatus, Failed> {
     let (logger, _guard) = logging::logger(&config.log);
     let tally = Arc::new(OnceLock::new());
     let watching = Arc::clone(&tally);
-    let mut service = Service::start(&config, logger, move |next| {
-        Arc::clone(watching.get_or_init(|| Arc::new(Tally::new(next)))) as Arc<dyn Observer>
+    let mut service = Service::start(&config, logger, move |mut ports| {
+        ports.observer = Arc::clone(watching.get_or_init(|| Arc::new(Tally::new(ports.observer)))) as _;
+        ports
     })
     .await?;
     let tally = tally.get().ok_or("the service started without its observer")?;

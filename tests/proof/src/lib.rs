@@ -2,7 +2,6 @@
 #![allow(clippy::unwrap_used, reason = "a harness that cannot go on must stop, and say where")]
 
 pub mod judge;
-pub mod naive;
 pub mod postgres;
 pub mod proxy;
 pub mod replica;

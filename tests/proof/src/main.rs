@@ -4,7 +4,6 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use cdc_proof::naive::{self, Flaw};
 use cdc_proof::runner::{self, Plan};
 use cdc_proof::servers::NatsVersion;
 use clap::{Parser, Subcommand};
@@ -23,12 +22,6 @@ enum Command {
     List,
     /// Runs scenarios; exit status 1 if an invariant was broken or a control passed.
     Run(RunArguments),
-    /// Runs the deliberately naive service that controls are made with, configured like the real one.
-    Naive {
-        /// The defence that is left out.
-        #[arg(long)]
-        flaw: Option<Flaw>,
-    },
 }
 
 #[derive(clap::Args)]
@@ -38,6 +31,9 @@ struct RunArguments {
     /// The program under test.
     #[arg(long, default_value = "target/release/daisi-cdc-consumer")]
     binary: PathBuf,
+    /// The same service with a saboteur before its ports, for controls and for actors that die.
+    #[arg(long, default_value = "target/release/saboteur")]
+    saboteur: PathBuf,
     /// Draws traffic and faults; the same seed replays a run.
     #[arg(long)]
     seed: Option<u64>,
@@ -50,7 +46,7 @@ struct RunArguments {
     /// Only scenarios that take seconds.
     #[arg(long)]
     fast: bool,
-    /// Runs the naive services instead, which must fail.
+    /// Runs the service without a defence instead, again and again, which must fail.
     #[arg(long)]
     controls: bool,
     /// How many run side by side.
@@ -77,7 +73,6 @@ fn main() -> ExitCode {
             runner::list();
             ExitCode::SUCCESS
         }
-        Command::Naive { flaw } => runtime.block_on(naive::run(flaw)),
         Command::Run(arguments) => match runtime.block_on(runner::run(&arguments.plan())) {
             true => ExitCode::SUCCESS,
             false => ExitCode::FAILURE,
@@ -96,7 +91,7 @@ impl RunArguments {
             nats: self.nats.map_or_else(|| vec![NatsVersion::Oldest, NatsVersion::Newest], |version| vec![version]),
             fast: self.fast,
             controls: self.controls,
-            proof: None,
+            saboteur: Some(self.saboteur),
             jobs: self.jobs,
             backlog: self.backlog,
             duration: std::time::Duration::from_secs(self.seconds),

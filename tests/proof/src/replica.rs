@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -12,7 +12,6 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::naive::Flaw;
 use crate::servers::signal;
 
 /// How long a page may take.
@@ -25,54 +24,27 @@ pub type Settings = BTreeMap<String, String>;
 
 /// What runs as the service.
 #[derive(Debug, Clone)]
-pub enum Program {
-    /// The program under test.
-    Service(PathBuf),
-    /// The naive service, with one of its defences left out.
-    Naive {
-        /// The program of this crate.
-        proof: PathBuf,
-        /// The defence that is left out.
-        flaw: Option<Flaw>,
-    },
+pub struct Program {
+    /// The program.
+    pub binary: PathBuf,
+    /// What the saboteur is told, if the program is that one (package cdc-saboteur).
+    pub sabotage: Option<String>,
 }
 
 impl Program {
-    /// Whether it is a naive one.
-    pub fn is_naive(&self) -> bool {
-        matches!(self, Self::Naive { .. })
-    }
-
-    /// The program under test, if it is that.
-    pub fn service(&self) -> Option<&Path> {
-        match self {
-            Self::Service(path) => Some(path),
-            Self::Naive { .. } => None,
-        }
-    }
-
-    /// The name of the naive one's flaw.
-    pub fn flaw(&self) -> Option<String> {
-        match self {
-            Self::Service(_) => None,
-            Self::Naive { flaw, .. } => Some(flaw.map_or_else(|| "none".to_owned(), |flaw| flaw.to_string())),
-        }
+    /// The program under test.
+    pub fn service(binary: impl Into<PathBuf>) -> Self {
+        Self { binary: binary.into(), sabotage: None }
     }
 
     fn command(&self) -> Command {
-        match self {
-            Self::Service(path) => {
-                let mut command = Command::new(path);
-                command.arg("run");
-                command
-            }
-            Self::Naive { proof, flaw } => {
-                let mut command = Command::new(proof);
-                command.arg("naive");
-                command.args(flaw.map(|flaw| format!("--flaw={flaw}")));
-                command
-            }
-        }
+        let mut command = Command::new(&self.binary);
+        command.env_clear();
+        match &self.sabotage {
+            Some(sabotage) => command.env("SABOTAGE", sabotage),
+            None => command.arg("run"),
+        };
+        command
     }
 }
 
@@ -105,7 +77,6 @@ impl Replica {
             .map(|(name, value)| (format!("DAISI_CDC_{}", name.to_uppercase().replace('.', "__")), value.clone()));
         let mut child = program
             .command()
-            .env_clear()
             .envs(variables)
             .envs(environment.iter().cloned())
             .stdin(Stdio::null())

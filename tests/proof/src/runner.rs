@@ -8,9 +8,8 @@ use std::time::Duration;
 use futures::StreamExt;
 
 use crate::judge::Symptom;
-use crate::naive::Flaw;
 use crate::replica::Program;
-use crate::scenarios::{self, Pace, Scenario};
+use crate::scenarios::{self, Control, Pace, Scenario, Shows};
 use crate::servers::NatsVersion;
 use crate::world::{Options, Outcome, World};
 
@@ -31,8 +30,8 @@ pub struct Plan {
     pub fast: bool,
     /// Runs the controls in place of the service.
     pub controls: bool,
-    /// The program of this crate, for the controls; the one that runs if it is not given.
-    pub proof: Option<PathBuf>,
+    /// The service with a saboteur before its ports: without it there are no controls, and no scenarios that need one.
+    pub saboteur: Option<PathBuf>,
     /// How many run side by side.
     pub jobs: usize,
     /// Messages of the scenario `backlog`.
@@ -49,18 +48,8 @@ pub struct Plan {
 struct Run {
     scenario: Arc<Scenario>,
     options: Options,
-    role: Role,
-}
-
-/// Who runs, and what must come of it.
-#[derive(Debug, Clone, Copy)]
-enum Role {
-    /// The program under test keeps the promise.
-    Service,
-    /// The naive service with all its defences keeps it, too: what fails without one fails for want of that one.
-    Naive,
-    /// Without a defence it shows this symptom.
-    Flawed(Flaw, Symptom),
+    /// The defence that is left out, and what must come of it; none for the service, which keeps the promise.
+    control: Option<Control>,
 }
 
 /// Prints the scenarios.
@@ -68,8 +57,8 @@ pub fn list() {
     for scenario in scenarios::all() {
         let pace = if scenario.pace == Pace::Fast { "fast" } else { "full" };
         println!("{:28} {pace}  {}\n{:34}→ {}", scenario.name, scenario.fault, "", scenario.expectation);
-        for (flaw, symptom) in scenario.controls {
-            println!("{:34}✗ without its defence ({flaw:?}): {symptom:?}", "");
+        for control in &scenario.controls {
+            println!("{:34}✗ {}: {:?}", "", control.without, control.shows);
         }
     }
 }
@@ -109,14 +98,15 @@ fn runs(plan: &Plan) -> Vec<Run> {
     let wanted = |scenario: &&Arc<Scenario>| {
         (plan.names.is_empty() || plan.names.iter().any(|name| name == scenario.name))
             && (!plan.fast || scenario.pace == Pace::Fast)
+            && (plan.saboteur.is_some() || scenario.setup.sabotage.is_none())
     };
     let mut runs = Vec::new();
     for scenario in all.iter().filter(wanted) {
         for nats in scenario.setup.only.map_or_else(|| plan.nats.clone(), |version| vec![version]) {
             for seed in plan.seed..plan.seed + plan.runs {
-                for role in roles(scenario, plan.controls) {
-                    let options = options(plan, nats, seed, role);
-                    runs.push(Run { scenario: Arc::clone(scenario), options, role });
+                for control in controls(scenario, plan.controls) {
+                    let options = options(plan, scenario, nats, seed, control);
+                    runs.push(Run { scenario: Arc::clone(scenario), options, control });
                 }
             }
         }
@@ -124,32 +114,43 @@ fn runs(plan: &Plan) -> Vec<Run> {
     runs
 }
 
-fn roles(scenario: &Scenario, controls: bool) -> Vec<Role> {
-    if !controls {
-        return vec![Role::Service];
-    }
-    let flawed = scenario.controls.iter().map(|(flaw, symptom)| Role::Flawed(*flaw, *symptom));
-    // It knows targets apart, but is too simple to survive the loss of one.
-    let sound = |(flaw, _): &(Flaw, Symptom)| *flaw != Flaw::NoRecordGeneration;
-    let naive = scenario.controls.iter().any(sound).then_some(Role::Naive);
-    naive.into_iter().chain(flawed).collect()
+/// What a scenario is run with: the service, or each of its controls.
+fn controls(scenario: &Scenario, controls: bool) -> Vec<Option<Control>> {
+    if controls { scenario.controls.iter().copied().map(Some).collect() } else { vec![None] }
 }
 
-fn options(plan: &Plan, nats: NatsVersion, seed: u64, role: Role) -> Options {
-    let proof = || plan.proof.clone().unwrap_or_else(|| std::env::current_exe().unwrap());
-    let program = match role {
-        Role::Service => Program::Service(plan.binary.clone()),
-        Role::Naive => Program::Naive { proof: proof(), flaw: None },
-        Role::Flawed(flaw, _) => Program::Naive { proof: proof(), flaw: Some(flaw) },
+fn options(plan: &Plan, scenario: &Scenario, nats: NatsVersion, seed: u64, control: Option<Control>) -> Options {
+    let without = control.map(|control| control.without);
+    // A setting weakens a defence as well as the saboteur does.
+    let settings: Vec<(String, String)> = without
+        .into_iter()
+        .flat_map(|without| without.split(','))
+        .filter_map(|setting| setting.split_once('='))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
+    let sabotage = without.filter(|_| settings.is_empty()).or(scenario.setup.sabotage);
+    let saboteur = plan.saboteur.clone().filter(|_| control.is_some() || scenario.setup.sabotage.is_some());
+    let program = match saboteur {
+        Some(binary) => Program { binary, sabotage: Some(sabotage.unwrap_or_default().to_owned()) },
+        None => Program::service(&plan.binary),
     };
-    let (backlog, duration, explained) = (plan.backlog, plan.duration, plan.explained);
-    Options { program, nats, seed, backlog, duration, explained }
+    Options {
+        program,
+        without: without.map(str::to_owned),
+        settings,
+        nats,
+        seed,
+        backlog: plan.backlog,
+        duration: plan.duration,
+        explained: plan.explained,
+    }
 }
 
 /// Plays a run: what came of it, and whether that is what it should be; the name of the scenario if the harness gave up.
 async fn play(run: Run) -> Result<(Outcome, bool), &'static str> {
-    let Run { scenario, options, role } = run;
-    println!("▶ {} seed {} {:?}", scenario.name, options.seed, options.nats);
+    let Run { scenario, options, control } = run;
+    let without = options.without.as_ref().map(|without| format!(" [{without}]")).unwrap_or_default();
+    println!("▶ {}{without} seed {} {:?}", scenario.name, options.seed, options.nats);
     let name = scenario.name;
     let played = tokio::spawn(async move {
         let mut world = World::begin(&scenario, &options).await;
@@ -157,23 +158,28 @@ async fn play(run: Run) -> Result<(Outcome, bool), &'static str> {
         world.finish(&scenario).await
     });
     let Ok(outcome) = played.await else { return Err(name) };
-    let good = match role {
-        Role::Service | Role::Naive => outcome.broken.is_empty(),
-        Role::Flawed(_, symptom) => shows(&outcome, symptom),
+    let good = match control {
+        None => outcome.broken.is_empty(),
+        Some(control) => shows(&outcome, control.shows),
     };
     Ok((outcome, good))
 }
 
-/// Whether a flawed service was caught. What it acknowledged too early is seen in that moment if a sample falls into it,
-/// and at the end if the kill did: either convicts it.
-fn shows(outcome: &Outcome, symptom: Symptom) -> bool {
-    let lost_in_the_end = symptom == Symptom::AckedEarly && outcome.findings.shows(Symptom::Lost);
-    outcome.findings.shows(symptom) || lost_in_the_end
+/// Whether a service without a defence was caught. What it acknowledged too early is seen in that moment if a sample falls
+/// into it, and at the end if the kill did: either convicts it.
+fn shows(outcome: &Outcome, shows: Shows) -> bool {
+    match shows {
+        Shows::Symptom(Symptom::AckedEarly) => {
+            outcome.findings.shows(Symptom::AckedEarly) || outcome.findings.shows(Symptom::Lost)
+        }
+        Shows::Symptom(symptom) => outcome.findings.shows(symptom),
+        Shows::Unmet(expectation) => outcome.broken.iter().any(|broken| broken.contains(expectation)),
+    }
 }
 
 fn print(outcome: &Outcome, good: bool) {
     let mark = if good { "✔" } else { "✘" };
-    let control = outcome.control.as_ref().map(|flaw| format!(" [naive service, flaw: {flaw}]")).unwrap_or_default();
+    let control = outcome.without.as_ref().map(|without| format!(" [{without}]")).unwrap_or_default();
     println!(
         "{mark} {}{control} seed {} nats {}: {}; {} lives, recovered in {:.1} s, {:.1} s in all, at most {} MiB {:?}",
         outcome.scenario,

@@ -59,6 +59,8 @@ struct Faults {
 struct Trip {
     filter: FrameFilter,
     left: usize,
+    /// Another link that nothing passes any more from that moment on.
+    with: Option<Arc<Link>>,
     tripped: oneshot::Sender<()>,
 }
 
@@ -98,6 +100,9 @@ impl Faults {
             return Fate::Pass;
         }
         (self.to_server_blocked, self.to_client_blocked) = (true, true);
+        if let Some(link) = &trip.with {
+            link.change(|faults| (faults.to_server_blocked, faults.to_client_blocked) = (true, true));
+        }
         // Nobody may wait for it any more.
         let _ = trip.tripped.send(());
         Fate::PassLast
@@ -205,8 +210,14 @@ impl Proxy {
 
     /// Lets the `nth` frame of a kind pass, from 1, and nothing after it in either direction; the future ends then.
     pub fn trip(&self, filter: FrameFilter, nth: usize) -> impl Future<Output = ()> + use<> {
+        self.trip_with(None, filter, nth)
+    }
+
+    /// As [`Self::trip`]; in the same moment nothing passes another link any more either.
+    pub fn trip_with(&self, other: Option<&Self>, filter: FrameFilter, nth: usize) -> impl Future<Output = ()> + use<> {
         let (tripped, wire) = oneshot::channel();
-        self.link.change(|faults| faults.trip = Some(Trip { filter, left: nth.max(1), tripped }));
+        let with = other.map(|other| Arc::clone(&other.link));
+        self.link.change(|faults| faults.trip = Some(Trip { filter, left: nth.max(1), with, tripped }));
         async move {
             // An error says that the link was healed before: there is nothing to wait for any more.
             let _ = wire.await;

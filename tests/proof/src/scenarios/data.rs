@@ -3,9 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Scenario, Setup};
+use super::{Scenario, Setup, without};
 use crate::judge::Symptom::AckedEarly;
-use crate::naive::Flaw;
 use crate::postgres::{self, Bridge, Workload};
 use crate::proxy::{Direction, frames};
 use crate::servers::PostgresServer;
@@ -26,7 +25,7 @@ pub(super) fn all() -> Vec<Scenario> {
             |w| Box::pin(rebuilt_tables(w)),
         )
         .on(Setup { rate: 0, ..Setup::default() })
-        .controls(&[(Flaw::AckFirst, AckedEarly)]),
+        .controls([without("ack-first", AckedEarly)]),
     ]
 }
 

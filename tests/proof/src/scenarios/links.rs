@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use super::{Scenario, Setup};
+use super::{Scenario, Setup, without};
 use crate::judge::Symptom::Doubled;
-use crate::naive::Flaw;
 use crate::proxy::{Direction, frames};
 
 /// The scenarios of this file.
@@ -24,7 +23,8 @@ pub(super) fn all() -> Vec<Scenario> {
                 })
             },
         )
-        .fast(),
+        .fast()
+        .controls([without("no-msg-id", Doubled)]),
         Scenario::new(
             "consumer-acks-dropped",
             "300 acks to the source are swallowed on their way",
@@ -40,7 +40,7 @@ pub(super) fn all() -> Vec<Scenario> {
             },
         )
         .fast()
-        .controls(&[(Flaw::NoDedup, Doubled)]),
+        .controls([without("no-msg-id,no-records", Doubled)]),
         Scenario::new(
             "half-open-to-server",
             "nothing reaches NATS any more for 8 s while the connection stays open",
@@ -86,7 +86,8 @@ pub(super) fn all() -> Vec<Scenario> {
                 })
             },
         )
-        .fast(),
+        .fast()
+        .controls([without("no-msg-id", Doubled)]),
         Scenario::new(
             "link-bounced",
             "the link to NATS goes down and up 20 times within 10 s",
@@ -132,6 +133,30 @@ pub(super) fn all() -> Vec<Scenario> {
             },
         )
         .on(Setup { replicas: 2, ..Setup::default() }),
+        Scenario::new(
+            "acks-lost-beyond-window",
+            "acks to the source are swallowed and the process is dead for longer than the duplicate window of 4 s, while Redis stays",
+            "delivered again after the window has closed, and known by their records all the same",
+            |w| {
+                Box::pin(async move {
+                    w.until_flowing().await;
+                    w.pause_load().await;
+                    w.until_idle().await;
+                    w.swallow_acks(0);
+                    w.feed(500).await;
+                    w.until_acks_are_gone(0).await;
+                    w.kill(0);
+                    w.wait(Duration::from_secs(6)).await;
+                    w.nats_link(0).heal();
+                    w.start(0).await;
+                    w.resume_load();
+                    w.until_flowing().await;
+                })
+            },
+        )
+        .fast()
+        .on(Setup { settings: &[("target.duplicate_window", "4s")], ..Setup::default() })
+        .controls([without("no-records", Doubled)]),
         Scenario::new(
             "outage-beyond-window",
             "publish acks lost and the process dead for longer than the duplicate window of 4 s, Redis emptied meanwhile",

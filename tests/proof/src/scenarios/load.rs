@@ -1,8 +1,7 @@
 //! Loads that want to hurt.
 
-use super::{Scenario, Setup};
-use crate::judge::Symptom::Inverted;
-use crate::naive::Flaw;
+use super::{Scenario, Setup, without};
+use crate::judge::Symptom::{Inverted, Lost};
 use crate::traffic::Mix;
 use crate::world::World;
 
@@ -33,12 +32,12 @@ pub(super) fn all() -> Vec<Scenario> {
         })
         .fast()
         .on(Setup { rate: 0, ..Setup::default() })
-        .controls(&[(Flaw::Spread, Inverted), (Flaw::DropPoison, crate::judge::Symptom::Lost)]),
+        .controls([without("spread", Inverted), without("no-letters", Lost)]),
         Scenario::new("hot-row", "20 000 changes of one row as fast as it goes", "in order, once each", |w| {
             Box::pin(async move { w.feed(20_000).await })
         })
         .on(Setup { rate: 0, mix: Mix { hot_share: 1.0, ..plain() }, ..Setup::default() })
-        .controls(&[(Flaw::Spread, Inverted)]),
+        .controls([without("spread", Inverted)]),
         Scenario::new("many-rows", "100 000 rows at once", "once each; memory within bounds", |w| {
             Box::pin(async move { w.feed(100_000).await })
         })

@@ -11,7 +11,6 @@ mod streams;
 use futures::future::BoxFuture;
 
 use crate::judge::Symptom;
-use crate::naive::Flaw;
 use crate::servers::NatsVersion;
 use crate::traffic::Mix;
 use crate::world::World;
@@ -42,6 +41,8 @@ pub struct Setup {
     pub clock: bool,
     /// Stands nats-server's data on a file system of so many MiB.
     pub disk_mib: Option<u32>,
+    /// The service with a saboteur before its ports, who is told this: what the scenario does cannot be done from outside.
+    pub sabotage: Option<&'static str>,
 }
 
 impl Default for Setup {
@@ -57,6 +58,7 @@ impl Default for Setup {
             rate: 1_000,
             clock: false,
             disk_mib: None,
+            sabotage: None,
         }
     }
 }
@@ -70,6 +72,32 @@ pub struct Allowed {
     pub lost: bool,
     /// Replicas still running at the end need not be: the story leaves the service ended.
     pub ended: bool,
+}
+
+/// A defence left out, and what must come of it: a scenario that passes all the same proves nothing about that defence.
+#[derive(Debug, Clone, Copy)]
+pub struct Control {
+    /// What the saboteur is told, or settings as in `guard.max_duration=1h`, separated by commas.
+    pub without: &'static str,
+    /// How it shows.
+    pub shows: Shows,
+}
+
+/// How it shows that a defence is missing.
+#[derive(Debug, Clone, Copy)]
+pub enum Shows {
+    /// The judge finds this.
+    Symptom(Symptom),
+    /// What the story expects does not come; told by some words of it.
+    Unmet(&'static str),
+}
+
+fn without(without: &'static str, symptom: Symptom) -> Control {
+    Control { without, shows: Shows::Symptom(symptom) }
+}
+
+fn unmet(without: &'static str, expectation: &'static str) -> Control {
+    Control { without, shows: Shows::Unmet(expectation) }
 }
 
 /// How much time a scenario may take.
@@ -95,8 +123,8 @@ pub struct Scenario {
     pub setup: Setup,
     /// What the fault excuses.
     pub allowed: Allowed,
-    /// Naive services that must fail in it, and how it shows.
-    pub controls: &'static [(Flaw, Symptom)],
+    /// Defences without which the service must fail in it, and how it shows.
+    pub controls: Vec<Control>,
     /// The story.
     pub story: Story,
 }
@@ -110,7 +138,7 @@ impl std::fmt::Debug for Scenario {
 impl Scenario {
     fn new(name: &'static str, fault: &'static str, expectation: &'static str, story: Story) -> Self {
         let (setup, allowed) = (Setup::default(), Allowed::default());
-        Self { name, fault, expectation, pace: Pace::Full, setup, allowed, controls: &[], story }
+        Self { name, fault, expectation, pace: Pace::Full, setup, allowed, controls: Vec::new(), story }
     }
 
     fn fast(mut self) -> Self {
@@ -128,8 +156,8 @@ impl Scenario {
         self
     }
 
-    fn controls(mut self, controls: &'static [(Flaw, Symptom)]) -> Self {
-        self.controls = controls;
+    fn controls(mut self, controls: impl IntoIterator<Item = Control>) -> Self {
+        self.controls = controls.into_iter().collect();
         self
     }
 }

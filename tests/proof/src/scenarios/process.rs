@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use super::{Allowed, Scenario, Setup};
+use futures::FutureExt;
+
+use super::{Scenario, Setup, unmet, without};
 use crate::judge::Symptom::{AckedEarly, Doubled, Inverted, Lost};
-use crate::naive::Flaw;
 use crate::proxy::frames;
+use crate::traffic::Mix;
 use crate::world::World;
 
 /// How the process and its servers are cut apart at a step of the protocol.
@@ -22,15 +24,17 @@ const KILLS_AT_A_STEP: usize = 5;
 
 async fn killed_at(w: &mut World, step: Step) {
     for _ in 0..KILLS_AT_A_STEP {
+        // A round trip that takes its time, so that there is always a batch in hand.
+        w.redis_link(0).delay(Duration::from_millis(10));
         w.until_flowing().await;
         // Not always the first frame of its kind, so that the batch is cut in different places.
         let nth = w.rng.usize(1..40);
         let tripwire = match step {
-            Step::Checked => w.redis_link(0).trip(frames::redis_reply_to("MGET"), nth.min(4)),
-            Step::Sent => w.nats_link(0).trip(frames::publish("wa."), nth),
-            Step::Confirmed => w.nats_link(0).trip(frames::publish_ack(), nth),
-            Step::Recorded => w.redis_link(0).trip(frames::redis_reply_to("SET"), nth),
-            Step::Acknowledged => w.nats_link(0).trip(frames::source_ack(), nth),
+            Step::Checked => w.isolate_at_redis(0, frames::redis_reply_to("MGET"), nth.min(4)).boxed(),
+            Step::Sent => w.isolate_at(0, frames::publish("wa."), nth).boxed(),
+            Step::Confirmed => w.isolate_at(0, frames::publish_ack(), nth).boxed(),
+            Step::Recorded => w.isolate_at_redis(0, frames::redis_reply_to("SET"), nth).boxed(),
+            Step::Acknowledged => w.isolate_at(0, frames::source_ack(), nth).boxed(),
         };
         let tripped = w.within("the process comes to this step", tripwire).await;
         if tripped.is_some() {
@@ -61,23 +65,28 @@ pub(super) fn all() -> Vec<Scenario> {
     vec![
         Scenario::new(
             "kill-at-random",
-            "kill -9 at random, 200 times, the process started again each time",
+            "kill -9 at random, 200 times, within 3 s of work each, the process started again each time",
             "nothing lost, nothing doubled, whatever was in hand",
-            |w| Box::pin(kill_at_random(w, 200)),
+            |w| Box::pin(kill_at_random(w, 200, Duration::from_secs(3))),
         ),
         Scenario::new(
             "kill-a-few",
             "kill -9 at random, 10 times, the process started again each time",
             "nothing lost, nothing doubled, whatever was in hand",
-            |w| Box::pin(kill_at_random(w, 10)),
+            |w| Box::pin(kill_at_random(w, 10, Duration::from_millis(100))),
         )
         .fast()
-        .controls(&[(Flaw::AckFirst, AckedEarly)]),
-        killed_at!("kill-after-check", "the check was answered", Checked, &[(Flaw::MarkFirst, Lost)]).fast(),
-        killed_at!("kill-after-send", "an event was sent", Sent, &[(Flaw::AckFirst, AckedEarly)]),
-        killed_at!("kill-after-confirm", "an event was confirmed", Confirmed, &[(Flaw::NoMsgId, Doubled)]),
-        killed_at!("kill-after-record", "an event was recorded", Recorded, &[]),
-        killed_at!("kill-after-ack", "the source was acknowledged", Acknowledged, &[]),
+        .controls([without("ack-first", AckedEarly), without("no-late", Inverted)]),
+        killed_at!("kill-after-check", "the check was answered", Checked, [without("mark-first", Lost)]).fast(),
+        killed_at!(
+            "kill-after-send",
+            "an event was sent",
+            Sent,
+            [without("ack-first", AckedEarly), without("no-late", Inverted)]
+        ),
+        killed_at!("kill-after-confirm", "an event was confirmed", Confirmed, [without("no-msg-id", Doubled)]),
+        killed_at!("kill-after-record", "an event was recorded", Recorded, []),
+        killed_at!("kill-after-ack", "the source was acknowledged", Acknowledged, []),
         Scenario::new(
             "paused-beyond-ack-wait",
             "one of two replicas stands still (SIGSTOP) for three times ack_wait, then goes on with what it held",
@@ -98,7 +107,7 @@ pub(super) fn all() -> Vec<Scenario> {
             },
         )
         .on(Setup { replicas: 2, ..Setup::default() })
-        .controls(&[(Flaw::NoMsgId, Doubled)]),
+        .controls([without("no-msg-id", Doubled)]),
         Scenario::new(
             "term-ample-grace",
             "SIGTERM under load with grace to spare, three times",
@@ -119,7 +128,7 @@ pub(super) fn all() -> Vec<Scenario> {
             },
         )
         .on(Setup { settings: &[("shutdown.grace", "50ms")], ..Setup::default() })
-        .controls(&[(Flaw::AckFirst, AckedEarly)]),
+        .controls([without("ack-first", AckedEarly)]),
         Scenario::new(
             "rolling-restart",
             "three replicas under load, restarted in turn, twice round",
@@ -140,17 +149,46 @@ pub(super) fn all() -> Vec<Scenario> {
             "hot-row-kills",
             "one row takes half of all changes; kill -9 at random 10 times",
             "the row's changes in order within each life, later ones marked",
-            |w| Box::pin(kill_at_random(w, 10)),
+            |w| Box::pin(kill_at_random(w, 10, Duration::from_millis(100))),
         )
         .on(Setup { mix: super::load::hot(), ..Setup::default() })
-        .controls(&[(Flaw::Spread, Inverted)]),
+        .controls([without("spread", Inverted), without("no-late", Inverted)]),
         Scenario::new(
             "input-kills-process",
             "one event of many kills the process whenever its check reaches Redis; it is started again each time",
             "the event ends in the dead letters as crashes_process, no neighbour with it, the others flow",
             |w| Box::pin(input_kills(w)),
         )
-        .on(Setup { mix: super::load::plain(), rate: 200, ..Setup::default() }),
+        .on(Setup { mix: super::load::plain(), rate: 200, ..Setup::default() })
+        .controls([unmet("dead_letter.suspect_after=1000000", "becomes a dead letter")]),
+        Scenario::new(
+            "transform-panics",
+            "the transform panics on one event of fifty, half of the times already when its row is looked for",
+            "these end in the dead letters as panic, no neighbour with them; no actor dies of it",
+            |w| {
+                Box::pin(async move {
+                    w.feed(3_000).await;
+                    w.until_idle().await;
+                    let restarts = w.metric(0, "cdc_consumer_actor_restarts_total").await;
+                    w.expect(restarts.unwrap_or_default() == 0.0, format!("no actor dies: {restarts:?}"));
+                })
+            },
+        )
+        .fast()
+        .on(Setup {
+            rate: 0,
+            mix: Mix { panicking: 0.02, ..Mix::default() },
+            sabotage: Some("panics"),
+            ..Setup::default()
+        }),
+        Scenario::new(
+            "actors-killed",
+            "every actor dies in the middle of its work, twice for each of its calls, and then the supervisor",
+            "built again at once, and what it held comes again; without its supervisor the process ends with status 70",
+            |w| Box::pin(actors_killed(w)),
+        )
+        .fast()
+        .on(Setup { sabotage: Some("deaths"), ..Setup::default() }),
         Scenario::new(
             "guard-trips",
             "Redis away for longer than the guard allows",
@@ -165,17 +203,17 @@ pub(super) fn all() -> Vec<Scenario> {
             ],
             ..Setup::default()
         })
-        .allowing(Allowed::default()),
+        .controls([unmet("guard.max_consecutive_failures=1000000,guard.max_duration=1h", "exit status 70")]),
     ]
 }
 
-async fn kill_at_random(w: &mut World, times: usize) {
+async fn kill_at_random(w: &mut World, times: usize, longest: Duration) {
     // Slow links, so that there is something in every step of the protocol to kill.
     w.nats_link(0).delay(Duration::from_millis(10));
     w.redis_link(0).delay(Duration::from_millis(10));
     for _ in 0..times {
         w.until_flowing().await;
-        let moment = Duration::from_micros(w.rng.u64(0..100_000));
+        let moment = longest.mul_f64(w.rng.f64());
         w.wait(moment).await;
         w.kill(0);
         w.count("kills", 1);
@@ -222,6 +260,26 @@ async fn input_kills(w: &mut World) {
     let letter = w.letter("crashes_process");
     w.within("the event that kills the process becomes a dead letter", letter).await;
     w.until_flowing().await;
+}
+
+/// Actors but for the supervisor, once for each call that they die at (package cdc-saboteur).
+const DEATHS: u32 = 7;
+
+async fn actors_killed(w: &mut World) {
+    for round in 0..2 {
+        for death in 1..=DEATHS {
+            w.until_flowing().await;
+            w.signal(0, "USR1");
+            // In the second round another process counts.
+            w.until_metric(0, "cdc_consumer_actor_restarts_total", |dead| dead >= f64::from(death)).await;
+            w.count("deaths", 1);
+        }
+        w.until_flowing().await;
+        w.signal(0, "USR1");
+        let status = w.ended(0).await;
+        w.expect(status == Some(70), format!("exit status 70 without the supervisor, not {status:?} in round {round}"));
+        w.start(0).await;
+    }
 }
 
 async fn guard_trips(w: &mut World) {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Scenario, Setup};
+use super::{Scenario, Setup, unmet};
 use crate::proxy::frames;
 use crate::world::World;
 
@@ -62,6 +62,25 @@ pub(super) fn all() -> Vec<Scenario> {
             },
         )
         .on(Setup { replicas: 2, ..Setup::default() }),
+        Scenario::new(
+            "redis-frozen-briefly",
+            "SIGSTOP of redis-server for one and a half times ack_wait, several times",
+            "what is in hand is kept alive by in-progress acks: nothing is delivered again",
+            |w| {
+                Box::pin(async move {
+                    for _ in 0..3 {
+                        w.until_flowing().await;
+                        w.freeze_redis();
+                        w.wait(Duration::from_secs(3)).await;
+                        w.thaw_redis();
+                        w.until_flowing().await;
+                    }
+                    let again = w.metric(0, "cdc_consumer_redelivered_total").await.unwrap_or_default();
+                    w.expect(again == 0.0, format!("nothing is delivered again, not {again}"));
+                })
+            },
+        )
+        .controls([unmet("no-progress", "nothing is delivered again")]),
         Scenario::new("redis-frozen", "SIGSTOP of redis-server for 10 s", "intake pauses and resumes", |w| {
             Box::pin(async move {
                 w.until_flowing().await;

@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use super::{Scenario, Setup};
+use super::{Scenario, Setup, without};
 use crate::judge::Symptom::{Doubled, Lost};
-use crate::naive::Flaw;
-use crate::proxy::frames;
 use crate::servers::NatsVersion;
 
 /// The scenarios of this file.
@@ -26,7 +24,7 @@ pub(super) fn all() -> Vec<Scenario> {
                 })
             },
         )
-        .controls(&[(Flaw::NoDedup, Doubled)]),
+        .controls([without("no-msg-id,no-records", Doubled)]),
         Scenario::new(
             "nats-killed-once",
             "kill -9 of nats-server in the middle of acks",
@@ -64,7 +62,7 @@ pub(super) fn all() -> Vec<Scenario> {
                     w.restart_nats().await;
                     w.excuse_missing_so_far();
                     // Published and recorded, but the source never hears of it: all of it will be delivered again.
-                    w.nats_link(0).drop_frames(frames::source_ack(), usize::MAX);
+                    w.swallow_acks(0);
                     w.resume_load();
                     w.until_flowing().await;
                     w.pause_load().await;
@@ -80,7 +78,7 @@ pub(super) fn all() -> Vec<Scenario> {
             },
         )
         .fast()
-        .controls(&[(Flaw::NoRecordGeneration, Lost)]),
+        .controls([without("plain-records", Lost), without("no-look", Lost)]),
         Scenario::new(
             "permission-withdrawn",
             "a reload takes the permission to publish to the target away for 10 s",

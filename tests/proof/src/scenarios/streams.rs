@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use super::{Scenario, Setup};
-use crate::judge::Symptom::Lost;
-use crate::naive::Flaw;
-use crate::proxy::frames;
+use super::{Scenario, Setup, without};
+use crate::judge::Symptom::{AckedEarly, Lost};
 
 /// The scenarios of this file.
 pub(super) fn all() -> Vec<Scenario> {
@@ -49,7 +47,7 @@ pub(super) fn all() -> Vec<Scenario> {
                     w.until_idle().await;
                     w.excuse_missing_so_far();
                     // Published and recorded, but the source never hears of it: all of it will be delivered again.
-                    w.nats_link(0).drop_frames(frames::source_ack(), usize::MAX);
+                    w.swallow_acks(0);
                     w.resume_load();
                     w.until_flowing().await;
                     w.pause_load().await;
@@ -65,7 +63,7 @@ pub(super) fn all() -> Vec<Scenario> {
             },
         )
         .fast()
-        .controls(&[(Flaw::NoRecordGeneration, Lost)]),
+        .controls([without("plain-records", Lost)]),
         Scenario::new(
             "source-recreated",
             "the source is deleted and created again with events of other rows under the same sequences, 3 times, while acks wait for a connection",
@@ -89,7 +87,8 @@ pub(super) fn all() -> Vec<Scenario> {
                     }
                 })
             },
-        ),
+        )
+        .controls([without("any-life", Lost)]),
         Scenario::new(
             "target-full",
             "the target (discard new) is full for 8 s",
@@ -120,6 +119,7 @@ pub(super) fn all() -> Vec<Scenario> {
                 })
             },
         )
-        .on(Setup { settings: &[("source.retention", "workqueue")], ..Setup::default() }),
+        .on(Setup { settings: &[("source.retention", "workqueue")], ..Setup::default() })
+        .controls([without("ack-first", AckedEarly)]),
     ]
 }

@@ -26,6 +26,8 @@ pub struct Mix {
     pub poison: f64,
     /// Share of messages of tables that are not allowed.
     pub other_tables: f64,
+    /// Share of messages that make a sabotaged transform panic, half of them when their row is looked for.
+    pub panicking: f64,
     /// Free text in a row, in bytes.
     pub payload_bytes: usize,
 }
@@ -41,6 +43,7 @@ impl Default for Mix {
             repeated: 0.04,
             poison: 0.02,
             other_tables: 0.03,
+            panicking: 0.0,
             payload_bytes: 100,
         }
     }
@@ -149,6 +152,16 @@ impl Generator {
         self.message(&row, action, record, None, Expect::DeadLetter(reason))
     }
 
+    /// Good, but for a note that a sabotaged transform panics at.
+    fn panicking(&mut self) -> Change {
+        let mut change = self.change();
+        let step = if self.number.is_multiple_of(2) { "order" } else { "decide" };
+        let note = format!(r#""transaction_annotations":{{"sabotage":"{step}"}}"#);
+        let text = String::from_utf8_lossy(&change.payload).replace(r#""transaction_annotations":null"#, &note);
+        (change.payload, change.expect) = (text.into(), Expect::DeadLetter("panic"));
+        change
+    }
+
     fn message(&mut self, row: &Row, action: &str, record: String, changes: Option<String>, expect: Expect) -> Change {
         let (lsn, idx, schema, table, number) = (self.lsn, self.idx, row.schema(), row.table.name(), self.number);
         let payload = Envelope {
@@ -194,6 +207,8 @@ impl Iterator for Generator {
             self.odd(true)
         } else if self.drawn(self.mix.other_tables) {
             self.odd(false)
+        } else if self.mix.panicking > 0.0 && self.drawn(self.mix.panicking) {
+            self.panicking()
         } else {
             self.change()
         };

@@ -21,6 +21,7 @@ use self::redis::Redis;
 use self::replicas::Post;
 use crate::judge::Sampler;
 use crate::postgres;
+use crate::proxy::frames;
 use crate::replica::Program;
 use crate::scenarios::{Scenario, Setup};
 use crate::servers::{Clock, NatsVersion, PostgresServer};
@@ -47,6 +48,10 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub struct Options {
     /// What runs as the service.
     pub program: Program,
+    /// The defence that it runs without, for a control.
+    pub without: Option<String>,
+    /// Settings in place of the scenario's own, for a control.
+    pub settings: Vec<(String, String)>,
     /// The nats-server, where the scenario leaves it open.
     pub nats: NatsVersion,
     /// Draws traffic and faults.
@@ -79,6 +84,7 @@ pub struct World {
     broken: Vec<String>,
     in_flight_bytes: Option<u64>,
     excused: u64,
+    swallowed_from: u64,
     too_large: bool,
     begun: Instant,
 }
@@ -111,6 +117,7 @@ impl World {
             broken: Vec::new(),
             in_flight_bytes: None,
             excused: 0,
+            swallowed_from: 0,
             too_large: false,
             begun: Instant::now(),
             setup,
@@ -229,10 +236,16 @@ impl World {
         }
     }
 
-    /// Waits until an ack of every change since [`Self::excuse_missing_so_far`] has been swallowed.
+    /// Swallows a replica's acks to the source from now on.
+    pub fn swallow_acks(&mut self, index: usize) {
+        self.swallowed_from = self.ledger.last_number();
+        self.nats_link(index).drop_frames(frames::source_ack(), usize::MAX);
+    }
+
+    /// Waits until an ack of every change since [`Self::swallow_acks`] has been swallowed.
     pub async fn until_acks_are_gone(&mut self, index: usize) {
         let deadline = Instant::now() + PATIENCE;
-        while self.nats_link(index).dropped() < self.ledger.last_number() - self.excused {
+        while self.nats_link(index).dropped() < self.ledger.last_number() - self.swallowed_from {
             if Instant::now() > deadline {
                 return self.expect(false, "every change is acknowledged");
             }

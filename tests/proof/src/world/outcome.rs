@@ -21,8 +21,8 @@ const MOST_IN_FLIGHT: f64 = 4096.0;
 pub struct Outcome {
     /// The scenario.
     pub scenario: String,
-    /// The naive service's flaw, for a control.
-    pub control: Option<String>,
+    /// The defence that the service ran without, for a control.
+    pub without: Option<String>,
     /// What it was drawn from.
     pub seed: u64,
     /// The version of nats-server.
@@ -56,7 +56,7 @@ impl World {
         let findings = self.judge(scenario).await;
         self.check_bounds();
         self.check_secrets();
-        if !self.broken.is_empty() && self.options.program.flaw().is_none_or(|flaw| flaw == "none") {
+        if !self.broken.is_empty() && self.options.without.is_none() {
             self.keep_ledger();
         }
         self.outcome(scenario, findings, recovery)
@@ -73,7 +73,7 @@ impl World {
 
     /// Readiness and figures, now that all is well again.
     async fn check_words(&mut self, scenario: &Scenario) {
-        if self.options.program.is_naive() || scenario.allowed.ended {
+        if scenario.allowed.ended {
             return;
         }
         for index in 0..self.posts.len() {
@@ -95,7 +95,7 @@ impl World {
                 continue;
             }
             let status = self.terminate(index).await;
-            let fine = status == Some(0) || self.options.program.is_naive() || scenario.allowed.ended;
+            let fine = status == Some(0) || scenario.allowed.ended;
             self.expect(fine, format!("exit status 0 at the end, not {status:?}"));
         }
     }
@@ -114,8 +114,10 @@ impl World {
                 self.broken.push(broken.to_string());
             }
         }
-        if let Some(binary) = self.options.program.service() {
-            let differences = judge::explain(binary, &sent, &harvest, self.options.explained).await;
+        // The saboteur has nothing to explain.
+        let program = &self.options.program;
+        if program.sabotage.is_none() {
+            let differences = judge::explain(&program.binary, &sent, &harvest, self.options.explained).await;
             self.broken.extend(differences);
         }
         findings
@@ -158,7 +160,7 @@ impl World {
     fn outcome(self, scenario: &Scenario, findings: Findings, recovery: Duration) -> Outcome {
         Outcome {
             scenario: scenario.name.to_owned(),
-            control: self.options.program.flaw(),
+            without: self.options.without.clone(),
             seed: self.options.seed,
             nats: self.nats.version.clone(),
             lives: self.posts.iter().map(|post| post.lives().count()).sum(),

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::watch::{Peaks, Watch};
 use super::{PATIENCE, PAUSE, World};
+use crate::proxy::frames::FrameFilter;
 use crate::proxy::{Protocol, Proxy};
 use crate::replica::{Replica, Settings};
 use crate::servers::Clock;
@@ -65,6 +66,7 @@ impl World {
         .map(|(name, value)| (name.to_owned(), value))
         .collect();
         settings.extend(self.setup.settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        settings.extend(self.options.settings.clone());
         Post { nats, redis, settings, life: None, past: Vec::new(), peaks: Peaks::default() }
     }
 
@@ -125,6 +127,18 @@ impl World {
         &self.posts[index].redis
     }
 
+    /// Lets the `nth` frame of a kind pass between a replica and NATS, and then nothing between it and any server.
+    pub fn isolate_at(&self, index: usize, filter: FrameFilter, nth: usize) -> impl Future<Output = ()> + use<> {
+        let Post { nats, redis, .. } = &self.posts[index];
+        nats.trip_with(Some(redis), filter, nth)
+    }
+
+    /// As [`Self::isolate_at`], for a frame between a replica and Redis.
+    pub fn isolate_at_redis(&self, index: usize, filter: FrameFilter, nth: usize) -> impl Future<Output = ()> + use<> {
+        let Post { nats, redis, .. } = &self.posts[index];
+        redis.trip_with(Some(nats), filter, nth)
+    }
+
     /// Breaks every connection to NATS once.
     pub fn reset_links(&self) {
         for post in &self.posts {
@@ -142,10 +156,9 @@ impl World {
     pub async fn until_not_ready(&mut self, index: usize) {
         let deadline = Instant::now() + PATIENCE;
         while self.readiness(index).await != Some(503) {
-            if Instant::now() > deadline || self.options.program.is_naive() {
-                let naive = self.options.program.is_naive();
+            if Instant::now() > deadline {
                 return self
-                    .expect(naive, format!("/readyz of replica {index} tells of the fault within {PATIENCE:?}"));
+                    .expect(false, format!("/readyz of replica {index} tells of the fault within {PATIENCE:?}"));
             }
             tokio::time::sleep(PAUSE).await;
         }
@@ -167,15 +180,14 @@ impl World {
     pub async fn until_metric(&mut self, index: usize, sample: &str, is: impl Fn(f64) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         let mut last = None;
-        while Instant::now() < deadline && !self.options.program.is_naive() {
+        while Instant::now() < deadline {
             last = self.metric(index, sample).await;
             if last.is_some_and(&is) {
                 return;
             }
             tokio::time::sleep(PAUSE).await;
         }
-        let naive = self.options.program.is_naive();
-        self.expect(naive, format!("{sample} becomes what it should be: it is {last:?}"));
+        self.expect(false, format!("{sample} becomes what it should be: it is {last:?}"));
     }
 
     /// Sets the bound that bytes in flight are held against.
