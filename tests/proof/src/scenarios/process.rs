@@ -71,9 +71,9 @@ pub(super) fn all() -> Vec<Scenario> {
         ),
         Scenario::new(
             "kill-a-few",
-            "kill -9 at random, 10 times, the process started again each time",
+            "kill -9 at random, 10 times, within 1 s of work each, the process started again each time",
             "nothing lost, nothing doubled, whatever was in hand",
-            |w| Box::pin(kill_at_random(w, 10, Duration::from_millis(100))),
+            |w| Box::pin(kill_at_random(w, 10, Duration::from_secs(1))),
         )
         .fast()
         .controls([without("ack-first", AckedEarly), without("no-late", Inverted)]),
@@ -149,7 +149,7 @@ pub(super) fn all() -> Vec<Scenario> {
             "hot-row-kills",
             "one row takes half of all changes; kill -9 at random 10 times",
             "the row's changes in order within each life, later ones marked",
-            |w| Box::pin(kill_at_random(w, 10, Duration::from_millis(100))),
+            |w| Box::pin(kill_at_random(w, 10, Duration::from_secs(1))),
         )
         .on(Setup { mix: super::load::hot(), ..Setup::default() })
         .controls([without("spread", Inverted), without("no-late", Inverted)]),
