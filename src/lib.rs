@@ -8,6 +8,8 @@ pub mod config;
 pub mod demo;
 pub mod domain;
 pub mod logging;
+pub mod privacy;
+pub mod secret;
 
 use std::pin::pin;
 

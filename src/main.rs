@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use daisi_cdc_consumer::cli::{self, Command, ExitStatus};
-use daisi_cdc_consumer::{commands, demo};
+use daisi_cdc_consumer::{commands, demo, privacy};
 
 /// Events are built on one thread and dropped on another, several allocations each: the allocator of glibc takes half as
 /// much CPU again for an event (docs/performance.md).
@@ -11,6 +11,10 @@ use daisi_cdc_consumer::{commands, demo};
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
+    privacy::tell_panics_on_standard_error();
+    if let Err(error) = privacy::forbid_core_dumps() {
+        eprintln!("core dumps could not be forbidden: {error}");
+    }
     let command = match cli::parse(std::env::args_os()) {
         Ok(command) => command,
         Err(refused) => {

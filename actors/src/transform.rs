@@ -26,14 +26,14 @@ pub struct Job<P> {
 #[rtype(result = "()")]
 pub struct Work<P>(pub(crate) Vec<Job<P>>);
 
-/// Runs `f`; a panic comes back as its message.
+/// Runs `f`; a panic comes back as its message, unless that may quote data: what was put together when it happened.
 pub(crate) fn caught<R>(f: impl FnOnce() -> R) -> Result<R, String> {
     catch_unwind(AssertUnwindSafe(f)).map_err(|panic| panic_message(panic.as_ref()))
 }
 
 fn panic_message(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    text.unwrap_or("panicked without a message").to_owned()
+    let text = panic.downcast_ref::<&str>().copied();
+    text.unwrap_or("the message of the panic is withheld, since it may quote data; the log names the place").to_owned()
 }
 
 /// Decides; see the module.

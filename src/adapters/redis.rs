@@ -8,6 +8,7 @@
 
 mod failure;
 mod link;
+mod settings;
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,12 +16,12 @@ use std::time::Duration;
 
 use cdc_actors::message::{EventKey, Record};
 use cdc_actors::ports::{Checked, Clock, DedupStore, Failure, FailureClass, Reconciled, SystemClock, Target};
-use deadpool_redis::redis::{self, RedisError};
+use deadpool_redis::redis::{self, Cmd, FromRedisValue};
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use secrecy::{ExposeSecret, SecretString};
-
 use link::Link;
+
+pub use settings::{InvalidRedis, RedisSettings, Tls};
 
 /// How long a suspect's marker outlives the process that left it.
 const SUSPECT_TTL: Duration = Duration::from_secs(24 * 60 * 60);
@@ -53,62 +54,13 @@ const UNMARK: &str = r"
 if redis.call('DECR', KEYS[1]) <= 0 then redis.call('DEL', KEYS[1]) end
 ";
 
-/// Where the records are kept and how long.
-#[derive(Debug, Clone)]
-pub struct RedisSettings {
-    /// `redis://`, `rediss://` (TLS, trusting the system's certificates or those of `SSL_CERT_FILE`) or `redis+unix://`, with user and password.
-    pub url: SecretString,
-    /// The password, if the URL does not hold it.
-    pub password: Option<SecretString>,
-    /// Goes before every key.
-    pub key_prefix: String,
-    /// How long a record is kept; at least a millisecond.
-    pub ttl: Duration,
-    /// How long making a connection may take.
-    pub connect_timeout: Duration,
-    /// How long an answer may take.
-    pub response_timeout: Duration,
-}
-
-impl RedisSettings {
-    /// The given address with `dedup:` before every key, five minutes of ttl, and limits of 1 s to connect and 500 ms to answer.
-    pub fn new(url: impl Into<String>) -> Self {
-        Self {
-            url: SecretString::from(url.into()),
-            password: None,
-            key_prefix: "dedup:".to_owned(),
-            ttl: Duration::from_secs(300),
-            connect_timeout: Duration::from_secs(1),
-            response_timeout: Duration::from_millis(500),
-        }
-    }
-}
-
-/// The settings make no usable store. Shows no part of the URL.
+/// A script failed, not for want of a connection.
 #[derive(Debug, thiserror::Error)]
-pub enum InvalidRedis {
-    /// The URL is not understood.
-    #[error(
-        "dedup.url is not a usable Redis URL ({0}): write redis://[user:password@]host:port[/db], rediss://... or redis+unix:///path"
-    )]
-    Url(String),
-    /// The ttl is too short to be kept.
-    #[error("dedup.ttl must be at least one millisecond")]
-    Ttl,
-    /// The pool could not be built.
-    #[error("the connection pool could not be built: {0}")]
-    Pool(#[from] deadpool_redis::BuildError),
-}
-
-impl InvalidRedis {
-    /// Keeps the client's reason, but not the detail, which quotes from the URL.
-    fn url(error: RedisError) -> Self {
-        let mut reason = error.to_string();
-        if let Some(without) = error.detail().and_then(|detail| reason.strip_suffix(detail)) {
-            reason = without.trim_end_matches([':', ' ']).to_owned();
-        }
-        Self::Url(reason)
-    }
+#[error("{cause} (the script needs the right to {needs})")]
+struct ScriptFailed {
+    needs: &'static str,
+    #[source]
+    cause: Arc<dyn std::error::Error + Send + Sync>,
 }
 
 /// Dedup records in Redis.
@@ -144,7 +96,7 @@ impl RedisStore {
     pub fn with_clock(settings: &RedisSettings, clock: Arc<dyn Clock>) -> Result<Self, InvalidRedis> {
         let ttl_millis =
             u64::try_from(settings.ttl.as_millis()).ok().filter(|millis| *millis > 0).ok_or(InvalidRedis::Ttl)?;
-        let link = Link::new(settings, settings.url.expose_secret())?;
+        let link = Link::new(settings)?;
         Ok(Self { link, prefix: settings.key_prefix.clone(), ttl_millis, clock })
     }
 
@@ -185,10 +137,10 @@ impl RedisStore {
     /// The generation in force, made if there is none.
     async fn ensure_generation(&self) -> Result<u64, Failure> {
         const ACTION: &str = "set the dedup generation";
-        let script = format!("{GENERATION} return generation");
         let mut command = redis::cmd("EVAL");
+        let script = format!("{GENERATION} return generation");
         command.arg(script).arg(1).arg(self.key("generation")).arg(self.now_micros());
-        self.link.command(ACTION, &command).await
+        self.run_script(ACTION, "GET and SET", &command).await
     }
 
     async fn check_keys(&self, keys: Vec<EventKey>) -> Result<Checked, Failure> {
@@ -260,7 +212,7 @@ impl RedisStore {
             .arg(self.now_micros())
             .arg(target.created)
             .arg(target.last_sequence);
-        let answer: Vec<u64> = self.link.command(ACTION, &command).await?;
+        let answer: Vec<u64> = self.run_script(ACTION, "GET, SET, ZSCORE and ZADD", &command).await?;
         match answer[..] {
             [generation] => Ok(Reconciled { generation, regressed_from: None }),
             [generation, highest] => Ok(Reconciled { generation, regressed_from: Some(highest) }),
@@ -277,13 +229,29 @@ impl RedisStore {
         let mut answers = self.link.pipeline(ACTION, &mut pipeline).await?.into_iter();
         let count = answers.next().unwrap_or_else(|| Err(Failure::new(ACTION, FailureClass::Protocol, "no answer")))?;
         answers.next().transpose()?;
-        redis::from_redis_value(count).map_err(|error| self.link.unexpected(ACTION, error.into()))
+        redis::from_redis_value(count).map_err(|error| Failure::new(ACTION, FailureClass::Protocol, error))
     }
 
     async fn count_down(&self, suspect: String) -> Result<(), Failure> {
         let mut command = redis::cmd("EVAL");
         command.arg(UNMARK).arg(1).arg(self.suspect_key(&suspect));
-        self.link.command("unmark a suspect", &command).await
+        self.run_script("unmark a suspect", "DECR and DEL", &command).await
+    }
+
+    /// Runs a script. Where its user may not do what the script does, Redis does not say what that is: `needs` does.
+    async fn run_script<T: FromRedisValue>(
+        &self,
+        action: &'static str,
+        needs: &'static str,
+        command: &Cmd,
+    ) -> Result<T, Failure> {
+        self.link.command(action, command).await.map_err(|failure| match failure.class {
+            FailureClass::Denied | FailureClass::Protocol => {
+                let cause = ScriptFailed { needs, cause: failure.cause };
+                Failure::new(failure.action, failure.class, cause)
+            }
+            _ => failure,
+        })
     }
 }
 

@@ -1,6 +1,7 @@
 //! The configuration, in the words of domain, actors and adapters.
 
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use cdc_actors::guard::{GuardSettings, RestartLimit};
@@ -9,9 +10,10 @@ use cdc_actors::retry::Backoff;
 use cdc_actors::shared::Settings;
 
 use crate::adapters::nats::{self, ConsumerSettings, NatsConfig, StreamSettings};
-use crate::adapters::redis::RedisSettings;
+use crate::adapters::redis::{self, RedisSettings};
 use crate::config::{
-    Config, Discard, NatsAuth, Retention, Storage, StreamLimits, Table, UnhandledFields, UnsafeTokens, WhenUnavailable,
+    ClientCertificate, Config, Discard, NatsAuth, Retention, Storage, StreamLimits, Table, UnhandledFields,
+    UnsafeTokens, WhenUnavailable,
 };
 use crate::domain;
 
@@ -92,7 +94,7 @@ pub fn nats(config: &Config, role: &str) -> NatsConfig {
             required: from.tls.required,
             first: from.tls.first,
             ca_file: from.tls.ca_file.clone(),
-            client: from.tls.client.as_ref().map(|pair| (pair.cert_file.clone(), pair.key_file.clone())),
+            client: files(from.tls.client.as_ref()),
         },
         inbox_prefix: from.inbox_prefix.clone(),
         ..NatsConfig::new(urls, config.in_flight.messages)
@@ -154,7 +156,9 @@ pub fn redis(config: &Config) -> RedisSettings {
     RedisSettings {
         key_prefix: config.dedup.key_prefix.clone(),
         ttl: config.dedup.ttl,
+        user: config.dedup.user.clone(),
         password: config.dedup.password.clone(),
+        tls: redis::Tls { ca_file: config.dedup.tls.ca_file.clone(), client: files(config.dedup.tls.client.as_ref()) },
         ..RedisSettings::new(config.dedup.url.expose())
     }
 }
@@ -170,6 +174,10 @@ fn stream(name: &str, subjects: Vec<String>, limits: &StreamLimits) -> StreamSet
         },
         ..StreamSettings::new(name, subjects)
     }
+}
+
+fn files(certificate: Option<&ClientCertificate>) -> Option<(PathBuf, PathBuf)> {
+    certificate.map(|pair| (pair.cert_file.clone(), pair.key_file.clone()))
 }
 
 fn bytes(size: u64) -> usize {

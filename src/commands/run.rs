@@ -14,6 +14,7 @@ use crate::bootstrap::StartError;
 use crate::cli::{ConfigArgs, ExitStatus};
 use crate::domain::CdcTransform;
 use crate::logging::{self, chain};
+use crate::privacy;
 
 /// The service, until a signal, the guard or a failed start ends it.
 pub async fn run(arguments: ConfigArgs) -> ExitStatus {
@@ -30,6 +31,7 @@ pub async fn run_with<T: Transform>(
         Err(error) => return ended(Err(error.into())),
     };
     let (logger, _guard) = logging::logger(&config.log);
+    privacy::tell_panics_in(logger.clone());
     let (mut interrupt, mut terminate) = match (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
         (Ok(interrupt), Ok(terminate)) => (interrupt, terminate),
         (Err(error), _) | (_, Err(error)) => {

@@ -2,7 +2,7 @@
 
 use super::reader::Reader;
 use super::values::{overlap, written_duration};
-use super::{Config, DedupKind, WhenUnavailable};
+use super::{Config, DedupKind, NatsAuth, ServerUrl, WhenUnavailable};
 
 /// Refuses what cannot work together, naming the setting that is most likely to be changed.
 pub(super) fn combinations(config: &Config, r: &mut Reader<'_>) {
@@ -122,5 +122,26 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
         dedup.when_unavailable == WhenUnavailable::Bypass,
         "dedup.when_unavailable is bypass: while the store is away only target.duplicate_window prevents duplicates",
     );
+    warn(
+        password_in_clear(config),
+        "a password or token for NATS is sent unencrypted unless the server asks for TLS: use tls:// or nats.tls.required",
+    );
+    warn(
+        dedup.store == DedupKind::Redis
+            && (dedup.password.is_some() || dedup.url.has_password())
+            && !(dedup.url.is_encrypted() || dedup.url.stays_here()),
+        "the password for Redis is sent unencrypted: use rediss://",
+    );
     warnings
+}
+
+/// Whether what logs in to NATS is shown to everybody on the way. An NKey or a JWT only signs what the server asks.
+fn password_in_clear(config: &Config) -> bool {
+    let nats = &config.nats;
+    let shown = match nats.auth {
+        NatsAuth::Password { .. } | NatsAuth::Token(_) => true,
+        NatsAuth::None => nats.url.iter().any(ServerUrl::has_credentials),
+        NatsAuth::NkeySeed(_) | NatsAuth::Credentials(_) => false,
+    };
+    shown && !nats.asks_for_tls() && !nats.url.iter().all(ServerUrl::stays_here)
 }

@@ -88,11 +88,19 @@ impl Layers {
                 self.effective.insert(key, setting);
             } else if self.is_section(&key) && setting.value == ValueKind::Nil {
                 // `nats:` with every line below it commented out means "nothing to say".
+            } else if let Some(whole) = self.setting_around(&key) {
+                // `password: {x}` is a section to YAML, whose keys are no names of settings but the value itself.
+                problems.push(Problem::new(whole, "(not shown)", setting.origin, "one value; put it in quotes"));
             } else {
                 // The value is kept back: a misspelt key may well hold a secret.
                 problems.push(Problem::new(&key, "(not shown)", setting.origin, self.allowed_near(&key)));
             }
         }
+    }
+
+    /// The setting that a key is within, although a setting has none.
+    fn setting_around<'a>(&self, key: &'a str) -> Option<&'a str> {
+        key.match_indices('.').map(|(at, _)| &key[..at]).find(|outer| self.defaults.contains_key(*outer))
     }
 
     fn is_section(&self, key: &str) -> bool {

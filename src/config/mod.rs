@@ -17,8 +17,6 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use secrecy::SecretString;
-
 pub use layers::{DEFAULTS, ENV_PREFIX, Origin};
 pub use problem::{ConfigError, Problem};
 pub use values::{
@@ -26,6 +24,7 @@ pub use values::{
     WhenUnavailable, overlap, redact_text, redact_url,
 };
 
+use crate::secret::Secret;
 use layers::Layers;
 use reader::Reader;
 
@@ -92,6 +91,15 @@ pub struct Nats {
     pub inbox_prefix: Option<String>,
 }
 
+impl Nats {
+    /// Whether any setting asks for TLS; then no server is talked to without.
+    fn asks_for_tls(&self) -> bool {
+        let tls = &self.tls;
+        let certificates = tls.ca_file.is_some() || tls.client.is_some();
+        tls.required || tls.first || certificates || self.url.iter().any(ServerUrl::is_encrypted)
+    }
+}
+
 /// How the service proves who it is; URLs may carry credentials only if this is `None`.
 #[derive(Debug, Clone, Default)]
 pub enum NatsAuth {
@@ -103,14 +111,14 @@ pub enum NatsAuth {
         /// The user.
         user: String,
         /// The password.
-        password: SecretString,
+        password: Secret,
     },
     /// By token.
-    Token(SecretString),
+    Token(Secret),
     /// By the seed of an NKey.
-    NkeySeed(SecretString),
+    NkeySeed(Secret),
     /// By the content of a credentials file.
-    Credentials(SecretString),
+    Credentials(Secret),
 }
 
 /// Encryption of the connection to NATS.
@@ -120,10 +128,19 @@ pub struct NatsTls {
     pub ca_file: Option<PathBuf>,
     /// The client's certificate and key, if it has one.
     pub client: Option<ClientCertificate>,
-    /// Whether to refuse servers without TLS.
+    /// Whether to refuse servers without TLS, even if no other setting asks for it.
     pub required: bool,
     /// Whether the handshake comes first.
     pub first: bool,
+}
+
+/// Certificates for the connection to Redis.
+#[derive(Debug, Clone, Default)]
+pub struct RedisTls {
+    /// Certificates of the authority to trust; `None` trusts the system's.
+    pub ca_file: Option<PathBuf>,
+    /// The client's certificate and key, if it has one.
+    pub client: Option<ClientCertificate>,
 }
 
 /// A client certificate.
@@ -212,8 +229,12 @@ pub struct Dedup {
     pub store: DedupKind,
     /// The Redis server.
     pub url: ServerUrl,
-    /// The password from `password_file`; the URL then carries none.
-    pub password: Option<SecretString>,
+    /// The user; the URL then carries none.
+    pub user: Option<String>,
+    /// The password; the URL then carries none.
+    pub password: Option<Secret>,
+    /// Certificates, for a `rediss://` URL.
+    pub tls: RedisTls,
     /// How long an event is remembered.
     pub ttl: Duration,
     /// What every key begins with.
@@ -294,7 +315,7 @@ pub fn process_environment() -> impl Iterator<Item = (String, String)> {
 
 impl Config {
     /// Loads the configuration: defaults, under `file`, under the variables of `env` that begin with [`ENV_PREFIX`].
-    /// Files that settings name for their secrets are read now.
+    /// Files that settings name for their secrets are looked at now, and read again for every connection.
     ///
     /// # Errors
     /// Everything that is wrong: unknown keys, wrong types, values out of range, impossible combinations.

@@ -3,13 +3,13 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use secrecy::SecretString;
+use crate::secret::Secret;
 
 use super::reader::Reader;
 use super::values::{self, ServerUrl};
 use super::{
-    ClientCertificate, Config, DeadLetter, Dedup, Guard, Http, InFlight, Log, Nats, NatsAuth, NatsTls, Retry, Shutdown,
-    Source, StreamLimits, Table, Tables, Target,
+    ClientCertificate, Config, DeadLetter, Dedup, Guard, Http, InFlight, Log, Nats, NatsAuth, NatsTls, RedisTls, Retry,
+    Shutdown, Source, StreamLimits, Table, Tables, Target,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -61,7 +61,7 @@ fn nats(r: &mut Reader<'_>) -> Nats {
     let url = r.list("nats.url", values::nats_url);
     let tls = NatsTls {
         ca_file: r.file("nats.tls.ca_file"),
-        client: client_certificate(r),
+        client: client_certificate(r, "nats.tls"),
         required: r.flag("nats.tls.required"),
         first: r.flag("nats.tls.first"),
     };
@@ -69,13 +69,13 @@ fn nats(r: &mut Reader<'_>) -> Nats {
     Nats { auth: nats_auth(r, &url), url, tls, inbox_prefix }
 }
 
-fn client_certificate(r: &mut Reader<'_>) -> Option<ClientCertificate> {
-    let cert_file = r.file("nats.tls.cert_file");
-    let key_file = r.file("nats.tls.key_file");
-    if r.sound(&["nats.tls.cert_file", "nats.tls.key_file"]) {
+fn client_certificate(r: &mut Reader<'_>, section: &str) -> Option<ClientCertificate> {
+    let (cert, key) = (format!("{section}.cert_file"), format!("{section}.key_file"));
+    let (cert_file, key_file) = (r.file(&cert), r.file(&key));
+    if r.sound(&[&cert, &key]) {
         match (&cert_file, &key_file) {
-            (Some(_), None) => r.refuse("nats.tls.key_file", "a file, since nats.tls.cert_file is set"),
-            (None, Some(_)) => r.refuse("nats.tls.cert_file", "a file, since nats.tls.key_file is set"),
+            (Some(_), None) => r.refuse(&key, format!("a file, since {cert} is set")),
+            (None, Some(_)) => r.refuse(&cert, format!("a file, since {key} is set")),
             _ => {}
         }
     }
@@ -118,7 +118,7 @@ fn nats_auth(r: &mut Reader<'_>, url: &[ServerUrl]) -> NatsAuth {
 }
 
 /// A secret that is given itself or in a file, not both.
-fn either(r: &mut Reader<'_>, key: &str, file_key: &str) -> Option<SecretString> {
+fn either(r: &mut Reader<'_>, key: &str, file_key: &str) -> Option<Secret> {
     let (given, from_file) = (r.secret(key), r.secret_file(file_key));
     if given.is_some() && from_file.is_some() {
         r.refuse(file_key, format!("only one of {key} and {file_key}"));
@@ -175,14 +175,24 @@ fn limits(r: &mut Reader<'_>, section: &str) -> StreamLimits {
 
 fn dedup(r: &mut Reader<'_>) -> Dedup {
     let url = r.parsed("dedup.url", values::redis_url);
-    let password = r.secret_file("dedup.password_file");
+    let user = r.optional_text("dedup.user", |_| Ok(()));
+    let password = either(r, "dedup.password", "dedup.password_file");
     if password.is_some() && url.has_password() {
-        r.refuse("dedup.password_file", "a password either here or in dedup.url, not in both");
+        r.refuse("dedup.url", "a password either here or in dedup.password or dedup.password_file, not in both");
+    }
+    if user.is_some() && url.has_user() {
+        r.refuse("dedup.url", "a user either here or in dedup.user, not in both");
+    }
+    let tls = RedisTls { ca_file: r.file("dedup.tls.ca_file"), client: client_certificate(r, "dedup.tls") };
+    if (tls.ca_file.is_some() || tls.client.is_some()) && !url.expose().starts_with("rediss://") {
+        r.refuse("dedup.url", "a rediss:// URL, since dedup.tls is set");
     }
     Dedup {
         store: r.choice("dedup.store"),
         url,
+        user,
         password,
+        tls,
         ttl: r.duration("dedup.ttl", SECOND..=365 * DAY),
         key_prefix: r.text("dedup.key_prefix", |prefix| {
             let printable = prefix.chars().all(|c| c.is_ascii_graphic()) && prefix.len() <= 64;

@@ -8,10 +8,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use config::ValueKind;
-use secrecy::SecretString;
 
 use super::layers::{Layers, Origin};
 use super::problem::Problem;
+use crate::secret::Secret;
+
 use super::values::{self, Choice, redact_url, written_duration, written_size};
 
 /// What the parser of one setting says: the value, or what is allowed.
@@ -165,22 +166,21 @@ impl<'a> Reader<'a> {
         self.required(key, |value| parse(text_of(value).ok_or("a string")?))
     }
 
-    pub fn secret(&mut self, key: &str) -> Option<SecretString> {
+    pub fn secret(&mut self, key: &str) -> Option<Secret> {
         self.optional(key, Shown::Redacted, |value| {
             // A bare number would have lost leading zeros and digits before it got here.
             let text = text_of(value).ok_or("a string; put it in quotes")?;
-            Ok(SecretString::from(text))
+            Ok(Secret::from(text))
         })
     }
 
-    /// The content of the file that a setting names, without the newline that editors leave behind.
-    pub fn secret_file(&mut self, key: &str) -> Option<SecretString> {
+    /// A secret in the file that a setting names, which can be read and is not empty.
+    pub fn secret_file(&mut self, key: &str) -> Option<Secret> {
         self.optional(key, Shown::Plain, |value| {
-            let path = text_of(value).ok_or("the path of a file")?;
-            let content = std::fs::read_to_string(path).map_err(|cause| format!("a readable file ({cause})"))?;
-            match content.trim_end_matches(['\n', '\r']) {
-                "" => Err("a file that is not empty".to_owned()),
-                secret => Ok(SecretString::from(secret)),
+            let secret = Secret::File(text_of(value).ok_or("the path of a file")?.into());
+            match secret.read() {
+                Ok(_) => Ok(secret),
+                Err(error) => Err(format!("a readable file that is not empty ({})", error.cause())),
             }
         })
     }
@@ -206,8 +206,11 @@ fn show(key: &str, value: &ValueKind, shown: Shown) -> String {
             _ => "***".to_owned(),
         };
     }
-    let safe = |text: &str| {
-        if name == "url" { redact_url(text) } else { text.to_owned() }
+    let safe = |text: &str| match name {
+        "url" => redact_url(text),
+        // Somebody may have put the secret itself in the place of its file.
+        _ if name.ends_with("_file") && !text.starts_with(['/', '.']) => "*** (no path)".to_owned(),
+        _ => text.to_owned(),
     };
     match value {
         ValueKind::Nil => "null".to_owned(),

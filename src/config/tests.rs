@@ -195,7 +195,7 @@ fn secrets_come_from_files_and_are_never_shown() {
     ])
     .unwrap();
     let NatsAuth::Password { user, password } = &config.nats.auth else { panic!("{:?}", config.nats.auth) };
-    assert_eq!((user.as_str(), password.expose_secret()), ("svc", "hunter2"));
+    assert_eq!((user.as_str(), password.read().unwrap().expose_secret()), ("svc", "hunter2"));
     assert_eq!(config.dedup.url.expose(), "rediss://user:hunter2@cache:6380/1");
     assert!(!format!("{config:?}").contains("hunter2"));
     assert_eq!(config.dedup.url.to_string(), "rediss://***@cache:6380/1");
@@ -203,7 +203,9 @@ fn secrets_come_from_files_and_are_never_shown() {
     let both = load(&[("NATS__USER", "u"), ("NATS__PASSWORD", "hunter2"), ("NATS__PASSWORD_FILE", path)]).unwrap_err();
     assert!(both.to_string().contains("only one of nats.password and nats.password_file"), "{both}");
     let twice = problem(&[("DEDUP__URL", "redis://:hunter2@h"), ("DEDUP__PASSWORD_FILE", path)]);
-    assert_eq!(twice.key, "dedup.password_file");
+    assert_eq!(twice.key, "dedup.url");
+    let twice = problem(&[("DEDUP__URL", "redis://me@h"), ("DEDUP__USER", "me")]);
+    assert_eq!(twice.key, "dedup.url");
     for (name, value) in [
         ("NATS__URL", "nats://a:hunter2@h:x"),
         ("NATS__URL", "nats://u:12,hunter2@h"),
@@ -229,9 +231,13 @@ fn every_way_to_authenticate_is_understood() {
     let secret = file("SECRET\r\n");
     let path = secret.path().to_str().unwrap();
     let auth = |name: &str| load(&[(name, path)]).unwrap().nats.auth;
-    assert!(matches!(auth("NATS__TOKEN_FILE"), NatsAuth::Token(t) if t.expose_secret() == "SECRET"));
-    assert!(matches!(auth("NATS__NKEY_SEED_FILE"), NatsAuth::NkeySeed(t) if t.expose_secret() == "SECRET"));
-    assert!(matches!(auth("NATS__CREDENTIALS_FILE"), NatsAuth::Credentials(t) if t.expose_secret() == "SECRET"));
+    assert!(matches!(auth("NATS__TOKEN_FILE"), NatsAuth::Token(t) if t.read().unwrap().expose_secret() == "SECRET"));
+    assert!(
+        matches!(auth("NATS__NKEY_SEED_FILE"), NatsAuth::NkeySeed(t) if t.read().unwrap().expose_secret() == "SECRET")
+    );
+    assert!(
+        matches!(auth("NATS__CREDENTIALS_FILE"), NatsAuth::Credentials(t) if t.read().unwrap().expose_secret() == "SECRET")
+    );
     let empty = file("\n");
     let found = problem(&[("NATS__TOKEN_FILE", empty.path().to_str().unwrap())]);
     assert!(found.expected.contains("not empty"));
@@ -239,6 +245,23 @@ fn every_way_to_authenticate_is_understood() {
     assert!(pair.nats.tls.client.is_some());
     assert_eq!(problem(&[("NATS__TLS__CERT_FILE", path)]).key, "nats.tls.key_file");
     assert_eq!(problem(&[("NATS__TLS__KEY_FILE", path)]).key, "nats.tls.cert_file");
+}
+
+#[test]
+fn redis_is_reached_by_tcp_tls_and_unix_socket() {
+    let certificate = file("PEM");
+    let path = certificate.path().to_str().unwrap();
+    for url in ["redis://h", "rediss://me:hunter2@h:1/2", "redis+unix:///run/redis.sock", "redis+unix:///s?db=3"] {
+        assert_eq!(load(&[("DEDUP__URL", url)]).unwrap().dedup.url.expose(), url);
+    }
+    for url in ["unix:///s", "redis+unix://s", "redis+unix:///s?pass=x", "redis+unix:///", "rediss://h#insecure"] {
+        assert_eq!(problem(&[("DEDUP__URL", url)]).key, "dedup.url", "{url}");
+    }
+    let tls = [("DEDUP__TLS__CA_FILE", path), ("DEDUP__TLS__CERT_FILE", path), ("DEDUP__TLS__KEY_FILE", path)];
+    let config = load(&[&tls[..], &[("DEDUP__URL", "rediss://h")]].concat()).unwrap();
+    assert!(config.dedup.tls.ca_file.is_some() && config.dedup.tls.client.is_some());
+    assert!(problem(&tls[..1]).expected.contains("rediss://"), "certificates ask for TLS");
+    assert_eq!(problem(&[("DEDUP__URL", "rediss://h"), tls[1]]).key, "dedup.tls.key_file");
 }
 
 #[test]
@@ -284,6 +307,17 @@ fn what_is_probably_not_meant_is_a_warning() {
     warned(&[("SOURCE__MAX_DELIVER", "3")], "source.max_deliver");
     warned(&[("DEDUP__STORE", "memory")], "memory");
     warned(&[("DEDUP__WHEN_UNAVAILABLE", "bypass")], "bypass");
+    warned(&[("NATS__URL", "nats://h"), ("NATS__TOKEN", "t")], "NATS is sent unencrypted");
+    warned(&[("NATS__URL", "nats://localhost,nats://t@h")], "NATS is sent unencrypted");
+    warned(&[("DEDUP__URL", "redis://h"), ("DEDUP__PASSWORD", "p")], "Redis is sent unencrypted");
+    for encrypted in [
+        [("NATS__URL", "nats://a,tls://b"), ("NATS__TOKEN", "t")],
+        [("NATS__URL", "nats://127.0.0.1"), ("NATS__TOKEN", "t")],
+        [("DEDUP__URL", "rediss://h"), ("DEDUP__PASSWORD", "p")],
+        [("DEDUP__URL", "redis+unix:///s"), ("DEDUP__PASSWORD", "p")],
+    ] {
+        assert!(load(&encrypted).unwrap().warnings().is_empty(), "{encrypted:?}");
+    }
 }
 
 #[test]

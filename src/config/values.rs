@@ -129,6 +129,23 @@ impl ServerUrl {
         self.credentials().is_some_and(|c| c.split_once(':').is_some_and(|(_, password)| !password.is_empty()))
     }
 
+    /// Whether the URL carries a user name.
+    pub(super) fn has_user(&self) -> bool {
+        self.credentials().is_some_and(|c| !c.split(':').next().unwrap_or(c).is_empty())
+    }
+
+    /// Whether the URL leads to this machine itself, where nobody listens on the way.
+    pub(super) fn stays_here(&self) -> bool {
+        let rest = self.0.split_once("://").map_or(self.0.as_str(), |(_, rest)| rest);
+        let server = rest.rsplit_once('@').map_or(rest, |(_, server)| server);
+        self.0.starts_with(UNIX) || ["localhost", "127.", "[::1]"].iter().any(|here| server.starts_with(here))
+    }
+
+    /// Whether the URL asks for encryption.
+    pub(super) fn is_encrypted(&self) -> bool {
+        self.0.starts_with("tls://") || self.0.starts_with("rediss://")
+    }
+
     /// Whether the URL carries a user name, a token or a password.
     pub(super) fn has_credentials(&self) -> bool {
         self.credentials().is_some_and(|c| !c.is_empty())
@@ -182,9 +199,16 @@ pub(super) fn nats_url(text: &str) -> Result<ServerUrl, String> {
     url(text, &["nats", "tls"]).ok_or_else(|| "URLs such as nats://host:4222 or tls://host:4222".to_owned())
 }
 
+/// What the URL of a Unix socket begins with.
+const UNIX: &str = "redis+unix://";
+
 /// Reads the URL of a Redis server.
 pub(super) fn redis_url(text: &str) -> Result<ServerUrl, String> {
-    let expected = || "a URL such as redis://host:6379/0, or rediss://host:6379/0 for TLS".to_owned();
+    let expected =
+        || "a URL such as redis://host:6379/0, rediss://host:6379/0 for TLS, or redis+unix:///path?db=0".to_owned();
+    if let Some(path) = text.strip_prefix(UNIX) {
+        return socket_url(text, path).ok_or_else(expected);
+    }
     let url = url(text, &["redis", "rediss"]).ok_or_else(expected)?;
     let after_host = text.rsplit_once('@').map_or(text, |(_, host)| host);
     let path = after_host.split_once("://").map_or(after_host, |(_, rest)| rest).split_once('/').map(|(_, path)| path);
@@ -195,9 +219,22 @@ pub(super) fn redis_url(text: &str) -> Result<ServerUrl, String> {
     }
 }
 
+/// A Unix socket, absolute, and perhaps a database; user and password are settings of their own.
+fn socket_url(text: &str, path: &str) -> Option<ServerUrl> {
+    let (path, query) = path.split_once('?').unwrap_or((path, "db=0"));
+    let database = query.strip_prefix("db=").is_some_and(|database| database.parse::<u16>().is_ok());
+    let legal = path.len() > 1 && path.starts_with('/') && !text.chars().any(is_foreign);
+    (legal && database).then(|| ServerUrl(text.to_owned()))
+}
+
+/// Whether a character stands in no URL as it is. After a `#` a client may find instructions, such as not to look at certificates.
+fn is_foreign(c: char) -> bool {
+    c.is_whitespace() || c.is_control() || c == '#'
+}
+
 fn url(text: &str, schemes: &[&str]) -> Option<ServerUrl> {
     let (scheme, rest) = text.split_once("://")?;
-    if !schemes.contains(&scheme) || text.chars().any(|c| c.is_whitespace() || c.is_control()) {
+    if !schemes.contains(&scheme) || text.chars().any(is_foreign) {
         return None;
     }
     let server = rest.rsplit_once('@').map_or(rest, |(_, server)| server);

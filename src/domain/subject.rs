@@ -82,7 +82,7 @@ impl<'a> SourceSubject<'a> {
     }
 
     /// How the names that the metadata gives contradict this subject. A name that is not given, or that holds characters
-    /// which Sequin does not put into a subject, is not compared.
+    /// which Sequin does not put into a subject, is not compared; nor is an action that is none, which may be any text.
     pub fn contradiction(
         &self,
         database: Option<&str>,
@@ -94,7 +94,7 @@ impl<'a> SourceSubject<'a> {
             ("database", self.database, database),
             ("schema", self.schema, schema),
             ("table", self.table, table),
-            ("action", self.action.name(), action),
+            ("action", self.action.name(), action.filter(|action| Action::parse(action).is_some())),
         ];
         let differing = pairs.into_iter().filter_map(|(what, here, there)| {
             let there = there.filter(|name| is_plain(name) && *name != here)?;
@@ -219,7 +219,7 @@ mod tests {
     fn contradictions_are_told_and_unplain_names_left_alone() {
         let subject = SourceSubject::parse("sequin.db.s.messages.insert").expect("a known form");
         assert_eq!(subject.contradiction(Some("db"), Some("s"), Some("messages"), Some("insert")), None);
-        assert_eq!(subject.contradiction(Some("d b"), Some("s.t"), None, None), None);
+        assert_eq!(subject.contradiction(Some("d b"), Some("s.t"), None, Some("any-text")), None);
         let text = subject.contradiction(None, None, Some("chats"), Some("delete")).expect("two differences");
         assert_eq!(
             text,

@@ -157,7 +157,12 @@ fn drained(mut pipe: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
 impl Service {
     /// Starts the real binary and waits until it runs.
     pub fn start(settings: &Settings) -> Self {
-        let mut child = binary(settings).arg("run").stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        Self::spawn(settings, &["run"]).started()
+    }
+
+    /// Starts the real binary with arguments of its own, and waits for nothing.
+    pub fn spawn(settings: &Settings, arguments: &[&str]) -> Self {
+        let mut child = binary(settings).args(arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let mut stderr = child.stderr.take().unwrap();
         let log = Log::default();
         let copy = log.clone();
@@ -168,7 +173,7 @@ impl Service {
             }
             copy.end();
         });
-        Self { http: String::new(), body: Body::Process { child, reader: Some(reader) }, log }.started()
+        Self { http: String::new(), body: Body::Process { child, reader: Some(reader) }, log }
     }
 
     /// Starts it in this process and waits until it runs.
@@ -188,7 +193,8 @@ impl Service {
         Self { http: String::new(), body: Body::Thread { stop: Some(stop), thread: Some(thread) }, log }.started()
     }
 
-    fn started(mut self) -> Self {
+    /// Waits until it runs.
+    pub fn started(mut self) -> Self {
         let line = self.log.wait_for("started");
         let line = line.unwrap_or_else(|| panic!("it ended instead of starting:\n{}", self.log.text()));
         self.http = line["http"].as_str().unwrap().to_owned();

@@ -8,10 +8,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_nats::connection::State;
-use async_nats::{Client, ConnectOptions, Event, ServerAddr, ServerError};
+use async_nats::{AuthError, Client, ClientError, ConnectErrorKind, ConnectOptions, Event, ServerAddr, ServerError};
 use cdc_actors::ports::{Failure, FailureClass};
-use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::watch;
+
+use super::login::{Auth, LoginError};
 
 /// Refusals remembered to tell a timeout from a missing permission.
 const REFUSALS_KEPT: usize = 64;
@@ -21,31 +22,10 @@ const RECONNECT_DELAY_MAX: Duration = Duration::from_secs(2);
 /// How often the state of the connection is looked at without an event.
 const SECOND_LOOK: Duration = Duration::from_millis(100);
 
-/// How the service proves who it is.
-#[derive(Debug, Clone, Default)]
-pub enum Auth {
-    /// By user and password, or token, of the first URL that holds any; else not at all.
-    #[default]
-    None,
-    /// User and password.
-    UserPassword {
-        /// The user.
-        user: String,
-        /// The password.
-        password: SecretString,
-    },
-    /// A token.
-    Token(SecretString),
-    /// An nkey seed (`SU…`).
-    NKey(SecretString),
-    /// The text of a `.creds` file: a JWT and its seed.
-    Credentials(SecretString),
-}
-
 /// How the connection is encrypted. A `tls://` URL needs none of this when the server's certificate is publicly trusted.
 #[derive(Debug, Clone, Default)]
 pub struct Tls {
-    /// Refuse a connection without TLS.
+    /// Refuse a connection without TLS, even if nothing else here and no URL asks for it.
     pub required: bool,
     /// Start with the TLS handshake instead of the server's greeting.
     pub first: bool,
@@ -53,6 +33,15 @@ pub struct Tls {
     pub ca_file: Option<PathBuf>,
     /// Client certificate and key, PEM.
     pub client: Option<(PathBuf, PathBuf)>,
+}
+
+impl Tls {
+    /// Whether no server may be talked to without TLS. One sign that it is wanted is enough, for all of them: the client also connects to
+    /// servers that another has told it of, whose addresses say nothing of TLS.
+    fn is_asked_for(&self, servers: &[ServerAddr]) -> bool {
+        let certificates = self.ca_file.is_some() || self.client.is_some();
+        self.required || self.first || certificates || servers.iter().any(ServerAddr::tls_required)
+    }
 }
 
 /// Where NATS is and how to connect.
@@ -111,9 +100,9 @@ pub enum ConnectError {
         #[source]
         cause: std::io::Error,
     },
-    /// The credentials cannot be read.
-    #[error("the NATS credentials are not those of a .creds file: expected a JWT and a seed")]
-    BadCredentials(#[source] std::io::Error),
+    /// The credentials cannot be used.
+    #[error(transparent)]
+    Login(#[from] LoginError),
     /// No server accepted the connection.
     #[error("no connection to NATS at {servers}: {cause}")]
     Refused {
@@ -128,9 +117,9 @@ pub enum ConnectError {
 impl ConnectError {
     /// Whether trying again later can help, and how the failure is classed then; `None` for a mistake in the configuration.
     pub fn class(&self) -> Option<FailureClass> {
-        use async_nats::ConnectErrorKind as Kind;
+        use ConnectErrorKind as Kind;
         match self {
-            Self::NoServer | Self::BadUrl { .. } | Self::BadCredentials(_) => None,
+            Self::NoServer | Self::BadUrl { .. } | Self::Login(_) => None,
             Self::Refused { cause, .. } => Some(match cause.kind() {
                 Kind::Authentication | Kind::AuthorizationViolation => FailureClass::Denied,
                 Kind::TimedOut => FailureClass::Timeout,
@@ -207,13 +196,13 @@ impl Connection {
         let (changed, changes) = watch::channel(0_u64);
         let on_event = Arc::new(on_event);
         let seen = refusals.clone();
-        let options = options(config, &servers)?.event_callback(move |event| {
+        let options = options(config, &servers, on_event.clone())?.event_callback(move |event| {
             let event = translate(event);
-            if let ConnectionEvent::ServerError(text) = &event {
+            if let Some(ConnectionEvent::ServerError(text)) = &event {
                 seen.add(text);
             }
             changed.send_modify(|count| *count += 1);
-            on_event(event);
+            event.into_iter().for_each(&*on_event);
             std::future::ready(())
         });
         let client = options
@@ -297,20 +286,27 @@ fn servers(urls: &[String]) -> Result<Vec<ServerAddr>, ConnectError> {
         .collect()
 }
 
-/// User and password, or the token, of the first URL that holds any: the client itself ignores them.
-fn auth_of_urls(servers: &[ServerAddr]) -> Auth {
-    let decoded = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
-    servers
-        .iter()
-        .find_map(|server| match (server.username().map(decoded)?, server.password().map(decoded)) {
-            (user, Some(password)) => Some(Auth::UserPassword { user, password: password.into() }),
-            (token, None) => Some(Auth::Token(token.into())),
-        })
-        .unwrap_or_default()
-}
-
-fn options(config: &NatsConfig, servers: &[ServerAddr]) -> Result<ConnectOptions, ConnectError> {
-    let mut options = ConnectOptions::new()
+/// `on_event` hears what the client keeps to itself: why a file cannot be used, and what was wrong with which server.
+fn options(
+    config: &NatsConfig,
+    servers: &[ServerAddr],
+    on_event: Arc<impl Fn(ConnectionEvent) + Send + Sync + 'static>,
+) -> Result<ConnectOptions, ConnectError> {
+    let auth = match &config.auth {
+        Auth::None => Auth::of_urls(servers),
+        given => given.clone(),
+    };
+    // What can never work is found now; what stops working is found by the callback.
+    auth.login(b"")?;
+    let report = on_event.clone();
+    let login = move |nonce: Vec<u8>| {
+        // The files are small and mostly in memory: reading them takes no longer than handing them to another thread.
+        std::future::ready(auth.login(&nonce).map_err(|error| {
+            report(ConnectionEvent::ClientError(error.to_string()));
+            AuthError::new(error)
+        }))
+    };
+    let mut options = ConnectOptions::with_auth_callback(login)
         .name(&config.name)
         .connection_timeout(config.connect_timeout)
         .request_timeout(Some(config.request_timeout))
@@ -321,27 +317,17 @@ fn options(config: &NatsConfig, servers: &[ServerAddr]) -> Result<ConnectOptions
             let doubled = Duration::from_millis(25 << attempt.min(10));
             if attempt <= 1 { Duration::ZERO } else { doubled.min(RECONNECT_DELAY_MAX) }
         })
-        .require_tls(config.tls.required);
-    let from_urls;
-    let auth = match &config.auth {
-        Auth::None => {
-            from_urls = auth_of_urls(servers);
-            &from_urls
-        }
-        given => given,
-    };
-    options = match auth {
-        Auth::None => options,
-        Auth::UserPassword { user, password } => {
-            options.user_and_password(user.clone(), password.expose_secret().to_owned())
-        }
-        Auth::Token(token) => options.token(token.expose_secret().to_owned()),
-        Auth::NKey(seed) => options.nkey(seed.expose_secret().to_owned()),
-        Auth::Credentials(text) => options.credentials(text.expose_secret()).map_err(ConnectError::BadCredentials)?,
-    };
+        .reconnect_to_server_callback(move |pool, _| {
+            if let Some(text) = failures_of(&pool) {
+                on_event(ConnectionEvent::ClientError(text));
+            }
+            std::future::ready(None)
+        })
+        .require_tls(config.tls.is_asked_for(servers));
     if config.tls.first {
         options = options.tls_first();
     }
+    // The client reads these files for every connection it makes.
     if let Some(file) = &config.tls.ca_file {
         options = options.add_root_certificates(file.clone());
     }
@@ -354,8 +340,19 @@ fn options(config: &NatsConfig, servers: &[ServerAddr]) -> Result<ConnectOptions
     Ok(options)
 }
 
-fn translate(event: Event) -> ConnectionEvent {
-    match event {
+/// What the last attempts to connect came to, server by server; `None` if none has failed.
+fn failures_of(pool: &[async_nats::Server]) -> Option<String> {
+    let failures: Vec<String> = pool
+        .iter()
+        .filter_map(|server| Some((&server.addr, server.last_error.as_ref()?)))
+        .map(|(server, error)| format!("{}:{}: {error}", server.host(), server.port()))
+        .collect();
+    (!failures.is_empty()).then(|| failures.join("; "))
+}
+
+/// What an event of the client means; `None` for one that says less than what [`options`] report of the same failure.
+fn translate(event: Event) -> Option<ConnectionEvent> {
+    Some(match event {
         Event::Connected => ConnectionEvent::Connected,
         Event::Disconnected => ConnectionEvent::Disconnected,
         Event::LameDuckMode => ConnectionEvent::LameDuck,
@@ -363,27 +360,22 @@ fn translate(event: Event) -> ConnectionEvent {
         Event::SlowConsumer(_) => ConnectionEvent::SlowConsumer,
         Event::ServerError(ServerError::Other(text)) => ConnectionEvent::ServerError(text),
         Event::ServerError(error) => ConnectionEvent::ServerError(error.to_string()),
+        Event::ClientError(ClientError::Other(kind)) if is_failed_attempt(&kind) => return None,
         Event::ClientError(error) => ConnectionEvent::ClientError(error.to_string()),
-    }
+    })
+}
+
+/// Whether the text is all that the client says of an attempt to reconnect: the kind of its failure.
+fn is_failed_attempt(text: &str) -> bool {
+    use ConnectErrorKind as Kind;
+    let kinds = [Kind::Dns, Kind::Authentication, Kind::AuthorizationViolation, Kind::TimedOut, Kind::Tls, Kind::Io];
+    kinds.iter().any(|kind| kind.to_string() == text)
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 mod tests {
     use super::*;
-
-    #[test]
-    fn credentials_of_a_url_are_used() {
-        let auth = |url: &str| auth_of_urls(&servers(&["nats://plain:4222".to_owned(), url.to_owned()]).unwrap());
-        match auth("nats://me:p%40ss@host:4222") {
-            Auth::UserPassword { user, password } => {
-                assert_eq!((user.as_str(), password.expose_secret()), ("me", "p@ss"));
-            }
-            other => panic!("{other:?}"),
-        }
-        assert!(matches!(auth("nats://t0ken@host:4222"), Auth::Token(token) if token.expose_secret() == "t0ken"));
-        assert!(matches!(auth("nats://host:4222"), Auth::None));
-    }
 
     #[test]
     fn a_bad_url_is_named_by_its_place_and_not_shown() {
