@@ -40,8 +40,11 @@ pub fn logger(config: &Log) -> (Logger, LogGuard) {
     match config.format {
         LogFormat::Json => logger_to(config, LineWriter::new(io::stderr())),
         LogFormat::Terminal => {
-            let decorator = slog_term::TermDecorator::new().stderr().build();
-            in_background(config, slog_term::CompactFormat::new(decorator).build())
+            let decorator = slog_term::TermDecorator::new().stderr();
+            // https://no-color.org: set and not empty.
+            let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+            let decorator = if plain { decorator.force_plain() } else { decorator };
+            in_background(config, slog_term::CompactFormat::new(decorator.build()).build())
         }
     }
 }

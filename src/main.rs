@@ -28,6 +28,7 @@ fn main() -> ExitCode {
         Command::Run(arguments) => in_system(commands::run(arguments)),
         Command::Check(arguments) => in_system(commands::check(arguments)),
         Command::Healthcheck(arguments) => commands::healthcheck(&arguments),
+        Command::Test(arguments) => commands::test(&arguments),
         Command::Preview(arguments) => in_system(commands::preview(arguments)),
         Command::Generate(arguments) => in_system(commands::generate(arguments)),
         Command::DeadLetters(command) => in_system(commands::dead_letters(command)),

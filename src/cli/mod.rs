@@ -12,7 +12,7 @@ mod letters;
 mod tools;
 
 pub use letters::{DropArgs, Filter, LettersCommand, ListArgs, ReplayArgs, Selection, ShowArgs};
-pub use tools::{GenerateArgs, PreviewArgs};
+pub use tools::{GenerateArgs, PreviewArgs, TestArgs};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -24,6 +24,7 @@ Examples:
   daisi-cdc-consumer dead-letters list --reason wrong_shape
   daisi-cdc-consumer dead-letters replay --all --dry-run
   daisi-cdc-consumer preview --config new.yaml --against config.yaml
+  daisi-cdc-consumer test --config new.yaml cases/*.yaml
   daisi-cdc-consumer generate --events 500 | daisi-cdc-consumer explain
   daisi-cdc-consumer completions bash > /etc/bash_completion.d/daisi-cdc-consumer
 
@@ -32,7 +33,7 @@ Every setting of config.yaml can be given as a variable DAISI_CDC_<SECTION>__<KE
 Exit status:
   0    it did what was asked for
   1    demo: its ledger does not add up; healthcheck: not alive;
-       dead-letters: a letter is not there, or had to stay
+       dead-letters: a letter is not there, or had to stay; test: a case failed
   64   the command line makes no sense
   65   explain: the input cannot be read
   69   a dependency could not be reached for start_timeout
@@ -111,6 +112,9 @@ pub enum Command {
     /// Show what a configuration would do with the messages of the source stream; touches nothing
     #[command(after_help = tools::PREVIEW)]
     Preview(PreviewArgs),
+    /// Run cases in YAML against a configuration; needs no servers
+    #[command(after_help = tools::TEST)]
+    Test(TestArgs),
     /// Generate realistic traffic, to standard output or into the source stream
     #[command(after_help = tools::GENERATE)]
     Generate(GenerateArgs),
@@ -358,6 +362,7 @@ mod tests {
             &["completions", "cmd"],
             &["generate", "--mix", "nothing=1"],
             &["preview", "--last", "0"],
+            &["test"],
             &["preview", "--last", "5", "--live"],
             &["preview", "--each", "--against", "old.yaml"],
             &["generate", "--events", "0"],

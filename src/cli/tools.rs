@@ -127,6 +127,42 @@ impl PreviewArgs {
     }
 }
 
+pub(super) const TEST: &str = "\
+Examples:
+  daisi-cdc-consumer test cases/*.yaml
+  daisi-cdc-consumer test --config new.yaml --output json cases/chats.yaml | jq 'select(.passed | not)'
+
+A file of cases:
+  settings: {target.unsafe_tokens: reject}      # on top of the configuration; a case may have its own
+  cases:
+    - name: a chat goes to its agent
+      subject: sequin.crm.daisi_acme.chats.update        # if not given, the one Sequin would use
+      headers: {Nats-Msg-Id: abc}
+      event: {record: {chat_id: c1, ...}, changes: null, action: update, metadata: {...}}
+      # or, byte for byte:  json: '{\"record\": ...}'
+      expect:
+        verdict: publish                                  # publish, skip or dead_letter
+        subject: wa.acme.agent-1.chats
+        payload: {/row_data/chat_id: c1}                  # by JSON pointer
+        absent: [/unchanged]
+        # reason, detail, event_id, event_key, headers, unhandled_fields
+
+Exit status 0 if every case passed, 1 if one failed, 65 if a file cannot be read.";
+
+/// Which cases are run, against what.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct TestArgs {
+    /// Files of cases
+    #[arg(value_name = "FILE", required = true)]
+    pub files: Vec<PathBuf>,
+    /// How the results are written.
+    #[command(flatten)]
+    pub output: OutputArgs,
+    /// The configuration that is tested.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+}
+
 fn mix(text: &str) -> Result<Mix, String> {
     let names = || Kind::ALL.map(Kind::name).join(", ");
     let part = |part: &str| {

@@ -91,8 +91,13 @@ fn one(payload: Bytes, subject: Option<&str>, headers: &Headers) -> Input {
         };
         return Input { subject: line.subject, headers: own.chain(headers.iter().cloned()).collect(), payload: body };
     }
+    event(payload, subject, headers.clone())
+}
+
+/// An event as it is, under `subject` or, if there is none, the one that Sequin would use.
+pub(super) fn event(payload: Bytes, subject: Option<&str>, headers: Headers) -> Input {
     let subject = subject.map_or_else(|| subject_of(&payload), str::to_owned);
-    Input { subject, headers: headers.clone(), payload }
+    Input { subject, headers, payload }
 }
 
 /// The subject that Sequin would publish an event under.

@@ -12,6 +12,7 @@ mod output;
 mod pace;
 mod preview;
 mod run;
+mod test;
 
 use std::error::Error;
 use std::io;
@@ -27,6 +28,7 @@ pub use healthcheck::healthcheck;
 pub use pace::Pace;
 pub use preview::preview;
 pub use run::{run, run_with};
+pub use test::test;
 
 use crate::adapters::nats::{CannotReplay, ConnectError, Connection, SetupError};
 use crate::bootstrap::settings;
@@ -49,6 +51,8 @@ enum CommandError {
     NotPublished(#[source] Box<dyn Error + Send + Sync>),
     #[error("cannot read the event")]
     Input(#[source] io::Error),
+    #[error(transparent)]
+    Cases(#[from] test::CasesError),
     #[error("the result cannot be written")]
     Output(#[from] io::Error),
 }
@@ -64,7 +68,7 @@ impl CommandError {
         let unreachable = match self {
             Self::Connect(error) => error.class().is_some(),
             Self::Setup(error) | Self::Replay(CannotReplay::Setup(error)) => error.is_transient(),
-            Self::Input(_) | Self::Output(_) => return ExitStatus::BadInput,
+            Self::Input(_) | Self::Cases(_) | Self::Output(_) => return ExitStatus::BadInput,
             Self::NotPublished(_) => true,
             Self::Config(_) | Self::Replay(_) => false,
         };

@@ -4,6 +4,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod cases;
 mod generate;
 mod letters;
 mod preview;

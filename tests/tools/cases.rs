@@ -1,0 +1,87 @@
+//! `test`: the cases of the built-in tables, and cases that do not hold.
+
+use serde_json::json;
+
+use crate::support::service::Settings;
+use crate::{json_lines, tool};
+
+#[test]
+fn the_cases_of_the_built_in_tables_hold() {
+    let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases");
+    let files: Vec<_> = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let files: Vec<_> = files.iter().map(|path| path.to_str().unwrap()).collect();
+    let (code, text, error) = tool(&Settings::new(), &[&["test"], &files[..]].concat());
+    assert_eq!(code, 0, "{text}{error}");
+    assert!(files.len() >= 4 && text.contains("passed, 0 failed") && !text.contains("FAIL"), "{text}");
+    // What the tables do by default is what they are tested for.
+    let other = Settings::from([("target.subject_prefix".to_owned(), "other".to_owned())]);
+    assert_eq!(tool(&other, &[&["test"], &files[..]].concat()).0, 1);
+}
+
+#[test]
+fn what_differs_is_shown_as_a_diff() {
+    let directory = tempfile::TempDir::new().unwrap();
+    let path = directory.path().join("cases.yaml");
+    let file = path.to_str().unwrap();
+    let event = r#"{record: {agent_id: a, company_id: acme, id: 1}, changes: null, action: insert,
+        metadata: {table_schema: s, table_name: agents, commit_lsn: 7, commit_idx: 0, database_name: d}}"#;
+    let cases = format!(
+        "cases:\n\
+         - name: holds\n  event: {event}\n  expect: {{verdict: publish, subject: wa.acme.a.agents}}\n\
+         - name: does not\n  event: {event}\n  expect: {{verdict: publish, subject: wa.acme.b.agents, \
+           payload: {{/row_data: {{agent_id: b, company_id: acme, id: 1}}, /none: 1}}, absent: [/table], headers: {{a: b}}}}\n"
+    );
+    std::fs::write(&path, cases).unwrap();
+    let (code, text, _) = tool(&Settings::new(), &["test", file]);
+    assert_eq!(code, 1);
+    let expected = "ok    holds\nFAIL  does not\n  subject\n    - \"wa.acme.b.agents\"\n    + \"wa.acme.a.agents\"\n  \
+                    header a\n    - \"b\"\n    + null\n  payload /none\n    - 1\n  payload /row_data/agent_id\n    - \"b\"\n    + \"a\"\n  \
+                    payload /table\n    + \"agents\"\n1 passed, 1 failed\n";
+    assert_eq!(text, expected);
+    let (code, text, _) = tool(&Settings::new(), &["test", file, "--output", "json"]);
+    let lines = json_lines(&text);
+    assert_eq!((code, &lines[0]["passed"], &lines[0]["differences"]), (1, &json!(true), &json!([])));
+    let first = json!({"what": "subject", "pointer": "", "expected": "wa.acme.b.agents", "found": "wa.acme.a.agents"});
+    assert_eq!((&lines[1]["case"], &lines[1]["differences"][0]), (&json!("does not"), &first));
+
+    std::fs::write(&path, "cases:\n- name: odd\n  event: {}\n  expects: {}\n").unwrap();
+    let (code, text, error) = tool(&Settings::new(), &["test", file]);
+    assert_eq!((code, text.as_str()), (65, ""));
+    assert!(error.contains("case 1 (odd): unknown field `expects`"), "{error}");
+    assert_eq!(tool(&Settings::new(), &["test", "/none.yaml"]).0, 65);
+    let wrong = "settings: {target.subject_prefx: x}\ncases:\n- {name: a, event: {}, expect: {verdict: skip}}\n";
+    std::fs::write(&path, wrong).unwrap();
+    let (code, _, error) = tool(&Settings::new(), &["test", file]);
+    assert!(code == 78 && error.contains("subject_prefx"), "{error}");
+}
+
+#[test]
+fn completions_know_every_command() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let (code, text, _) = tool(&Settings::new(), &["completions", shell]);
+        assert_eq!(code, 0);
+        for command in ["dead-letters", "preview", "generate", "explain", "test", "replay", "--against"] {
+            assert!(text.contains(command.trim_start_matches("--")), "{shell} does not know {command}");
+        }
+    }
+}
+
+#[test]
+fn every_tool_has_help_with_examples() {
+    for command in [
+        &["explain"][..],
+        &["preview"],
+        &["generate"],
+        &["test"],
+        &["completions"],
+        &["dead-letters", "list"],
+        &["dead-letters", "show"],
+        &["dead-letters", "replay"],
+        &["dead-letters", "drop"],
+    ] {
+        let (code, text, _) = tool(&Settings::new(), &[command, &["--help"]].concat());
+        assert_eq!(code, 0);
+        assert!(text.contains("Examples:\n  daisi-cdc-consumer "), "{command:?}: {text}");
+        assert!(text.contains("--output") || command == ["completions"], "{command:?}: {text}");
+    }
+}
