@@ -370,9 +370,9 @@ async fn an_existing_consumer_is_brought_up_to_date(binary: &Path) {
 fn event(key: &str, subject: &str, payload: impl Into<Bytes>) -> Arc<Event> {
     Arc::new(Event {
         key: EventKey::new(key).unwrap(),
-        event_id: key.to_owned(),
+        event_id: key.into(),
         table: "messages",
-        subject: subject.to_owned(),
+        subject: subject.into(),
         headers: vec![("traceparent".to_owned(), "00-a\r\nNats-Rollup: all".to_owned())],
         payload: payload.into(),
         position: None,
@@ -698,7 +698,7 @@ fn letter(payload: Vec<u8>, headers: Headers, detail: &str) -> DeadLetter {
     let id = DeliveryId { stream_created: 1, sequence: 7, timestamp: 3 };
     let delivery = Delivery {
         receipt: Receipt { id, reply: "".into() },
-        subject: "sequin.changes.db.public.messages.insert".to_owned(),
+        subject: "sequin.changes.db.public.messages.insert".into(),
         headers,
         payload: payload.into(),
         deliveries: 2,

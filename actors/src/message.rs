@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use bytestring::ByteString;
 
 use crate::ports::{Failure, PublishError};
 
@@ -28,7 +29,7 @@ pub struct Receipt {
     /// The delivery.
     pub id: DeliveryId,
     /// Where the source wants the settlement sent.
-    pub reply: Arc<str>,
+    pub reply: ByteString,
 }
 
 /// One message from the source.
@@ -37,7 +38,7 @@ pub struct Delivery {
     /// How to settle it.
     pub receipt: Receipt,
     /// The subject it was stored under.
-    pub subject: String,
+    pub subject: ByteString,
     /// Its headers.
     pub headers: Headers,
     /// Its payload.
@@ -86,7 +87,7 @@ pub struct OrderKey(pub u128);
 
 /// The identity of an event for dedup and `Nats-Msg-Id`: printable ASCII, at most 200 bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct EventKey(Arc<str>);
+pub struct EventKey(ByteString);
 
 impl EventKey {
     /// The longest key, in bytes.
@@ -96,12 +97,17 @@ impl EventKey {
     ///
     /// # Errors
     /// Gives the text back if it is empty, longer than [`Self::MAX_LEN`] or holds anything but visible ASCII.
-    pub fn new(text: impl AsRef<str>) -> Result<Self, String> {
-        let text = text.as_ref();
+    pub fn new(text: impl Into<ByteString>) -> Result<Self, ByteString> {
+        let text = text.into();
         if text.is_empty() || text.len() > Self::MAX_LEN || !text.bytes().all(|b| b.is_ascii_graphic()) {
-            return Err(text.to_owned());
+            return Err(text);
         }
-        Ok(Self(Arc::from(text)))
+        Ok(Self(text))
+    }
+
+    /// The same key in memory of its own: what is kept for long must not keep the memory of a whole event, which a key shares.
+    pub fn detached(&self) -> Self {
+        Self(ByteString::from(self.as_str()))
     }
 
     /// The key as text.
@@ -125,17 +131,17 @@ pub struct CommitPosition {
     pub idx: u64,
 }
 
-/// An event ready to be published.
+/// An event ready to be published. Its texts and its payload may share one piece of memory: cloning them copies nothing.
 #[derive(Debug, Clone)]
 pub struct Event {
     /// Its identity; becomes `Nats-Msg-Id`, so no path can publish without it.
     pub key: EventKey,
     /// `LSN:Table:PK`, as downstream knows it.
-    pub event_id: String,
+    pub event_id: ByteString,
     /// The configured table it belongs to.
     pub table: &'static str,
     /// Where it goes.
-    pub subject: String,
+    pub subject: ByteString,
     /// Headers beside `Nats-Msg-Id` and `Cdc-Late`.
     pub headers: Headers,
     /// The enriched event.
@@ -159,7 +165,7 @@ pub struct Remarks {
 #[derive(Debug, Clone)]
 pub enum Verdict {
     /// Publish this.
-    Publish(Box<Event>),
+    Publish(Arc<Event>),
     /// Not for us: acknowledge and count.
     Skip,
     /// Can never succeed.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
+use bytestring::ByteString;
 use foldhash::{HashMap, HashMapExt};
 use futures::stream;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -40,7 +41,7 @@ struct Health {
     /// The supervisor has been told that the target is down.
     reported_down: bool,
     /// Subjects that failed since the last success.
-    failing: HashSet<String>,
+    failing: HashSet<ByteString>,
     last_failure: Option<Failure>,
     last_success: Option<Instant>,
     /// When the stream of the last success was created.
@@ -224,7 +225,8 @@ impl PublishActor {
         // and many at once.
         let outlived = self.health.last_success.is_some_and(|at| at > handed);
         if !of_subject && !outlived && self.health.failing.len() < SUBJECTS_THAT_MEAN_DOWN {
-            self.health.failing.insert(pending.event.subject.clone());
+            // A copy: the subject shares the memory of its event.
+            self.health.failing.insert(ByteString::from(&*pending.event.subject));
         }
         if self.handing_back || self.leaving {
             pending.ticket.give_back(Duration::ZERO);

@@ -2,20 +2,31 @@
 
 use std::borrow::Cow;
 
-use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::error::{Part, Poison};
-use super::json::{fill, is_integer, members, text, type_of};
+use super::excerpt::{Excerpt, Span};
+use super::json::{Read, fill, inner, is_integer, members, text, type_of};
+use super::scan::Scanner;
 use super::subject::{Action, SourceSubject};
+use super::table::{RowRead, Table};
 
 /// The envelope, borrowed from the payload; every value raw, `None` if absent.
 #[derive(Debug, Default)]
 pub struct Envelope<'a> {
-    record: Option<&'a str>,
+    payload: &'a str,
+    record: Option<Record<'a>>,
     changes: Option<&'a str>,
     action: Option<&'a str>,
     metadata: Metadata<'a>,
+}
+
+/// The record of an envelope.
+#[derive(Debug)]
+struct Record<'a> {
+    raw: &'a str,
+    /// What the expected table read of it.
+    row: Option<Result<RowRead, Poison>>,
 }
 
 /// What Sequin tells about the change, as far as it matters here.
@@ -28,17 +39,23 @@ struct Metadata<'a> {
     commit_idx: Option<&'a str>,
     database_name: Option<&'a str>,
     idempotency_key: Option<&'a str>,
-    database_id: Option<&'a str>,
-    database_title: Option<&'a str>,
+    database: Option<Database<'a>>,
 }
 
-/// A change of a row: everything but the row itself. Owns what it holds; record and changes share the payload's memory.
+/// The database within the metadata.
+#[derive(Debug, Default)]
+struct Database<'a> {
+    id: Option<&'a str>,
+    name: Option<&'a str>,
+}
+
+/// A change of a row: everything but the row itself, by place in the payload.
 #[derive(Debug, Clone)]
 pub struct Change {
     /// The database's id, else its name, else empty.
-    pub database: String,
+    pub database: Excerpt,
     /// The schema.
-    pub schema: String,
+    pub schema: Excerpt,
     /// What was done.
     pub action: Action,
     /// Log sequence number of the commit; backfills may have none.
@@ -46,32 +63,49 @@ pub struct Change {
     /// Place within the transaction; older producers send none.
     pub idx: Option<u64>,
     /// Sequin's own identity of the event, kept only where there is no `idx`.
-    pub idempotency_key: Option<String>,
+    pub idempotency_key: Option<Excerpt>,
     /// When it was committed.
-    pub committed: Option<Timestamp>,
+    pub committed: Option<Committed>,
     /// The row, a JSON object.
-    pub record: Bytes,
+    pub record: Span,
     /// Old values of an update, a JSON object.
-    pub changes: Option<Bytes>,
+    pub changes: Option<Span>,
+}
+
+/// When a change was committed.
+#[derive(Debug, Clone, Copy)]
+pub struct Committed {
+    /// The time.
+    pub time: Timestamp,
+    /// Where it stands in the payload, if it is written there as enriched events write it.
+    pub written: Option<Span>,
 }
 
 impl<'a> Envelope<'a> {
-    /// Reads the envelope; fields that are not known are passed over.
+    /// Reads the envelope in one pass; fields that are not known are passed over. The record is read as a row of `expected` on
+    /// the way, if a table is: the subject names it long before the metadata does.
     ///
     /// # Errors
     /// Text that is not JSON, or without the object `metadata`.
-    pub fn parse(payload: &'a str) -> Result<Self, Poison> {
+    pub fn parse(payload: &'a str, expected: Option<&dyn Table>) -> Result<Self, Poison> {
         const PART: Part = Part::Envelope;
-        let (mut envelope, mut metadata) = (Self::default(), None);
-        members(PART, payload, |name, raw| match name {
-            "record" => fill(&mut envelope.record, PART, "record", raw),
-            "changes" => fill(&mut envelope.changes, PART, "changes", raw),
-            "action" => fill(&mut envelope.action, PART, "action", raw),
-            "metadata" => fill(&mut metadata, PART, "metadata", raw),
-            _ => Ok(()),
-        })?;
-        let metadata = present(metadata).ok_or(Poison::Absent { part: PART, field: "metadata" })?;
-        envelope.metadata = Metadata::parse(metadata)?;
+        let (mut envelope, mut metadata) = (Self { payload, ..Self::default() }, None);
+        let mut scanner = Scanner::new(payload);
+        let read = members(PART, &mut scanner, |scanner, name| {
+            Ok(match name {
+                "record" => fill(&mut envelope.record, PART, "record", Record::read(scanner, expected)?),
+                "changes" => fill(&mut envelope.changes, PART, "changes", scanner.value()?),
+                "action" => fill(&mut envelope.action, PART, "action", scanner.value()?),
+                "metadata" => match Metadata::read(scanner)? {
+                    Ok(read) => fill(&mut metadata, PART, "metadata", read),
+                    Err(poison) => Err(poison),
+                },
+                _ => scanner.value().map(|_| Ok(()))?,
+            })
+        });
+        let ended = read.and_then(|read| scanner.end().map(|()| read));
+        ended.map_err(|malformed| Poison::not_json(payload, malformed))??;
+        envelope.metadata = metadata.flatten().ok_or(Poison::Absent { part: PART, field: "metadata" })?;
         Ok(envelope)
     }
 
@@ -87,83 +121,120 @@ impl<'a> Envelope<'a> {
     pub fn contradiction(&self, subject: &SourceSubject<'_>) -> Option<String> {
         let name = |raw: Option<&'a str>| raw.and_then(|raw| text(raw).ok().flatten());
         let metadata = &self.metadata;
-        let database = name(metadata.database_name).or_else(|| name(metadata.database_title));
+        let title = || name(metadata.database.as_ref().and_then(|database| database.name));
+        let database = name(metadata.database_name).or_else(title);
         let (schema, table) = (name(metadata.table_schema), name(metadata.table_name));
         let action = name(self.action);
         subject.contradiction(database.as_deref(), schema.as_deref(), table.as_deref(), action.as_deref())
     }
 
-    /// The record as it stands in the payload.
+    /// The record as a row of `table`; `is_expected` says that it is the table that was expected.
     ///
     /// # Errors
-    /// A record that is absent or no object.
-    pub fn record(&self) -> Result<&'a str, Poison> {
-        let record = present(self.record).ok_or(Poison::Absent { part: Part::Envelope, field: "record" })?;
-        object(Part::Record, record)
+    /// A record that is absent, no object, or no row of this table.
+    pub fn row(&mut self, table: &dyn Table, is_expected: bool) -> Result<RowRead, Poison> {
+        let read = self.record.as_mut().and_then(|record| record.row.take()).filter(|_| is_expected);
+        if let Some(row) = read {
+            return row;
+        }
+        let record = self.record()?;
+        let row = table.read(&mut Scanner::within(self.payload, record));
+        row.map_err(|malformed| Poison::not_json(self.payload, malformed))?
     }
 
-    /// Takes everything but the row out of the envelope, which was read from `payload`.
+    fn record(&self) -> Result<&'a str, Poison> {
+        let record = present(self.record.as_ref().map(|record| record.raw));
+        object(Part::Record, record.ok_or(Poison::Absent { part: Part::Envelope, field: "record" })?)
+    }
+
+    /// Takes everything but the row out of the envelope.
     ///
     /// # Errors
     /// A field that is absent or of the wrong type.
-    pub fn change(&self, payload: &Bytes) -> Result<Change, Poison> {
-        let metadata = &self.metadata;
+    pub fn change(&self) -> Result<Change, Poison> {
+        let (payload, metadata) = (self.payload, &self.metadata);
         let action = Action::parse(&required(Part::Envelope, "action", self.action)?).ok_or(Poison::UnknownAction)?;
-        let changes = match present(self.changes).map(|raw| object(Part::Changes, raw)).transpose()? {
-            Some(raw) if action == Action::Update => Some(payload.slice_ref(raw.as_bytes())),
-            _ => None,
-        };
+        let changes = present(self.changes).map(|raw| object(Part::Changes, raw)).transpose()?;
         let idx = unsigned("commit_idx", metadata.commit_idx)?;
-        let idempotency_key = string(Part::Metadata, "idempotency_key", metadata.idempotency_key)?;
+        let idempotency_key = string(Part::Metadata, "idempotency_key", metadata.idempotency_key)?
+            .filter(|key| idx.is_none() && !key.is_empty());
+        let schema = required(Part::Metadata, "table_schema", metadata.table_schema)?;
         Ok(Change {
-            database: metadata.database()?,
-            schema: required(Part::Metadata, "table_schema", metadata.table_schema)?.into_owned(),
+            database: Excerpt::of(payload, metadata.database()?),
+            schema: Excerpt::of(payload, schema),
             action,
             lsn: unsigned("commit_lsn", metadata.commit_lsn)?,
             idx,
-            idempotency_key: idempotency_key.filter(|key| idx.is_none() && !key.is_empty()).map(Cow::into_owned),
-            committed: commit_time(metadata.commit_timestamp)?,
-            record: payload.slice_ref(self.record()?.as_bytes()),
-            changes,
+            idempotency_key: idempotency_key.map(|key| Excerpt::of(payload, key)),
+            committed: Committed::read(payload, metadata.commit_timestamp)?,
+            record: Span::of(payload, self.record()?),
+            changes: changes.filter(|_| action == Action::Update).map(|raw| Span::of(payload, raw)),
         })
     }
 }
 
+impl<'a> Record<'a> {
+    fn read(scanner: &mut Scanner<'a>, expected: Option<&dyn Table>) -> Result<Self, super::scan::Malformed> {
+        let Some(table) = expected.filter(|_| scanner.peek() == Some(b'{')) else {
+            return Ok(Self { raw: scanner.value()?, row: None });
+        };
+        let start = scanner.at();
+        let row = table.read(scanner)?;
+        Ok(Self { raw: scanner.since(start), row: Some(row) })
+    }
+}
+
 impl<'a> Metadata<'a> {
-    fn parse(raw: &'a str) -> Result<Self, Poison> {
+    /// Reads the metadata; `None` if they are null.
+    fn read(scanner: &mut Scanner<'a>) -> Read<Option<Self>> {
         const PART: Part = Part::Metadata;
-        let (mut this, mut database) = (Self::default(), None);
-        members(PART, raw, |name, raw| match name {
-            "table_schema" => fill(&mut this.table_schema, PART, "table_schema", raw),
-            "table_name" => fill(&mut this.table_name, PART, "table_name", raw),
-            "commit_timestamp" => fill(&mut this.commit_timestamp, PART, "commit_timestamp", raw),
-            "commit_lsn" => fill(&mut this.commit_lsn, PART, "commit_lsn", raw),
-            "commit_idx" => fill(&mut this.commit_idx, PART, "commit_idx", raw),
-            "database_name" => fill(&mut this.database_name, PART, "database_name", raw),
-            "idempotency_key" => fill(&mut this.idempotency_key, PART, "idempotency_key", raw),
-            "database" => fill(&mut database, PART, "database", raw),
-            _ => Ok(()),
+        let mut this = Self::default();
+        let read = members(PART, scanner, |scanner, name| {
+            Ok(match name {
+                "table_schema" => fill(&mut this.table_schema, PART, "table_schema", scanner.value()?),
+                "table_name" => fill(&mut this.table_name, PART, "table_name", scanner.value()?),
+                "commit_timestamp" => fill(&mut this.commit_timestamp, PART, "commit_timestamp", scanner.value()?),
+                "commit_lsn" => fill(&mut this.commit_lsn, PART, "commit_lsn", scanner.value()?),
+                "commit_idx" => fill(&mut this.commit_idx, PART, "commit_idx", scanner.value()?),
+                "database_name" => fill(&mut this.database_name, PART, "database_name", scanner.value()?),
+                "idempotency_key" => fill(&mut this.idempotency_key, PART, "idempotency_key", scanner.value()?),
+                "database" => match Database::read(scanner)? {
+                    Ok(database) => fill(&mut this.database, PART, "database", database),
+                    Err(poison) => Err(poison),
+                },
+                _ => scanner.value().map(|_| Ok(()))?,
+            })
         })?;
-        if let Some(database) = present(database) {
-            members(Part::Database, database, |name, raw| match name {
-                "id" => fill(&mut this.database_id, Part::Database, "id", raw),
-                "name" => fill(&mut this.database_title, Part::Database, "name", raw),
-                _ => Ok(()),
-            })?;
-        }
-        Ok(this)
+        Ok(read.map(|raw| present(Some(raw)).map(|_| this)))
     }
 
     /// The id, else a name, else nothing: what tells databases apart that feed one stream.
-    fn database(&self) -> Result<String, Poison> {
-        let id = match self.database_id {
+    fn database(&self) -> Result<Cow<'a, str>, Poison> {
+        let database = self.database.as_ref();
+        let id = match database.and_then(|database| database.id) {
             Some(number) if is_integer(number) => Some(Cow::Borrowed(number)),
             id => string(Part::Database, "id", id)?,
         };
         let name = string(Part::Metadata, "database_name", self.database_name)?;
-        let title = string(Part::Database, "name", self.database_title)?;
+        let title = string(Part::Database, "name", database.and_then(|database| database.name))?;
         let mut given = [id, name, title].into_iter().flatten().filter(|text| !text.is_empty());
-        Ok(given.next().map(Cow::into_owned).unwrap_or_default())
+        // Nothing is a part of the payload, too, though an empty one.
+        Ok(given.next().unwrap_or_default())
+    }
+}
+
+impl<'a> Database<'a> {
+    fn read(scanner: &mut Scanner<'a>) -> Read<Self> {
+        const PART: Part = Part::Database;
+        let mut this = Self::default();
+        let read = members(PART, scanner, |scanner, name| {
+            Ok(match name {
+                "id" => fill(&mut this.id, PART, "id", scanner.value()?),
+                "name" => fill(&mut this.name, PART, "name", scanner.value()?),
+                _ => scanner.value().map(|_| Ok(()))?,
+            })
+        })?;
+        Ok(read.map(|_| this))
     }
 }
 
@@ -199,22 +270,33 @@ fn unsigned(field: &'static str, raw: Option<&str>) -> Result<Option<u64>, Poiso
     })
 }
 
-/// Reads an ISO 8601 time with a zone, or microseconds since 1970.
-fn commit_time(raw: Option<&str>) -> Result<Option<Timestamp>, Poison> {
-    const FIELD: &str = "commit_timestamp";
-    let Some(raw) = present(raw) else { return Ok(None) };
-    let time = if is_integer(raw) {
-        // What does not fit into an i64 is far out of range, too.
-        Timestamp::from_microsecond(raw.parse().unwrap_or(i64::MAX))
-    } else {
-        let (part, expected) = (Part::Metadata, "a time as a string or an integer of microseconds");
-        match string(part, FIELD, Some(raw)) {
-            Ok(text) => text.unwrap_or_default().parse(),
-            Err(Poison::WrongType { found, .. }) => {
-                return Err(Poison::WrongType { part, field: FIELD, expected, found });
+impl Committed {
+    /// Reads an ISO 8601 time with a zone, or microseconds since 1970.
+    fn read(payload: &str, raw: Option<&str>) -> Result<Option<Self>, Poison> {
+        const FIELD: &str = "commit_timestamp";
+        let Some(raw) = present(raw) else { return Ok(None) };
+        let time = if is_integer(raw) {
+            // What does not fit into an i64 is far out of range, too.
+            Timestamp::from_microsecond(raw.parse().unwrap_or(i64::MAX))
+        } else {
+            let (part, expected) = (Part::Metadata, "a time as a string or an integer of microseconds");
+            match string(part, FIELD, Some(raw)) {
+                Ok(text) => text.unwrap_or_default().parse(),
+                Err(Poison::WrongType { found, .. }) => {
+                    return Err(Poison::WrongType { part, field: FIELD, expected, found });
+                }
+                Err(other) => return Err(other),
             }
-            Err(other) => return Err(other),
-        }
-    };
-    time.map(Some).map_err(|source| Poison::CommitTime { source })
+        };
+        let time = time.map_err(|source| Poison::CommitTime { source })?;
+        let written = inner(raw).filter(|text| is_canonical(text)).map(|text| Span::of(payload, text));
+        Ok(Some(Self { time, written }))
+    }
+}
+
+/// Whether a time that could be read is written as `2026-01-05T08:00:00.123456Z`. A leap second is none that is written.
+fn is_canonical(time: &str) -> bool {
+    const FORM: &[u8; 27] = b"0000-00-00T00:00:00.000000Z";
+    let fits = |(byte, form): (&u8, &u8)| if *form == b'0' { byte.is_ascii_digit() } else { byte == form };
+    time.len() == FORM.len() && time.bytes().zip(FORM).all(|(byte, form)| fits((&byte, form))) && &time[17..19] != "60"
 }

@@ -1,79 +1,99 @@
 //! The enriched event as JSON, written by hand around the raw record.
 
 use std::io::Write;
+use std::ops::Range;
 
-use jiff::Timestamp;
-
-use super::json::{push_string, push_without};
+use super::change::{Change, Committed};
+use super::error::Poison;
+use super::json::{push_number, push_string, push_string_within, push_without};
 use super::settings::UnhandledFields;
 use super::subject::Action;
-use super::table::{RowRead, Table, unknown_fields};
+use super::table::{IdColumn, RowRead, Table, unknown_fields};
 
-use super::change::Change;
-use super::error::Poison;
+/// What an enriched event holds beyond its source, in bytes: a usual event's ids once more. Its metadata are dropped.
+const ROOM: usize = 128;
 
-/// Room for everything but record and changes, in bytes: ids, names and numbers of a usual event.
-const ROOM: usize = 512;
-
-/// Writes the enriched event. `table` and `row` belong to `change`.
-///
-/// # Errors
-/// None in practice: `changes` was checked to be JSON when the envelope was read, and is only read again where unhandled
-/// fields are dropped from it.
-pub fn payload(
-    change: &Change,
-    event_id: &str,
-    table: &dyn Table,
-    row: &RowRead,
-    unhandled: UnhandledFields,
-) -> Result<Vec<u8>, Poison> {
-    let changes = change.changes.as_deref();
-    let mut out = Vec::with_capacity(ROOM + change.record.len() + changes.map_or(0, <[u8]>::len));
-    out.extend_from_slice(b"{\"event_id\":");
-    push_string(&mut out, event_id);
-    for (name, value) in [("table", table.name()), ("schema", &change.schema), ("action", change.action.name())] {
-        push_member(&mut out, name);
-        push_string(&mut out, value);
-    }
-    for (name, value) in row.values() {
-        push_member(&mut out, name);
-        push_string(&mut out, value);
-    }
-    push_position(&mut out, change.lsn, change.idx, change.committed);
-    let drops = unhandled == UnhandledFields::Drop;
-    push_member(&mut out, "row_data");
-    match drops {
-        true => push_without(&mut out, &change.record, &row.unhandled_at),
-        false => out.extend_from_slice(&change.record),
-    }
-    if let Some(changes) = changes {
-        push_member(&mut out, "changes");
-        match std::str::from_utf8(changes) {
-            Ok(text) if drops => push_without(&mut out, changes, &unknown_fields(table, text)?),
-            _ => out.extend_from_slice(changes),
-        }
-    }
-    push_unchanged(&mut out, change.action, row, drops.then_some(table));
-    out.push(b'}');
-    Ok(out)
+/// Everything an enriched event is made of.
+#[derive(Debug, Clone, Copy)]
+pub struct Enriched<'a> {
+    /// The payload of the change event, which the places in `change` and `row` are of.
+    pub source: &'a str,
+    /// The change.
+    pub change: &'a Change,
+    /// Its table.
+    pub table: &'a dyn Table,
+    /// Its row.
+    pub row: &'a RowRead,
+    /// What becomes of fields that the table does not know.
+    pub unhandled: UnhandledFields,
 }
 
-/// Appends `,"name":`.
+impl Enriched<'_> {
+    /// About how many bytes [`Self::push`] appends.
+    pub fn room(&self) -> usize {
+        ROOM + self.source.len()
+    }
+
+    /// Appends the enriched event, whose id stands at `event_id` in `out`.
+    ///
+    /// # Errors
+    /// None in practice: `changes` was checked to be JSON when the envelope was read, and is only read again where unhandled
+    /// fields are dropped from it.
+    pub fn push(&self, out: &mut Vec<u8>, event_id: Range<usize>) -> Result<(), Poison> {
+        let Self { source, change, table, row, unhandled } = *self;
+        out.extend_from_slice(b"{\"event_id\":");
+        push_string_within(out, event_id);
+        let schema = change.schema.within(source);
+        for (name, value) in [("table", table.name()), ("schema", schema), ("action", change.action.name())] {
+            push_member(out, name);
+            push_string(out, value);
+        }
+        for column in IdColumn::ALL {
+            if let Some(value) = row.value(column, source) {
+                push_member(out, column.name());
+                push_string(out, value);
+            }
+        }
+        push_position(out, change, source);
+        let (drops, record) = (unhandled == UnhandledFields::Drop, change.record.within(source));
+        push_member(out, "row_data");
+        match drops {
+            true => push_without(out, record.as_bytes(), &row.unhandled_at),
+            false => out.extend_from_slice(record.as_bytes()),
+        }
+        if let Some(changes) = change.changes.map(|span| span.within(source)) {
+            push_member(out, "changes");
+            match drops {
+                true => push_without(out, changes.as_bytes(), &unknown_fields(table, changes)?),
+                false => out.extend_from_slice(changes.as_bytes()),
+            }
+        }
+        push_unchanged(out, change.action, row, drops.then_some(table));
+        out.push(b'}');
+        Ok(())
+    }
+}
+
+/// Appends `,"name":`, of a name that needs no escapes.
 fn push_member(out: &mut Vec<u8>, name: &'static str) {
-    out.push(b',');
-    push_string(out, name);
-    out.push(b':');
+    out.extend_from_slice(b",\"");
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\":");
 }
 
 /// Appends where and when in the database's history it happened; a missing LSN prints as 0, the rest is left out.
-fn push_position(out: &mut Vec<u8>, lsn: Option<u64>, idx: Option<u64>, committed: Option<Timestamp>) {
-    const INFALLIBLE: &str = "writing to a Vec cannot fail";
-    write!(out, ",\"commit_lsn\":{}", lsn.unwrap_or(0)).expect(INFALLIBLE);
-    if let Some(idx) = idx {
-        write!(out, ",\"commit_idx\":{idx}").expect(INFALLIBLE);
+fn push_position(out: &mut Vec<u8>, change: &Change, source: &str) {
+    push_member(out, "commit_lsn");
+    push_number(out, change.lsn.unwrap_or(0));
+    if let Some(idx) = change.idx {
+        push_member(out, "commit_idx");
+        push_number(out, idx);
     }
-    if let Some(committed) = committed {
-        write!(out, ",\"commit_timestamp\":\"{committed:.6}\"").expect(INFALLIBLE);
+    let Some(Committed { time, written }) = change.committed else { return };
+    push_member(out, "commit_timestamp");
+    match written {
+        Some(written) => push_string(out, written.within(source)),
+        None => write!(out, "\"{time:.6}\"").expect("writing to a Vec cannot fail"),
     }
 }
 

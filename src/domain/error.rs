@@ -3,6 +3,7 @@
 use cdc_actors::message::Reason;
 
 use super::json::Shown;
+use super::scan::Malformed;
 
 /// A place in an event, for messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,12 +40,14 @@ pub enum Poison {
     #[error("the payload is not UTF-8: {0}")]
     NotUtf8(#[source] std::str::Utf8Error),
     /// The payload is not JSON.
-    #[error("{} is not JSON: {source}", part.name())]
+    #[error("the payload is not JSON: expected {expected} at line {line}, column {column}")]
     NotJson {
-        /// Where.
-        part: Part,
-        /// What the parser said: a position and a kind of error, no content.
-        source: serde_json::Error,
+        /// What should be there.
+        expected: &'static str,
+        /// The line, from 1.
+        line: usize,
+        /// The column, in bytes from 1.
+        column: usize,
     },
     /// JSON, but no object where one is needed.
     #[error("{} is not a JSON object", part.name())]
@@ -170,6 +173,12 @@ pub enum Poison {
 }
 
 impl Poison {
+    /// Tells where `payload` stops being JSON.
+    pub(crate) fn not_json(payload: &str, malformed: Malformed) -> Self {
+        let (line, column) = malformed.place(payload);
+        Self::NotJson { expected: malformed.expected, line, column }
+    }
+
     /// The dead-letter reason.
     pub const fn reason(&self) -> Reason {
         match self {

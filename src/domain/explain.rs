@@ -45,7 +45,7 @@ pub fn explain(
     let id = DeliveryId { stream_created: 0, sequence: 0, timestamp: 0 };
     let delivery = Delivery {
         receipt: Receipt { id, reply: "".into() },
-        subject: subject.to_owned(),
+        subject: subject.into(),
         headers,
         payload,
         deliveries: 1,
@@ -56,7 +56,7 @@ pub fn explain(
     let decision = transform.decide(&delivery, parsed);
     let (unhandled, mismatch) = (decision.remarks.unhandled_fields, decision.remarks.subject_mismatch);
     match decision.verdict {
-        Verdict::Publish(event) => published(*event, unhandled, mismatch),
+        Verdict::Publish(event) => published(&event, unhandled, mismatch),
         Verdict::Skip => Explanation { detail: mismatch, ..nothing("skip") },
         Verdict::DeadLetter { table, reason, detail } => {
             let to = format!("{dead_letter_prefix}.{}.{reason}", table.unwrap_or("unknown"));
@@ -65,16 +65,16 @@ pub fn explain(
     }
 }
 
-fn published(event: Event, unhandled: Vec<String>, mismatch: Option<String>) -> Explanation {
-    let mut headers: BTreeMap<_, _> = event.headers.into_iter().collect();
+fn published(event: &Event, unhandled: Vec<String>, mismatch: Option<String>) -> Explanation {
+    let mut headers: BTreeMap<_, _> = event.headers.iter().cloned().collect();
     headers.insert("Nats-Msg-Id".to_owned(), event.key.to_string());
     Explanation {
         detail: mismatch,
-        subject: Some(event.subject),
-        event_id: Some(event.event_id),
+        subject: Some(event.subject.to_string()),
+        event_id: Some(event.event_id.to_string()),
         event_key: Some(event.key.to_string()),
         headers: Some(headers),
-        payload: String::from_utf8(event.payload.into()).ok(),
+        payload: String::from_utf8(event.payload.to_vec()).ok(),
         unhandled_fields: Some(unhandled),
         ..nothing("publish")
     }
@@ -84,7 +84,7 @@ fn dead(delivery: &Delivery, reason: Reason, detail: String) -> Explanation {
     let headers = [
         ("Cdc-Reason", reason.name().to_owned()),
         ("Cdc-Detail", detail.clone()),
-        ("Cdc-Subject", delivery.subject.clone()),
+        ("Cdc-Subject", delivery.subject.to_string()),
     ];
     Explanation {
         reason: Some(reason.name()),

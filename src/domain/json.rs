@@ -4,85 +4,41 @@ use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 
-use serde::Deserialize;
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
-use serde_json::value::RawValue;
-
 use super::error::{Part, Poison};
+use super::scan::{Malformed, Scanner, plain_prefix};
 
-/// A member's name, borrowed unless it holds escapes.
-#[derive(Deserialize)]
-struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+/// What came of reading something: text that is not JSON ends everything, what is JSON but wrong is told when the end has been
+/// seen.
+pub type Read<T> = Result<Result<T, Poison>, Malformed>;
 
-/// Hands every member of an object to a callback and keeps the callback's first error, so that a syntax error
-/// further on still shows.
-struct Members<'s, F> {
-    visit: F,
-    failed: &'s mut Option<Poison>,
-}
-
-impl<'de, F: FnMut(&str, &'de str) -> Result<(), Poison>> DeserializeSeed<'de> for Members<'_, F> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_map(self)
-    }
-}
-
-impl<'de, F: FnMut(&str, &'de str) -> Result<(), Poison>> Visitor<'de> for Members<'_, F> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
-        while let Some(Name(name)) = map.next_key()? {
-            let value: &RawValue = map.next_value()?;
-            if self.failed.is_none() {
-                *self.failed = (self.visit)(&name, value.get()).err();
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Hands every member of the object `text`, name and raw value, to `visit`: one pass, nothing decoded but names.
-///
-/// # Errors
-/// [`Poison::NotJson`] or [`Poison::NotObject`], else the first error of `visit`.
+/// Reads an object or null: `visit` is called behind each name and must read the value. Its first error is kept until the end,
+/// so that a syntax error further on still shows. Returns what was read as it stands.
 pub(crate) fn members<'a>(
     part: Part,
-    text: &'a str,
-    visit: impl FnMut(&str, &'a str) -> Result<(), Poison>,
-) -> Result<(), Poison> {
-    if !text.trim_ascii_start().starts_with('{') {
-        // The parser would stop at the first value, even if what follows it is no JSON.
-        return Err(match serde_json::from_str::<IgnoredAny>(text) {
-            Ok(_) => Poison::NotObject { part },
-            Err(source) => Poison::NotJson { part, source },
-        });
+    scanner: &mut Scanner<'a>,
+    mut visit: impl FnMut(&mut Scanner<'a>, &str) -> Read<()>,
+) -> Read<&'a str> {
+    if scanner.peek() != Some(b'{') {
+        let raw = scanner.value()?;
+        return Ok(if raw == "null" { Ok(raw) } else { Err(Poison::NotObject { part }) });
     }
-    let mut failed = None;
-    let mut parser = serde_json::Deserializer::from_str(text);
-    Members { visit, failed: &mut failed }
-        .deserialize(&mut parser)
-        .and_then(|()| parser.end())
-        .map_err(|source| Poison::NotJson { part, source })?;
-    failed.map_or(Ok(()), Err)
+    let mut outcome = Ok(());
+    let raw = scanner.object(|scanner, name| {
+        let read = visit(scanner, &name)?;
+        if outcome.is_ok() {
+            outcome = read;
+        }
+        Ok(())
+    })?;
+    Ok(outcome.map(|()| raw))
 }
 
-/// Puts a field's raw value in its place.
+/// Puts a field's value in its place.
 ///
 /// # Errors
 /// [`Poison::Twice`] if there is one already.
-pub(crate) fn fill<'a>(
-    slot: &mut Option<&'a str>,
-    part: Part,
-    field: &'static str,
-    raw: &'a str,
-) -> Result<(), Poison> {
-    match slot.replace(raw) {
+pub(crate) fn fill<T>(slot: &mut Option<T>, part: Part, field: &'static str, value: T) -> Result<(), Poison> {
+    match slot.replace(value) {
         None => Ok(()),
         Some(_) => Err(Poison::Twice { part, field }),
     }
@@ -124,16 +80,33 @@ pub(crate) fn text(raw: &str) -> Result<Option<Cow<'_, str>>, serde_json::Error>
     }
 }
 
-/// Where the slice `part` ends within `whole`, which it was taken from.
-pub(crate) fn end_within(whole: &str, part: &str) -> usize {
-    // Addresses are compared, never followed; saturating and min keep a foreign slice from doing harm.
-    let offset = (part.as_ptr() as usize).saturating_sub(whole.as_ptr() as usize);
-    offset.saturating_add(part.len()).min(whole.len())
-}
-
 /// Appends `text` as a JSON string.
 pub(crate) fn push_string(out: &mut Vec<u8>, text: &str) {
-    serde_json::to_writer(out, text).expect("a str is a JSON string and writing to a Vec cannot fail");
+    if plain_prefix(text.as_bytes()) == text.len() {
+        out.push(b'"');
+        out.extend_from_slice(text.as_bytes());
+        out.push(b'"');
+    } else {
+        serde_json::to_writer(out, text).expect("a str is a JSON string and writing to a Vec cannot fail");
+    }
+}
+
+/// Appends the text that stands at `text` in `out` as a JSON string.
+pub(crate) fn push_string_within(out: &mut Vec<u8>, text: Range<usize>) {
+    let bytes = out.get(text.clone()).unwrap_or_default();
+    if plain_prefix(bytes) == bytes.len() {
+        out.push(b'"');
+        out.extend_from_within(text);
+        out.push(b'"');
+    } else {
+        let text = String::from_utf8_lossy(bytes).into_owned();
+        push_string(out, &text);
+    }
+}
+
+/// Appends `number` in decimal.
+pub(crate) fn push_number(out: &mut Vec<u8>, number: u64) {
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
 /// Appends the object `raw` without the members that `cuts` cover. A cut reaches from the end of the value before
@@ -184,14 +157,15 @@ mod tests {
 
     fn without(raw: &str, gone: &[&str]) -> String {
         let (mut cuts, mut end) = (Vec::new(), 1);
-        members(Part::Record, raw, |name, value| {
-            let start = std::mem::replace(&mut end, end_within(raw, value));
+        let read = members(Part::Record, &mut Scanner::new(raw), |scanner, name| {
+            scanner.value()?;
+            let start = std::mem::replace(&mut end, scanner.at());
             if gone.contains(&name) {
                 cuts.push(start..end);
             }
-            Ok(())
-        })
-        .expect("an object");
+            Ok(Ok(()))
+        });
+        assert!(matches!(read, Ok(Ok(_))));
         let mut out = Vec::new();
         push_without(&mut out, raw.as_bytes(), &cuts);
         String::from_utf8(out).expect("text")
@@ -216,22 +190,39 @@ mod tests {
 
     #[test]
     fn no_json_is_told_from_no_object() {
-        let told = |text| members(Part::Envelope, text, |_, _| Ok(()));
+        let told = |text| {
+            let mut scanner = Scanner::new(text);
+            let read = members(Part::Envelope, &mut scanner, |scanner, _| scanner.value().map(|_| Ok(())));
+            read.and_then(|read| scanner.end().map(|()| read.is_ok()))
+        };
         for text in ["", " ", "{", "{\"a\":1", "123abc", "{} x", "nul", "{\"a\":tru}", "\u{feff}{}", "{\"a\" 1}"] {
-            assert!(matches!(told(text), Err(Poison::NotJson { .. })), "{text}");
+            assert!(told(text).is_err(), "{text}");
         }
-        for text in ["1", "\"x\"", "[1,{}]", "null", " true "] {
-            assert!(matches!(told(text), Err(Poison::NotObject { .. })), "{text}");
+        for text in ["1", "\"x\"", "[1,{}]", " true "] {
+            assert_eq!(told(text), Ok(false), "{text}");
         }
-        assert!(told(" {} ").is_ok());
+        assert_eq!((told(" {} "), told("null")), (Ok(true), Ok(true)));
     }
 
     #[test]
-    fn deep_nesting_is_read_without_recursion() {
-        let deep = format!("{{\"a\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
-        assert!(members(Part::Record, &deep, |_, _| Ok(())).is_ok());
-        let open = "[".repeat(100_000);
-        assert!(matches!(members(Part::Envelope, &open, |_, _| Ok(())), Err(Poison::NotJson { .. })));
+    fn the_first_error_is_kept_and_a_syntax_error_behind_it_shows() {
+        let told = |text| {
+            members(Part::Record, &mut Scanner::new(text), |scanner, name| {
+                scanner.value().map(|_| Err(Poison::RejectedField { table: "t", field: name.to_owned() }))
+            })
+        };
+        let kept = told("{\"a\":1,\"b\":2}").expect("JSON").expect_err("rejected");
+        assert!(matches!(kept, Poison::RejectedField { field, .. } if field == "a"));
+        assert!(told("{\"a\":1,\"b\"}").is_err());
+    }
+
+    #[test]
+    fn strings_are_written_as_serde_json_writes_them() {
+        for text in ["", "plain", "é\u{2028}", "a\"b", "back\\slash", "\u{1}\n"] {
+            let mut out = Vec::new();
+            push_string(&mut out, text);
+            assert_eq!(out, serde_json::to_vec(text).expect("a string"));
+        }
     }
 
     #[test]

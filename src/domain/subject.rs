@@ -120,24 +120,36 @@ pub fn encode_token(value: &str) -> Cow<'_, str> {
     if !value.contains(needs_encoding) {
         return Cow::Borrowed(value);
     }
-    let mut token = String::with_capacity(value.len() + 16);
+    let mut token = Vec::with_capacity(value.len() + 16);
     push_encoded(&mut token, value);
-    Cow::Owned(token)
+    Cow::Owned(String::from_utf8(token).expect("characters and ASCII escapes are UTF-8"))
 }
 
 fn needs_encoding(c: char) -> bool {
     c == '%' || is_illegal(c)
 }
 
-fn push_encoded(out: &mut String, value: &str) {
-    for c in value.chars() {
-        if needs_encoding(c) {
-            let mut bytes = [0; 4];
-            for byte in c.encode_utf8(&mut bytes).bytes() {
-                out.push_str(percent_encoding::percent_encode_byte(byte));
+fn push_encoded(out: &mut Vec<u8>, value: &str) {
+    // Ids are ASCII as a rule, and an ASCII character is a byte.
+    if value.is_ascii() {
+        for byte in value.bytes() {
+            match byte {
+                b'.' | b'*' | b'>' | b'%' | 0..=b' ' | 0x7f => {
+                    out.extend_from_slice(percent_encoding::percent_encode_byte(byte).as_bytes());
+                }
+                _ => out.push(byte),
             }
-        } else {
-            out.push(c);
+        }
+        return;
+    }
+    for c in value.chars() {
+        let mut bytes = [0; 4];
+        let encoded = c.encode_utf8(&mut bytes);
+        match needs_encoding(c) {
+            true => encoded
+                .bytes()
+                .for_each(|byte| out.extend_from_slice(percent_encoding::percent_encode_byte(byte).as_bytes())),
+            false => out.extend_from_slice(encoded.as_bytes()),
         }
     }
 }
@@ -147,42 +159,57 @@ pub fn decode_token(token: &str) -> Option<Cow<'_, str>> {
     percent_decode_str(token).decode_utf8().ok()
 }
 
-/// Builds the target subject of a row whose routing values are all there.
+/// How target subjects are made.
+#[derive(Debug, Clone, Copy)]
+pub struct SubjectRules<'a> {
+    /// The first token, or tokens.
+    pub prefix: &'a str,
+    /// What becomes of routing values that are no legal subject token.
+    pub unsafe_tokens: UnsafeTokens,
+}
+
+/// Appends the target subject of a row whose routing values are all there.
 ///
 /// # Errors
 /// [`Poison::MissingRouting`], [`Poison::IllegalToken`] or [`Poison::SubjectTooLong`].
-pub fn target(prefix: &str, tokens: UnsafeTokens, table: &dyn Table, row: &RowRead) -> Result<String, Poison> {
-    let name = table.name();
-    let mut subject = String::with_capacity(128);
-    subject.push_str(prefix);
-    for (i, &column) in table.routing_columns().iter().enumerate() {
+pub fn push_target(
+    out: &mut Vec<u8>,
+    rules: SubjectRules<'_>,
+    table: &dyn Table,
+    row: &RowRead,
+    payload: &str,
+) -> Result<(), Poison> {
+    let (start, name) = (out.len(), table.name());
+    out.extend_from_slice(rules.prefix.as_bytes());
+    for (i, &column) in table.routing().iter().enumerate() {
         if i == 2 {
-            push_token(&mut subject, name);
+            push_token(out, name);
         }
-        let value = row.id(column).value().ok_or(Poison::MissingRouting { table: name, column })?;
-        match tokens {
+        let missing = Poison::MissingRouting { table: name, column: column.name() };
+        let value = row.value(column, payload).ok_or(missing)?;
+        match rules.unsafe_tokens {
             UnsafeTokens::Encode => {
-                subject.push('.');
-                push_encoded(&mut subject, value);
+                out.push(b'.');
+                push_encoded(out, value);
             }
             UnsafeTokens::Reject if value.contains(is_illegal) => {
-                return Err(Poison::IllegalToken { table: name, column });
+                return Err(Poison::IllegalToken { table: name, column: column.name() });
             }
-            UnsafeTokens::Reject => push_token(&mut subject, value),
+            UnsafeTokens::Reject => push_token(out, value),
         }
     }
-    if table.routing_columns().len() <= 2 {
-        push_token(&mut subject, name);
+    if table.routing().len() <= 2 {
+        push_token(out, name);
     }
-    match subject.len() {
+    match out.len() - start {
         length if length > MAX_SUBJECT => Err(Poison::SubjectTooLong { length, limit: MAX_SUBJECT }),
-        _ => Ok(subject),
+        _ => Ok(()),
     }
 }
 
-fn push_token(subject: &mut String, token: &str) {
-    subject.push('.');
-    subject.push_str(token);
+fn push_token(out: &mut Vec<u8>, token: &str) {
+    out.push(b'.');
+    out.extend_from_slice(token.as_bytes());
 }
 
 #[cfg(test)]

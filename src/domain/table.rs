@@ -5,10 +5,37 @@ use std::ops::Range;
 
 use super::column::{Cell, Fit, Text, is_unchanged};
 use super::error::{Part, Poison};
-use super::json;
+use super::excerpt::Excerpt;
+use super::json::{Read, members};
+use super::scan::Scanner;
 
-/// Ids of the enriched event, in its order.
-pub const ID_COLUMNS: [&str; 4] = ["company_id", "agent_id", "chat_id", "message_id"];
+/// A column whose value routes an event or identifies its row, in the order of the enriched event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IdColumn {
+    /// Column `company_id`: the tenant.
+    Company,
+    /// Column `agent_id`.
+    Agent,
+    /// Column `chat_id`.
+    Chat,
+    /// Column `message_id`.
+    Message,
+}
+
+impl IdColumn {
+    /// All of them, in the order of the enriched event.
+    pub const ALL: [Self; 4] = [Self::Company, Self::Agent, Self::Chat, Self::Message];
+
+    /// The column's name, which is that of the enriched event's field, too.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Company => "company_id",
+            Self::Agent => "agent_id",
+            Self::Chat => "chat_id",
+            Self::Message => "message_id",
+        }
+    }
+}
 
 /// A typed row that borrows from the record.
 pub trait Row<'a>: Default {
@@ -19,7 +46,7 @@ pub trait Row<'a>: Default {
     fn set(&mut self, column: &str, raw: &'a str) -> Result<Fit, Poison>;
 
     /// The cell of a column that identifies or routes, if the row has it.
-    fn id(&self, column: &str) -> Option<&Cell<Text<'a>>>;
+    fn id(&self, column: IdColumn) -> Option<&Cell<Text<'a>>>;
 }
 
 /// A table that events are published of.
@@ -28,102 +55,101 @@ pub trait Table: fmt::Debug + Send + Sync {
     fn name(&self) -> &'static str;
 
     /// The column whose value identifies a row.
-    fn key_column(&self) -> &'static str;
+    fn key(&self) -> IdColumn;
 
     /// The columns that make up the target subject: two before the table's name, the others after it.
-    fn routing_columns(&self) -> &'static [&'static str];
+    fn routing(&self) -> &'static [IdColumn];
 
     /// Whether the typed row has this column.
     fn knows(&self, column: &str) -> bool;
 
-    /// Reads a record in one pass, checking types on the way.
+    /// Reads a record in one pass, checking types on the way. Places are those of the scanner's text.
     ///
     /// # Errors
-    /// A record of the wrong shape.
-    fn read(&self, record: &str) -> Result<RowRead, Poison>;
+    /// Text that is not JSON; within, a record of the wrong shape.
+    fn read(&self, record: &mut Scanner<'_>) -> Read<RowRead>;
 }
 
 /// An identifying or routing value of a row.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Id {
     /// Null, absent, empty, or not a column of this table.
+    #[default]
     Missing,
     /// Arrived as `unchanged_toast`.
     Unchanged,
     /// The value.
-    Value(String),
+    Value(Excerpt),
 }
 
-impl Id {
-    /// The value, if there is one.
-    pub fn value(&self) -> Option<&str> {
-        match self {
-            Self::Value(value) => Some(value),
-            Self::Missing | Self::Unchanged => None,
-        }
-    }
-}
-
-/// What is kept of a row once its record has been read.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What is kept of a row once its record has been read, by place in the payload.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RowRead {
-    ids: [Id; ID_COLUMNS.len()],
+    ids: [Id; IdColumn::ALL.len()],
     /// Fields that the typed row does not know, in the record's order.
     pub unhandled: Vec<String>,
     /// Where these fields are in the record, each with the comma before it.
     pub unhandled_at: Vec<Range<usize>>,
     /// Fields that arrived as `unchanged_toast`, in the record's order.
     pub unchanged: Vec<String>,
-    /// Whether nothing but `id`, `message_date` and the key column holds a value: all that a delete
+    /// Whether a field holds a value beside `id`, `message_date` and the key column, which are all that a delete
     /// carries under the default replica identity.
-    pub key_columns_alone: bool,
+    pub more_than_key_columns: bool,
 }
 
 impl RowRead {
-    /// The value of one of [`ID_COLUMNS`].
-    pub fn id(&self, column: &str) -> &Id {
-        ID_COLUMNS.iter().zip(&self.ids).find(|(name, _)| **name == column).map_or(&Id::Missing, |(_, id)| id)
+    /// What the row has in this column.
+    pub fn id(&self, column: IdColumn) -> &Id {
+        &self.ids[column as usize]
     }
 
-    /// Every id that has a value, in the order of [`ID_COLUMNS`].
-    pub fn values(&self) -> impl Iterator<Item = (&'static str, &str)> {
-        ID_COLUMNS.into_iter().zip(&self.ids).filter_map(|(name, id)| Some((name, id.value()?)))
+    /// The value of this column, if it has one.
+    pub fn value<'a>(&'a self, column: IdColumn, payload: &'a str) -> Option<&'a str> {
+        match self.id(column) {
+            Id::Value(value) => Some(value.within(payload)),
+            Id::Missing | Id::Unchanged => None,
+        }
     }
 }
 
 /// Reads a record into the row `R` and keeps what is needed of it.
 ///
 /// # Errors
-/// A record that is no object, a value of the wrong type, a column that comes twice.
-pub fn read_row<'a, R: Row<'a>>(key_column: &str, record: &'a str) -> Result<RowRead, Poison> {
-    let mut row = R::default();
-    let (mut unhandled, mut unhandled_at, mut unchanged) = (Vec::new(), Vec::new(), Vec::new());
-    let mut key_columns_alone = true;
-    // The record starts with its brace, because the value of a member is raw without the space around it.
+/// Text that is not JSON; within, a record that is no object, a value of the wrong type, a column that comes twice.
+pub fn read_row<'a, R: Row<'a>>(key: IdColumn, scanner: &mut Scanner<'a>) -> Read<RowRead> {
+    let (mut row, mut read) = (R::default(), RowRead::default());
+    let begin = scanner.at();
+    // The opening brace is read before the first member.
     let mut end = 1;
-    json::members(Part::Record, record, |name, raw| {
-        let start = std::mem::replace(&mut end, json::end_within(record, raw));
-        let fit = row.set(name, raw)?;
-        if fit == Fit::Unknown {
-            unhandled.push(name.to_owned());
-            unhandled_at.push(start..end);
-        }
-        if fit == Fit::Unchanged || (fit == Fit::Unknown && is_unchanged(raw)) {
-            unchanged.push(name.to_owned());
-        }
-        key_columns_alone &= raw == "null" || ["id", "message_date", key_column].contains(&name);
-        Ok(())
+    let record = members(Part::Record, scanner, |scanner, name| {
+        let raw = scanner.value()?;
+        let start = std::mem::replace(&mut end, scanner.at() - begin);
+        Ok(row.set(name, raw).map(|fit| {
+            if fit == Fit::Unknown {
+                read.unhandled.push(name.to_owned());
+                read.unhandled_at.push(start..end);
+            }
+            if fit == Fit::Unchanged || (fit == Fit::Unknown && is_unchanged(raw)) {
+                read.unchanged.push(name.to_owned());
+            }
+            if raw != "null" && !read.more_than_key_columns {
+                read.more_than_key_columns = !["id", "message_date", key.name()].contains(&name);
+            }
+        }))
     })?;
-    let [company_id, agent_id, chat_id, message_id] = ID_COLUMNS.map(|column| read_id(&row, column));
-    let ids = [company_id?, agent_id?, chat_id?, message_id?];
-    Ok(RowRead { ids, unhandled, unhandled_at, unchanged, key_columns_alone })
+    Ok(record.and_then(|_| {
+        for column in IdColumn::ALL {
+            read.ids[column as usize] = read_id(&row, column, scanner.text())?;
+        }
+        Ok(read)
+    }))
 }
 
-fn read_id<'a, R: Row<'a>>(row: &R, column: &'static str) -> Result<Id, Poison> {
+fn read_id<'a, R: Row<'a>>(row: &R, column: IdColumn, payload: &'a str) -> Result<Id, Poison> {
     Ok(match row.id(column) {
-        Some(Cell::Value(text)) => match text.decode(column)?.into_owned() {
+        Some(Cell::Value(text)) => match text.decode(column.name())? {
             empty if empty.is_empty() => Id::Missing,
-            value => Id::Value(value),
+            value => Id::Value(Excerpt::of(payload, value)),
         },
         Some(Cell::Unchanged) => Id::Unchanged,
         Some(Cell::Absent | Cell::Null) | None => Id::Missing,
@@ -137,14 +163,15 @@ fn read_id<'a, R: Row<'a>>(row: &R, column: &'static str) -> Result<Id, Poison> 
 pub fn unknown_fields(table: &dyn Table, raw: &str) -> Result<Vec<Range<usize>>, Poison> {
     let mut unknown = Vec::new();
     let mut end = 1;
-    json::members(Part::Changes, raw, |name, value| {
-        let start = std::mem::replace(&mut end, json::end_within(raw, value));
+    let read = members(Part::Changes, &mut Scanner::new(raw), |scanner, name| {
+        scanner.value()?;
+        let start = std::mem::replace(&mut end, scanner.at());
         if !table.knows(name) {
             unknown.push(start..end);
         }
-        Ok(())
-    })?;
-    Ok(unknown)
+        Ok(Ok(()))
+    });
+    read.map_err(|malformed| Poison::not_json(raw, malformed))?.map(|_| unknown)
 }
 
 /// Declares a table and its typed row.
@@ -152,7 +179,7 @@ macro_rules! table {
     (
         $(#[$doc:meta])*
         $table:ident = $name:literal, row $row:ident<$a:lifetime>,
-        key $key:ident, routing [$($routing:ident),*], ids [$($id:ident),*],
+        key $key:ident, routing [$($routing:ident),*], ids [$($id:ident = $id_column:ident),*],
         columns { $($field:ident: $type:ty = $column:literal,)* }
     ) => {
         $(#[$doc])*
@@ -173,9 +200,12 @@ macro_rules! table {
                 }
             }
 
-            fn id(&self, column: &str) -> Option<&Cell<Text<$a>>> {
-                $(if column == stringify!($id) { return Some(&self.$id); })*
-                None
+            fn id(&self, column: IdColumn) -> Option<&Cell<Text<$a>>> {
+                match column {
+                    $(IdColumn::$id_column => Some(&self.$id),)*
+                    #[allow(unreachable_patterns, reason = "a table may have all of them")]
+                    _ => None,
+                }
             }
         }
 
@@ -184,20 +214,20 @@ macro_rules! table {
                 $name
             }
 
-            fn key_column(&self) -> &'static str {
-                stringify!($key)
+            fn key(&self) -> IdColumn {
+                IdColumn::$key
             }
 
-            fn routing_columns(&self) -> &'static [&'static str] {
-                &[$(stringify!($routing)),*]
+            fn routing(&self) -> &'static [IdColumn] {
+                &[$(IdColumn::$routing),*]
             }
 
             fn knows(&self, column: &str) -> bool {
                 matches!(column, $($column)|*)
             }
 
-            fn read(&self, record: &str) -> Result<RowRead, Poison> {
-                read_row::<$row<'_>>(self.key_column(), record)
+            fn read(&self, record: &mut Scanner<'_>) -> Read<RowRead> {
+                read_row::<$row<'_>>(self.key(), record)
             }
         }
     };

@@ -2,12 +2,15 @@
 
 use super::column::{Bool, Cell, Date, Fit, Integer, Json, Scalar, Text, Timestamp};
 use super::error::Poison;
-use super::table::{Row, RowRead, Table, read_row, table};
+use super::json::Read;
+use super::scan::Scanner;
+use super::table::{IdColumn, Row, RowRead, Table, read_row, table};
 
 table! {
     /// WhatsApp messages; partitioned by day, with the primary key (id, message_date).
     Messages = "messages", row MessageRow<'a>,
-    key message_id, routing [company_id, agent_id, chat_id], ids [company_id, agent_id, chat_id, message_id],
+    key Message, routing [Company, Agent, Chat],
+    ids [company_id = Company, agent_id = Agent, chat_id = Chat, message_id = Message],
     columns {
         id: Scalar<'a> = "id",
         message_id: Text<'a> = "message_id",
@@ -42,7 +45,7 @@ table! {
 table! {
     /// Conversations of an agent.
     Chats = "chats", row ChatRow<'a>,
-    key chat_id, routing [company_id, agent_id], ids [company_id, agent_id, chat_id],
+    key Chat, routing [Company, Agent], ids [company_id = Company, agent_id = Agent, chat_id = Chat],
     columns {
         id: Scalar<'a> = "id",
         chat_id: Text<'a> = "chat_id",
@@ -68,7 +71,7 @@ table! {
 table! {
     /// Agents: the WhatsApp accounts of a company.
     Agents = "agents", row AgentRow<'a>,
-    key agent_id, routing [company_id, agent_id], ids [company_id, agent_id],
+    key Agent, routing [Company, Agent], ids [company_id = Company, agent_id = Agent],
     columns {
         id: Integer<'a> = "id",
         agent_id: Text<'a> = "agent_id",

@@ -1,17 +1,20 @@
 //! What the service does with one event, behind the port of the actors.
 
+use std::borrow::Cow;
 use std::str;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use cdc_actors::message::{CommitPosition, Decision, Delivery, Event, Headers, OrderKey, Remarks, Verdict};
+use bytestring::ByteString;
+use cdc_actors::message::{CommitPosition, Decision, Delivery, Event, EventKey, Headers, OrderKey, Remarks, Verdict};
 use cdc_actors::ports::Transform;
 
 use super::change::{Change, Envelope};
-use super::enriched;
+use super::enriched::Enriched;
 use super::error::Poison;
 use super::event_key::{KeyParts, row_order, sha256_hex, stray_order};
 use super::settings::{TableSettings, TransformConfig, UnhandledFields};
-use super::subject::{self, Action, SourceSubject};
+use super::subject::{self, Action, SourceSubject, SubjectRules};
 use super::table::{Id, RowRead, Table};
 use super::tables::{Agents, Chats, Messages};
 
@@ -22,6 +25,9 @@ pub const ORIGINAL_ID: &str = "Cdc-Original-Id";
 
 /// Source headers that travel with the event; no other is copied.
 const TRACE_HEADERS: [&str; 2] = ["traceparent", "tracestate"];
+
+/// Room for id, key and subject of a usual event, in bytes.
+const ROOM_FOR_NAMES: usize = 320;
 
 /// Turns change events into enriched events.
 #[derive(Debug, Clone)]
@@ -46,13 +52,17 @@ pub struct Parsed {
 }
 
 #[derive(Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "nearly all are changes, and a box for each would cost more than moving them"
+)]
 enum Found {
     /// An event of a table that is not allowed.
     NotAllowed,
     /// An event that cannot be published.
     Poison { table: Option<&'static str>, poison: Poison },
     /// A change of a row.
-    Change { allowed: Allowed, change: Box<Change>, row: Box<RowRead> },
+    Change { allowed: Allowed, change: Change, row: RowRead },
 }
 
 impl CdcTransform {
@@ -84,14 +94,14 @@ impl CdcTransform {
             Ok(text) => text,
             Err(source) => return unreadable(Poison::NotUtf8(source)),
         };
-        let envelope = match Envelope::parse(text) {
+        let envelope = match Envelope::parse(text, hint.map(|allowed| allowed.table)) {
             Ok(envelope) => envelope,
             Err(poison) => return unreadable(poison),
         };
         let subject_mismatch = subject.and_then(|subject| envelope.contradiction(&subject));
         let found = match envelope.table() {
             Ok(name) => match self.allowed(&name) {
-                Some(allowed) => read(allowed, &envelope, &delivery.payload),
+                Some(allowed) => read(allowed, envelope, hint.is_some_and(|hint| hint.table.name() == name)),
                 None => Found::NotAllowed,
             },
             Err(poison) => unreadable(poison).found,
@@ -100,30 +110,46 @@ impl CdcTransform {
     }
 
     fn event(&self, delivery: &Delivery, allowed: Allowed, change: &Change, row: &RowRead) -> Result<Event, Poison> {
-        let table = allowed.table;
-        let key = check_ids(table, change, row)?;
-        if let (UnhandledFields::Reject, Some(field)) = (allowed.unhandled, row.unhandled.first()) {
+        let Allowed { table, unhandled } = allowed;
+        let source = str::from_utf8(&delivery.payload).map_err(Poison::NotUtf8)?;
+        let key = check_ids(table, change, row, source)?;
+        if let (UnhandledFields::Reject, Some(field)) = (unhandled, row.unhandled.first()) {
             return Err(Poison::RejectedField { table: table.name(), field: field.clone() });
         }
-        let place = place(delivery, change);
+        let mut number = itoa::Buffer::new();
+        let place = match change.idx {
+            Some(idx) => Cow::Borrowed(number.format(idx)),
+            None => place_without_idx(delivery, change, source),
+        };
         let parts = KeyParts {
-            database: &change.database,
-            schema: &change.schema,
+            database: change.database.within(source),
+            schema: change.schema.within(source),
             lsn: change.lsn.unwrap_or(0),
             table: table.name(),
             key,
             place: &place,
         };
-        let event_id = parts.event_id();
+        let enriched = Enriched { source, change, table, row, unhandled };
+        // All that the event consists of stands in one piece of memory, which its parts share.
+        let mut memory = Vec::with_capacity(enriched.room() + ROOM_FOR_NAMES);
+        parts.push_event_id(&mut memory);
+        let id_end = memory.len();
+        parts.push_event_key(&mut memory);
+        let key_end = memory.len();
+        let rules = SubjectRules { prefix: &self.config.subject_prefix, unsafe_tokens: self.config.unsafe_tokens };
+        subject::push_target(&mut memory, rules, table, row, source)?;
+        let subject_end = memory.len();
+        enriched.push(&mut memory, 0..id_end)?;
+        let memory = Bytes::from(memory);
         Ok(Event {
-            key: parts.event_key(),
+            key: EventKey::new(text(memory.slice(id_end..key_end))).expect("push_event_key appends a legal key"),
+            event_id: text(memory.slice(..id_end)),
             table: table.name(),
-            subject: subject::target(&self.config.subject_prefix, self.config.unsafe_tokens, table, row)?,
+            subject: text(memory.slice(key_end..subject_end)),
             headers: trace_headers(delivery),
-            payload: Bytes::from(enriched::payload(change, &event_id, table, row, allowed.unhandled)?),
+            payload: memory.slice(subject_end..),
             position: change.lsn.map(|lsn| CommitPosition { lsn, idx: change.idx.unwrap_or(0) }),
-            committed: change.committed.map(|time| time.as_microsecond()),
-            event_id,
+            committed: change.committed.map(|committed| committed.time.as_microsecond()),
         })
     }
 }
@@ -134,10 +160,7 @@ impl Transform for CdcTransform {
     fn order(&self, delivery: &Delivery) -> (OrderKey, Parsed) {
         let parsed = self.parse(delivery);
         let order = match &parsed.found {
-            Found::Change { allowed, change, row } => row
-                .id(allowed.table.key_column())
-                .value()
-                .map(|key| row_order(&change.database, &change.schema, allowed.table.name(), key)),
+            Found::Change { allowed, change, row } => order_of(delivery, allowed, change, row),
             Found::NotAllowed | Found::Poison { .. } => None,
         };
         let order = order.unwrap_or_else(|| stray_order(&delivery.subject, delivery.receipt.id.sequence));
@@ -151,7 +174,7 @@ impl Transform for CdcTransform {
             Found::Poison { table, poison } => dead_letter(table, &poison),
             Found::Change { allowed, change, row } => {
                 let verdict = match self.event(delivery, allowed, &change, &row) {
-                    Ok(event) => Verdict::Publish(Box::new(event)),
+                    Ok(event) => Verdict::Publish(Arc::new(event)),
                     Err(poison) => dead_letter(Some(allowed.table.name()), &poison),
                 };
                 remarks.unhandled_fields = row.unhandled;
@@ -162,14 +185,21 @@ impl Transform for CdcTransform {
     }
 }
 
-/// Reads the row of an event whose table is allowed.
-fn read(allowed: Allowed, envelope: &Envelope<'_>, payload: &Bytes) -> Found {
-    let change = envelope.change(payload);
-    let read = change.and_then(|change| Ok((change, allowed.table.read(envelope.record()?)?)));
+/// Reads the row of an event whose table is allowed; `is_expected` says that it was read already.
+fn read(allowed: Allowed, mut envelope: Envelope<'_>, is_expected: bool) -> Found {
+    let change = envelope.change();
+    let read = change.and_then(|change| Ok((change, envelope.row(allowed.table, is_expected)?)));
     match read {
-        Ok((change, row)) => Found::Change { allowed, change: Box::new(change), row: Box::new(row) },
+        Ok((change, row)) => Found::Change { allowed, change, row },
         Err(poison) => Found::Poison { table: Some(allowed.table.name()), poison },
     }
+}
+
+/// The order key of a row whose key is there.
+fn order_of(delivery: &Delivery, allowed: &Allowed, change: &Change, row: &RowRead) -> Option<OrderKey> {
+    let source = str::from_utf8(&delivery.payload).ok()?;
+    let key = row.value(allowed.table.key(), source)?;
+    Some(row_order(change.database.within(source), change.schema.within(source), allowed.table.name(), key))
 }
 
 fn dead_letter(table: Option<&'static str>, poison: &Poison) -> Verdict {
@@ -177,35 +207,37 @@ fn dead_letter(table: Option<&'static str>, poison: &Poison) -> Verdict {
 }
 
 /// Makes sure that key and routing values are there, and returns the key.
-fn check_ids<'r>(table: &dyn Table, change: &Change, row: &'r RowRead) -> Result<&'r str, Poison> {
+fn check_ids<'r>(table: &dyn Table, change: &Change, row: &'r RowRead, source: &'r str) -> Result<&'r str, Poison> {
     let name = table.name();
-    if change.action == Action::Delete && row.key_columns_alone {
+    if change.action == Action::Delete && !row.more_than_key_columns {
         return Err(Poison::ReplicaIdentity { table: name });
     }
-    let key_column = table.key_column();
-    let mut columns = std::iter::once(key_column).chain(table.routing_columns().iter().copied());
-    if let Some(column) = columns.find(|column| *row.id(column) == Id::Unchanged) {
-        return Err(Poison::UnchangedToast { table: name, column });
+    let mut columns = std::iter::once(table.key()).chain(table.routing().iter().copied());
+    if let Some(column) = columns.find(|column| *row.id(*column) == Id::Unchanged) {
+        return Err(Poison::UnchangedToast { table: name, column: column.name() });
     }
-    let key = row.id(key_column).value().ok_or(Poison::MissingKey { table: name, column: key_column })?;
-    match table.routing_columns().iter().find(|column| *row.id(column) == Id::Missing) {
-        Some(column) => Err(Poison::MissingRouting { table: name, column }),
+    let key = row.value(table.key(), source);
+    let key = key.ok_or(Poison::MissingKey { table: name, column: table.key().name() })?;
+    match table.routing().iter().find(|column| *row.id(**column) == Id::Missing) {
+        Some(column) => Err(Poison::MissingRouting { table: name, column: column.name() }),
         None => Ok(key),
     }
 }
 
-/// What tells two changes of a row in one transaction apart, by preference.
-fn place(delivery: &Delivery, change: &Change) -> String {
-    if let Some(idx) = change.idx {
-        return idx.to_string();
-    }
+/// What tells two changes of a row in one transaction apart where there is no `commit_idx`, by preference.
+fn place_without_idx<'a>(delivery: &'a Delivery, change: &'a Change, source: &'a str) -> Cow<'a, str> {
     // A replay comes under an id of its own; the event's key stays what it was.
     let name = if delivery.header(REPLAYS).is_some() { ORIGINAL_ID } else { "Nats-Msg-Id" };
     let source_id = || delivery.header(name).filter(|id| !id.is_empty());
-    match change.idempotency_key.as_deref().or_else(source_id) {
-        Some(id) => id.to_owned(),
-        None => sha256_hex(&delivery.payload),
+    match change.idempotency_key.as_ref().map(|key| key.within(source)).or_else(source_id) {
+        Some(id) => Cow::Borrowed(id),
+        None => Cow::Owned(sha256_hex(&delivery.payload)),
     }
+}
+
+/// A part of an event's memory that was written as text.
+fn text(part: Bytes) -> ByteString {
+    ByteString::try_from(part).expect("whole texts were written to it")
 }
 
 fn trace_headers(delivery: &Delivery) -> Headers {

@@ -174,7 +174,7 @@ impl State {
         if size > self.max_payload {
             return Err(PublishError::TooLarge { size, limit: self.max_payload });
         }
-        if let Some(class) = self.refused.get(&event.subject) {
+        if let Some(class) = self.refused.get(&*event.subject) {
             let failure = Failure::new(format!("publish to {}", event.subject), *class, "this subject is refused");
             return Err(PublishError::Rejected(failure));
         }
@@ -186,7 +186,7 @@ impl State {
         self.sequences.insert(event.key.to_string(), sequence);
         self.messages.push(StoredMessage {
             sequence,
-            subject: event.subject.clone(),
+            subject: event.subject.to_string(),
             headers,
             payload: event.payload.clone(),
         });

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::pin::pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -139,8 +139,8 @@ impl FakeSource {
             let id =
                 DeliveryId { stream_created: state.stream_created, sequence: *sequence, timestamp: message.timestamp };
             let delivery = Delivery {
-                receipt: Receipt { id, reply: Arc::from(format!("ack.{}.{sequence}", state.stream_created)) },
-                subject: message.subject.clone(),
+                receipt: Receipt { id, reply: format!("ack.{}.{sequence}", state.stream_created).into() },
+                subject: message.subject.clone().into(),
                 headers: message.headers.clone(),
                 payload: message.payload.clone(),
                 deliveries: message.deliveries + 1,

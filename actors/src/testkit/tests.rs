@@ -135,9 +135,9 @@ fn a_lost_answer_leaves_the_event_stored() {
         let (sender, mut answers) = unbounded_channel();
         let event = crate::message::Event {
             key: EventKey::new("k").unwrap(),
-            event_id: "k".to_owned(),
+            event_id: "k".into(),
             table: "orders",
-            subject: "out".to_owned(),
+            subject: "out".into(),
             headers: Vec::new(),
             payload: Bytes::new(),
             position: None,

@@ -91,11 +91,11 @@ impl Transform for Orders {
                 if action == "remark" {
                     remarks.unhandled_fields.push("extra".to_owned());
                 }
-                Verdict::Publish(Box::new(Event {
+                Verdict::Publish(Arc::new(Event {
                     key: key(row, lsn),
-                    event_id: format!("{lsn}:orders:{row}"),
+                    event_id: format!("{lsn}:orders:{row}").into(),
                     table: "orders",
-                    subject: subject.map_or_else(|| format!("out.{row}"), str::to_owned),
+                    subject: subject.map_or_else(|| format!("out.{row}").into(), Into::into),
                     headers: Vec::new(),
                     payload: delivery.payload.clone(),
                     position: Some(CommitPosition { lsn, idx: 0 }),

@@ -8,7 +8,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_nats::connection::State;
-use async_nats::{AuthError, Client, ClientError, ConnectErrorKind, ConnectOptions, Event, ServerAddr, ServerError};
+use async_nats::{
+    AuthError, Client, ClientError, ConnectErrorKind, ConnectOptions, Event, ServerAddr, ServerError, Subject,
+};
+use bytestring::ByteString;
 use cdc_actors::ports::{Failure, FailureClass};
 use tokio::sync::watch;
 
@@ -274,6 +277,11 @@ impl Connection {
         };
         let _ = tokio::time::timeout(patience, closed).await;
     }
+}
+
+/// A subject for the client, in the same memory.
+pub(super) fn subject_of(text: &ByteString) -> Subject {
+    Subject::from_utf8(text.as_bytes().clone()).unwrap_or_else(|_| Subject::from(&**text))
 }
 
 fn servers(urls: &[String]) -> Result<Vec<ServerAddr>, ConnectError> {

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use bytestring::ByteString;
 use cdc_actors::message::{Attempt, DeadLetter, Event, EventKey, Headers};
 use cdc_actors::ports::{DeadLetters, Failure, FailureClass, PublishError, Publisher};
 use flate2::Compression;
@@ -136,7 +137,7 @@ fn head(settings: &DeadLetterSettings, letter: &DeadLetter, time: String, room: 
     let detail = one_line(&letter.detail);
     let mut all = fixed.clone();
     all.push(("Cdc-Detail".to_owned(), detail.clone()));
-    all.push(("Cdc-Subject".to_owned(), delivery.subject.clone()));
+    all.push(("Cdc-Subject".to_owned(), delivery.subject.to_string()));
     all.extend(delivery.headers.iter().map(|(name, value)| (format!("Cdc-Source-{name}"), value.clone())));
     let fits = detail.len() <= TEXT_MAX
         && delivery.subject.len() <= TEXT_MAX
@@ -145,7 +146,7 @@ fn head(settings: &DeadLetterSettings, letter: &DeadLetter, time: String, room: 
     if fits {
         return Head { headers: all, envelope: None };
     }
-    let line = json!({ "subject": delivery.subject, "detail": letter.detail, "headers": delivery.headers });
+    let line = json!({ "subject": &*delivery.subject, "detail": letter.detail, "headers": delivery.headers });
     let mut envelope = line.to_string().into_bytes();
     envelope.push(b'\n');
     let mut headers = fixed;
@@ -227,10 +228,10 @@ fn event(
 ) -> Result<Event, LetterProblem> {
     let table = letter.table.unwrap_or("unknown");
     Ok(Event {
-        key: EventKey::new(id).map_err(LetterProblem::Identity)?,
-        event_id: String::new(),
+        key: EventKey::new(id).map_err(|id| LetterProblem::Identity(id.to_string()))?,
+        event_id: ByteString::new(),
         table,
-        subject: format!("{}.{table}.{}", settings.subject_prefix, letter.reason.name()),
+        subject: format!("{}.{table}.{}", settings.subject_prefix, letter.reason.name()).into(),
         headers,
         payload,
         position: None,

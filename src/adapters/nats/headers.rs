@@ -2,8 +2,8 @@
 
 use std::str::FromStr;
 
-use async_nats::{HeaderMap, HeaderName, HeaderValue};
-use cdc_actors::message::Headers;
+use async_nats::{HeaderMap, HeaderName, HeaderValue, header};
+use cdc_actors::message::{EventKey, Headers};
 
 /// Whether a header can travel as it is.
 pub(super) fn is_legal(name: &str, value: &str) -> bool {
@@ -24,10 +24,10 @@ const ORDERS_TRIED: usize = 256;
 /// The server looks for the id by searching the header block for its name, and takes the first place it finds: with
 /// `Cdc-Source-Nats-Msg-Id`, or a value that holds the name, in front, it sees no id and does not deduplicate. The
 /// client's map writes headers in a random order that differs from map to map, so maps are built until the id comes first.
-pub(super) fn with_id<'a>(id: &str, rest: impl Iterator<Item = (&'a str, &'a str)> + Clone) -> HeaderMap {
+pub(super) fn with_id<'a>(id: &EventKey, rest: impl Iterator<Item = (&'a str, &'a str)> + Clone) -> HeaderMap {
     let build = || {
         let mut map = HeaderMap::new();
-        put(&mut map, MSG_ID, id);
+        map.insert(header::NATS_MESSAGE_ID, id.as_str());
         rest.clone().filter(|(name, _)| *name != MSG_ID).for_each(|(name, value)| put(&mut map, name, value));
         map
     };
@@ -97,7 +97,7 @@ mod tests {
         let rest =
             [("Cdc-Source-Nats-Msg-Id", "a"), ("Cdc-Detail", "Nats-Msg-Id: b"), ("Nats-Msg-Id", "c"), ("x", "y")];
         for _ in 0..50 {
-            let map = with_id("id", rest.into_iter());
+            let map = with_id(&EventKey::new("id").expect("a legal key"), rest.into_iter());
             assert!(id_comes_first(&map));
             assert_eq!(map.get_all(MSG_ID).map(|v| v.as_str().to_owned()).collect::<Vec<_>>(), ["id"]);
         }

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use async_nats::{Message, Subscriber};
+use async_nats::{Message, Subject, Subscriber};
+use bytestring::ByteString;
 use cdc_actors::message::{Answer, Attempt, Stored};
 use cdc_actors::ports::{Failure, FailureClass, PublishError, Publisher, Target};
 use futures::future::BoxFuture;
@@ -18,7 +19,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::JoinHandle;
 
 use super::api::{ApiError, read_answer};
-use super::connection::Connection;
+use super::connection::{Connection, subject_of};
 use super::headers;
 use super::streams::{SetupError, find_stream};
 
@@ -56,7 +57,7 @@ struct Facts {
 #[derive(Debug)]
 struct Pending {
     ticket: u64,
-    subject: String,
+    subject: ByteString,
     size: usize,
     sent: Instant,
     epoch: u64,
@@ -226,7 +227,7 @@ impl Core {
         let Attempt { ticket, event, late } = attempt;
         let late = late.map(|late| ("Cdc-Late", late.name()));
         let rest = late.into_iter().chain(event.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())));
-        let map = headers::with_id(event.key.as_str(), rest);
+        let map = headers::with_id(&event.key, rest);
         let size = headers::map_size(&map) + event.payload.len();
         let limit = self.size_limit();
         if size > limit {
@@ -238,7 +239,7 @@ impl Core {
         let pending =
             Pending { ticket, subject: subject.clone(), size, sent: Instant::now(), epoch, answers: answers.clone() };
         self.pending().insert(token, pending);
-        let reply = format!("{}.{token}", self.inbox);
+        let (subject, reply) = (subject_of(&subject), Subject::from(format!("{}.{token}", self.inbox)));
         let client = self.connection.client();
         if let Err(cause) = client.publish_with_reply_and_headers(subject, reply, map, event.payload.clone()).await {
             // Not handed to the connection: a subject it finds invalid, or a connection closed for good.

@@ -398,9 +398,9 @@ fn is_taken(error: &PublishError) -> bool {
 fn event(key: &str, subject: String, headers: Headers, payload: Bytes) -> Result<Event, String> {
     Ok(Event {
         key: EventKey::new(key)?,
-        event_id: String::new(),
+        event_id: "".into(),
         table: "replay",
-        subject,
+        subject: subject.into(),
         headers,
         payload,
         position: None,

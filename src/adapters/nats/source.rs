@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use async_nats::{Message, Subscriber};
 use bytes::Bytes;
+use bytestring::ByteString;
 use cdc_actors::message::{Delivery, DeliveryId, Receipt, Settle, Settlement};
 use cdc_actors::ports::{Backlog, Budget, Failure, FailureClass, Source};
 use futures::future::BoxFuture;
@@ -21,7 +22,7 @@ use tokio::time::timeout;
 
 use super::ack::AckSubject;
 use super::api::ApiError;
-use super::connection::Connection;
+use super::connection::{Connection, subject_of};
 use super::headers;
 use super::streams::{
     self, ConsumerSettings, Note, StreamSettings, ensure_consumer, ensure_stream, find_consumer, find_stream,
@@ -368,7 +369,7 @@ impl JetStreamSource {
                 };
                 self.connection
                     .client()
-                    .publish(reply.to_string(), body)
+                    .publish(subject_of(&reply), body)
                     .await
                     .map_err(|cause| Failure::new(action.as_str(), FailureClass::Disconnected, cause))?;
             }
@@ -472,13 +473,20 @@ struct StoredHead {
 }
 
 fn delivery(message: Message, created: i64) -> Result<Delivery, super::NotAnAckSubject> {
-    let reply: Arc<str> = Arc::from(message.reply.as_deref().unwrap_or_default());
-    let ack = AckSubject::parse(&reply)?;
+    let reply = message.reply.as_deref().unwrap_or_default();
+    let ack = AckSubject::parse(reply)?;
     let id = DeliveryId { stream_created: created, sequence: ack.sequence, timestamp: ack.timestamp };
     let deliveries = ack.deliveries;
+    // Copied, since both stand in the client's read buffer, which is as large as many messages; together, since both live as
+    // long as the delivery.
+    let mut texts = String::with_capacity(message.subject.len() + reply.len());
+    texts.push_str(&message.subject);
+    texts.push_str(reply);
+    let texts = ByteString::from(texts);
+    let (subject, reply) = texts.split_at(message.subject.len());
     Ok(Delivery {
         receipt: Receipt { id, reply },
-        subject: message.subject.to_string(),
+        subject,
         headers: headers::received(message.headers.as_ref()),
         payload: message.payload,
         deliveries,

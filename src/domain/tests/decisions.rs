@@ -256,7 +256,7 @@ fn explain_shows_what_the_service_does() {
     assert_eq!((shown.verdict, shown.reason, shown.detail), ("publish", None, None));
     assert_eq!(shown.payload.as_deref(), Some(text(&event)));
     assert_eq!(shown.headers.expect("headers")["Nats-Msg-Id"], event.key.as_str());
-    assert_eq!((shown.subject, shown.event_id), (Some(event.subject), Some(event.event_id)));
+    assert_eq!((shown.subject, shown.event_id), (Some(event.subject.to_string()), Some(event.event_id.to_string())));
 
     let shown = explain(&config, SUBJECT, Vec::new(), "{".into(), "cdc.dead_letters");
     assert_eq!(shown.subject.as_deref(), Some("cdc.dead_letters.messages.not_json"));

@@ -4,6 +4,7 @@ mod decisions;
 mod poison;
 mod properties;
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -19,7 +20,7 @@ const SUBJECT: &str = "sequin.changes.daisi.daisi_acme.messages.insert";
 fn delivery(subject: &str, headers: Headers, payload: impl Into<Bytes>) -> Delivery {
     Delivery {
         receipt: Receipt { id: DeliveryId { stream_created: 1, sequence: 9, timestamp: 2 }, reply: "reply".into() },
-        subject: subject.to_owned(),
+        subject: subject.into(),
         headers,
         payload: payload.into(),
         deliveries: 1,
@@ -45,7 +46,7 @@ fn decide(event: &Value) -> Decision {
 #[track_caller]
 fn published(decision: Decision) -> Event {
     match decision.verdict {
-        Verdict::Publish(event) => *event,
+        Verdict::Publish(event) => Arc::unwrap_or_clone(event),
         other => panic!("not published: {other:?}"),
     }
 }

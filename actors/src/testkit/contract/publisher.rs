@@ -35,9 +35,9 @@ type Outcome = Result<Stored, PublishError>;
 fn attempt(ticket: u64, key: &str, subject: String, payload: impl Into<Bytes>) -> Attempt {
     let event = Event {
         key: EventKey::new(key).expect("a legal key"),
-        event_id: key.to_owned(),
+        event_id: key.into(),
         table: "orders",
-        subject,
+        subject: subject.into(),
         headers: vec![("traceparent".to_owned(), format!("00-{key}"))],
         payload: payload.into(),
         position: None,
