@@ -56,7 +56,11 @@ impl RowMemory {
     }
 
     fn set(&mut self, row: OrderKey, newest: Newest) {
-        if self.young.len() >= self.capacity && !self.young.contains_key(&row) {
+        if let Some(known) = self.young.get_mut(&row) {
+            *known = newest;
+            return;
+        }
+        if self.young.len() >= self.capacity {
             self.old = std::mem::take(&mut self.young);
         }
         self.young.insert(row, newest);

@@ -11,7 +11,7 @@ use futures::stream;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::message::{Answer, Attempt, DeadLetter, Reason, Stored};
-use crate::order::{Departure, Lanes, Place, RowMemory, Sent};
+use crate::order::{Departure, Lanes, Place, Sent};
 use crate::ports::{DeadLetters, Dependency, Failure, FailureClass, PublishError, Publisher, Target};
 use crate::shared::{
     ActorKind, Buried, Bury, Confirmed, Core, HandBack, Life, LookAtTarget, Pending, Publish, RecordStored, SetTarget,
@@ -104,13 +104,9 @@ impl PublishActor {
         }
     }
 
-    fn with_rows<R>(&mut self, act: impl FnOnce(&mut Lanes<Pending>, &mut RowMemory) -> R) -> R {
-        let mut rows = self.core.rows.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        act(&mut self.lanes, &mut rows)
-    }
-
-    fn launch(&mut self, departures: impl IntoIterator<Item = Departure<Pending>>) {
+    fn launch(&mut self, departures: Vec<Departure<Pending>>) {
         let handed = self.core.clock.now();
+        self.outbox.reserve(departures.len());
         for Departure { number, item, place, late } in departures {
             if let Some(certainty) = late {
                 let (table, key) = (item.event.table, &item.event.key);
@@ -143,8 +139,10 @@ impl PublishActor {
     }
 
     fn take_answers(&mut self, answers: Vec<Answer>, ctx: &mut Context<Self>) {
-        let now = self.core.clock.now();
+        let (now, unix_nanos) = (self.core.clock.now(), self.core.clock.unix_nanos());
         let (mut confirmed, mut failed, mut last, mut oldest) = (Vec::with_capacity(answers.len()), 0, None, now);
+        let (core, mut departures) = (Arc::clone(&self.core), Vec::new());
+        let mut rows = core.lock_rows();
         for Answer { ticket, outcome } in answers {
             let Some(Flying { pending, place, handed }) = self.flying.remove(&ticket) else {
                 continue;
@@ -153,7 +151,7 @@ impl PublishActor {
                 Ok(stored) => {
                     oldest = oldest.min(handed);
                     self.look_if_other(stored);
-                    self.tell_published(&pending, stored);
+                    self.tell_published(&pending, stored, unix_nanos);
                     confirmed.push(Confirmed { pending, stored, since: now });
                     (Sent::Stored, None)
                 }
@@ -174,12 +172,11 @@ impl PublishActor {
                     (Sent::NotStored, again)
                 }
             };
-            let backoff = self.core.settings.backoff;
-            let departures = self.with_rows(|lanes, rows| {
-                lanes.answered(rows, ticket, place, sent, again, |failures| now + backoff.delay(failures))
-            });
-            self.launch(departures);
+            let retry_at = |failures| now + core.settings.backoff.delay(failures);
+            departures.extend(self.lanes.answered(&mut rows, ticket, place, sent, again, retry_at));
         }
+        drop(rows);
+        self.launch(departures);
         if !confirmed.is_empty() {
             self.succeeded(oldest, now);
             self.core.record.send(RecordStored(confirmed));
@@ -204,11 +201,10 @@ impl PublishActor {
         }
     }
 
-    fn tell_published(&self, pending: &Pending, stored: Stored) {
+    fn tell_published(&self, pending: &Pending, stored: Stored, unix_nanos: i64) {
         let event = &pending.event;
-        let now = self.core.clock.unix_nanos() / 1_000;
-        let since_commit =
-            event.committed.and_then(|at| u64::try_from(now.saturating_sub(at)).ok()).map(Duration::from_micros);
+        let since = |at| u64::try_from((unix_nanos / 1_000).saturating_sub(at)).ok();
+        let since_commit = event.committed.and_then(since).map(Duration::from_micros);
         let telemetry =
             Telemetry::Published { table: event.table, key: &event.key, duplicate: stored.duplicate, since_commit };
         self.core.observer.observe(telemetry);
@@ -294,7 +290,7 @@ impl PublishActor {
                 let nothing_gets_through = self.health.failing.len() >= SUBJECTS_THAT_MEAN_DOWN;
                 if was_failing {
                     self.health.failing.clear();
-                    self.with_rows(|lanes, _| lanes.hasten(started));
+                    self.lanes.hasten(started);
                 }
                 self.health.last_failure.clone().filter(|_| nothing_gets_through && !was_failing)
             }
@@ -323,7 +319,7 @@ impl PublishActor {
             return;
         }
         let now = self.core.clock.now();
-        let due = self.with_rows(|lanes, rows| lanes.due(rows, now));
+        let due = self.lanes.due(&mut self.core.lock_rows(), now);
         self.launch(due);
         self.flush(ctx);
         if let Some(delay) = self.lanes.next_due(now) {
@@ -450,6 +446,8 @@ impl Handler<Publish> for PublishActor {
 
     fn handle(&mut self, Publish(events): Publish, ctx: &mut Self::Context) {
         let mut departures = Vec::with_capacity(events.len());
+        let core = Arc::clone(&self.core);
+        let mut rows = core.lock_rows();
         for pending in events {
             if self.is_crowded_out(&pending) {
                 // Later than the others of its row, so that it does not come back before they are through.
@@ -461,8 +459,9 @@ impl Handler<Publish> for PublishActor {
                 position: pending.event.position,
                 redelivered: pending.ticket.delivery.deliveries > 1,
             };
-            departures.extend(self.with_rows(|lanes, rows| lanes.admit(rows, pending, place)));
+            departures.extend(self.lanes.admit(&mut rows, pending, place));
         }
+        drop(rows);
         self.launch(departures);
         self.flush(ctx);
     }

@@ -1,6 +1,6 @@
 //! What every actor shares: settings, addresses that survive a rebuild, and the messages between them.
 
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
@@ -101,12 +101,12 @@ where
 {
     /// From now on this one is meant.
     pub fn point_to(&self, recipient: Recipient<M>) {
-        *self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(recipient);
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(recipient);
     }
 
     /// Sends without waiting.
     pub fn send(&self, message: M) {
-        if let Some(recipient) = &*self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner) {
+        if let Some(recipient) = &*self.0.read().unwrap_or_else(PoisonError::into_inner) {
             recipient.do_send(message);
         }
     }
@@ -167,6 +167,11 @@ impl Core {
             drain: Slot::default(),
             drained: Slot::default(),
         }
+    }
+
+    /// The newest positions, which outlive whoever holds them: no method leaves them half changed.
+    pub(crate) fn lock_rows(&self) -> MutexGuard<'_, RowMemory> {
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Asks every actor to give back what is unpublished; those nearest to the source last, so that a row keeps its order.

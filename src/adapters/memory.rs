@@ -1,12 +1,13 @@
 //! Dedup records in this process's memory: for one replica and for the demo. A restart forgets them, which costs duplicates beyond the
 //! target's own window, never events.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use cdc_actors::message::{EventKey, Record};
 use cdc_actors::ports::{Checked, Clock, DedupStore, Failure, Reconciled, SystemClock, Target};
+use foldhash::{HashMap, HashMapExt};
 use futures::FutureExt;
 use futures::future::{BoxFuture, ready};
 
@@ -26,8 +27,9 @@ struct State {
     /// Stream created -> highest sequence recorded.
     highest: HashMap<i64, u64>,
     records: HashMap<EventKey, Kept>,
-    /// Keys by when they were recorded: the oldest is the first to expire and the first to be evicted.
-    by_age: BTreeMap<u64, EventKey>,
+    /// Keys in the order they were recorded: the oldest is the first to expire and the first to be evicted. One that was recorded
+    /// again stands here twice until its older place is reached.
+    by_age: VecDeque<(u64, EventKey)>,
     next_age: u64,
     /// Suspect -> count and when it is forgotten.
     suspects: HashMap<String, (u64, Instant)>,
@@ -51,7 +53,7 @@ impl MemoryStore {
             generation: micros(clock.as_ref()),
             highest: HashMap::new(),
             records: HashMap::new(),
-            by_age: BTreeMap::new(),
+            by_age: VecDeque::new(),
             next_age: 0,
             suspects: HashMap::new(),
         };
@@ -130,20 +132,24 @@ impl State {
         *highest = record.sequence.max(*highest);
         let age = self.next_age;
         self.next_age += 1;
-        self.by_age.insert(age, key.clone());
-        if let Some(replaced) = self.records.insert(key, Kept { record, expires, age }) {
-            self.by_age.remove(&replaced.age);
-        }
+        // A key shares the memory of its event, which must not be kept as long as the record.
+        let key = key.detached();
+        self.by_age.push_back((age, key.clone()));
+        self.records.insert(key, Kept { record, expires, age });
     }
 
     /// Forgets what has expired and, beyond `max_entries`, the oldest.
     fn evict(&mut self, now: Instant, max_entries: usize) {
-        while let Some(oldest) = self.by_age.first_entry() {
-            let expired = self.records.get(oldest.get()).is_none_or(|kept| kept.expires <= now);
-            if !expired && self.records.len() <= max_entries {
+        while let Some((age, key)) = self.by_age.front() {
+            let kept = self.records.get(key).filter(|kept| kept.age == *age);
+            let crowded = self.records.len() > max_entries || self.by_age.len() / 2 > max_entries;
+            if kept.is_some_and(|kept| kept.expires > now) && !crowded {
                 break;
             }
-            self.records.remove(&oldest.remove());
+            if kept.is_some() {
+                self.records.remove(key);
+            }
+            self.by_age.pop_front();
         }
     }
 }

@@ -11,17 +11,21 @@ mod link;
 mod settings;
 
 use std::fmt;
+use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
 use cdc_actors::message::{EventKey, Record};
 use cdc_actors::ports::{Checked, Clock, DedupStore, Failure, FailureClass, Reconciled, SystemClock, Target};
-use deadpool_redis::redis::{self, Cmd, FromRedisValue};
+use deadpool_redis::redis::{self, Cmd, FromRedisValue, RedisWrite};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use link::Link;
 
 pub use settings::{InvalidRedis, RedisSettings, Tls};
+
+/// Room that the command which keeps a record takes beside its key, in bytes.
+const ROOM_OF_A_RECORD: usize = 96;
 
 /// How long a suspect's marker outlives the process that left it.
 const SUSPECT_TTL: Duration = Duration::from_secs(24 * 60 * 60);
@@ -126,6 +130,15 @@ impl RedisStore {
         format!("{}{name}", self.prefix)
     }
 
+    /// Appends the key of a record as the next argument, without a string of its own: each event has two of these.
+    fn push_key(&self, command: &mut redis::Cmd, key: &EventKey) {
+        let mut argument = command.writer_for_next_arg();
+        argument
+            .write_all(self.prefix.as_bytes())
+            .and_then(|()| argument.write_all(key.as_str().as_bytes()))
+            .expect("writing to memory cannot fail");
+    }
+
     fn suspect_key(&self, suspect: &str) -> String {
         format!("{}suspect:{suspect}", self.prefix)
     }
@@ -147,16 +160,16 @@ impl RedisStore {
         let mut command = redis::cmd("MGET");
         command.arg(self.key("generation"));
         for key in &keys {
-            command.arg(self.key(key.as_str()));
+            self.push_key(&mut command, key);
         }
         // Bytes, since a value that is no text must not fail the others.
         let values: Vec<Option<Vec<u8>>> = self.link.command("check dedup records", &command).await?;
-        let mut values = values.into_iter().map(|value| value.and_then(|bytes| String::from_utf8(bytes).ok()));
+        let mut values = values.iter().map(|value| std::str::from_utf8(value.as_deref()?).ok());
         let generation = match values.next().flatten().and_then(|text| text.parse().ok()) {
             Some(generation) => generation,
             None => self.ensure_generation().await?,
         };
-        let records: Vec<_> = values.map(|value| Ok(value.as_deref().and_then(Record::decode))).collect();
+        let records: Vec<_> = values.map(|value| Ok(value.and_then(Record::decode))).collect();
         if records.len() != keys.len() {
             let cause = format!("{} answers to {} keys", records.len(), keys.len());
             return Err(Failure::new("check dedup records", FailureClass::Protocol, cause));
@@ -173,7 +186,11 @@ impl RedisStore {
             pipeline.cmd("ZADD").arg(self.key("highest")).arg("GT").arg(sequence).arg(created);
         }
         for (key, record) in &records {
-            pipeline.cmd("SET").arg(self.key(key.as_str())).arg(record.encode()).arg("PX").arg(self.ttl_millis);
+            let mut command = redis::Cmd::with_capacity(5, key.as_str().len() + ROOM_OF_A_RECORD);
+            command.arg("SET");
+            self.push_key(&mut command, key);
+            command.arg(record.encode()).arg("PX").arg(self.ttl_millis);
+            pipeline.add_command(command);
         }
         let mut answers = self.link.pipeline(ACTION, &mut pipeline).await?.into_iter();
         if answers.len() != records.len() + highest.len() {

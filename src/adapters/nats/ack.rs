@@ -31,23 +31,31 @@ impl<'a> AckSubject<'a> {
 
     fn read(reply: &'a str) -> Option<Self> {
         let rest = reply.strip_prefix("$JS.ACK.")?;
-        let tokens = rest.split('.').count();
-        let mut tokens_left = rest.split('.');
-        match tokens {
-            7 => {}
-            9.. => {
-                tokens_left.nth(1)?;
+        let mut tokens = [""; 9];
+        let mut count = 0;
+        for token in rest.split('.') {
+            // What comes behind the ninth is of no interest.
+            if let Some(place) = tokens.get_mut(count) {
+                *place = token;
             }
-            _ => return None,
+            count += 1;
         }
-        let stream = tokens_left.next()?;
-        let consumer = tokens_left.next()?;
-        let deliveries = tokens_left.next()?.parse().ok()?;
-        let sequence = tokens_left.next()?.parse().ok()?;
-        let _consumer_sequence: u64 = tokens_left.next()?.parse().ok()?;
-        let timestamp = tokens_left.next()?.parse().ok()?;
-        let _pending: u64 = tokens_left.next()?.parse().ok()?;
-        Some(Self { stream, consumer, deliveries, sequence, timestamp })
+        let of_stream = match count {
+            7 => &tokens[..7],
+            9.. => &tokens[2..],
+            _ => return None,
+        };
+        let &[stream, consumer, deliveries, sequence, consumer_sequence, timestamp, pending] = of_stream else {
+            return None;
+        };
+        let _: (u64, u64) = (consumer_sequence.parse().ok()?, pending.parse().ok()?);
+        Some(Self {
+            stream,
+            consumer,
+            deliveries: deliveries.parse().ok()?,
+            sequence: sequence.parse().ok()?,
+            timestamp: timestamp.parse().ok()?,
+        })
     }
 }
 

@@ -3,7 +3,7 @@
 //! Acknowledgements come to one long-lived inbox, told apart by a counter, and one task answers for all that is pending:
 //! the client's request multiplexer keeps a slot for every request that is never answered, and needs a timer for each.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,13 +12,14 @@ use async_nats::{Message, Subject, Subscriber};
 use bytestring::ByteString;
 use cdc_actors::message::{Answer, Attempt, Stored};
 use cdc_actors::ports::{Failure, FailureClass, PublishError, Publisher, Target};
+use foldhash::HashMap;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use serde::Deserialize;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::JoinHandle;
 
-use super::api::{ApiError, read_answer};
+use super::api::ApiError;
 use super::connection::{Connection, subject_of};
 use super::headers;
 use super::streams::{SetupError, find_stream};
@@ -86,7 +87,8 @@ struct Core {
     settings: PublisherSettings,
     inbox: String,
     next: AtomicU64,
-    pending: StdMutex<BTreeMap<u64, Pending>>,
+    /// What has been sent and not answered, by token.
+    pending: StdMutex<HashMap<u64, Pending>>,
     facts: StdMutex<Option<Facts>>,
     action: Arc<str>,
 }
@@ -156,7 +158,7 @@ impl Publisher for JetStreamPublisher {
 }
 
 impl Core {
-    fn pending(&self) -> MutexGuard<'_, BTreeMap<u64, Pending>> {
+    fn pending(&self) -> MutexGuard<'_, HashMap<u64, Pending>> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -287,19 +289,20 @@ impl Core {
             *self.facts() = None;
             return Err(rejected(FailureClass::Missing, PublishProblem::NoStream));
         }
-        let ack = match read_answer::<PubAck>(&message.payload) {
-            Ok(Ok(ack)) => ack,
-            Ok(Err(error)) => return Err(self.refused(error, pending).await),
-            Err(cause) => {
-                let failure = Failure::new(self.action.clone(), FailureClass::Protocol, cause);
-                return Err(PublishError::Unknown(failure));
-            }
+        let unknown = |cause: Box<dyn std::error::Error + Send + Sync>| {
+            PublishError::Unknown(Failure::new(self.action.clone(), FailureClass::Protocol, cause))
         };
-        if ack.stream != self.settings.stream {
-            return Err(rejected(FailureClass::Protocol, PublishProblem::OtherStream(ack.stream)));
+        let (stream, sequence, duplicate) = match serde_json::from_slice(&message.payload) {
+            Ok(PubAck { error: Some(error), .. }) => return Err(self.refused(error, pending).await),
+            Ok(PubAck { stream: Some(stream), seq: Some(sequence), duplicate, .. }) => (stream, sequence, duplicate),
+            Ok(_) => return Err(unknown("an answer that names neither an error nor a sequence".into())),
+            Err(cause) => return Err(unknown(cause.into())),
+        };
+        if stream != self.settings.stream {
+            return Err(rejected(FailureClass::Protocol, PublishProblem::OtherStream(stream.into_owned())));
         }
-        let stream_created = self.life_of(&ack, pending.epoch).await.map_err(PublishError::Unknown)?;
-        Ok(Stored { stream_created, sequence: ack.seq, duplicate: ack.duplicate })
+        let stream_created = self.life_of(sequence, duplicate, pending.epoch).await.map_err(PublishError::Unknown)?;
+        Ok(Stored { stream_created, sequence, duplicate })
     }
 
     async fn refused(&self, error: ApiError, pending: &Pending) -> PublishError {
@@ -315,16 +318,14 @@ impl Core {
 
     /// When the stream that sent this acknowledgement was created. A sequence that is not above those seen before means
     /// that it may be another one of the same name.
-    async fn life_of(&self, ack: &PubAck, epoch: u64) -> Result<i64, Failure> {
+    async fn life_of(&self, sequence: u64, duplicate: bool, epoch: u64) -> Result<i64, Failure> {
         let known = *self.facts();
         let known = match known {
-            Some(facts) if ack.duplicate || ack.seq > facts.highest => facts,
+            Some(facts) if duplicate || sequence > facts.highest => facts,
             _ => self.take_facts(epoch).await?,
         };
-        if !ack.duplicate
-            && let Some(facts) = self.facts().as_mut()
-        {
-            facts.highest = facts.highest.max(ack.seq);
+        if !duplicate && let Some(facts) = self.facts().as_mut() {
+            facts.highest = facts.highest.max(sequence);
         }
         Ok(known.created)
     }
@@ -333,23 +334,13 @@ impl Core {
     fn sweep(&self) {
         let epoch = self.connection.epoch();
         let connected = self.connection.is_connected();
-        let mut due = Vec::new();
-        {
-            let mut pending = self.pending();
-            if pending.values().next().is_some_and(|first| !connected || first.epoch != epoch) {
-                let current = connected.then_some(epoch);
-                let all = std::mem::take(&mut *pending).into_iter();
-                let (waiting, gone) = all.partition::<BTreeMap<_, _>, _>(|(_, w)| Some(w.epoch) == current);
-                *pending = waiting;
-                due.extend(gone.into_values());
-            }
-            // Tokens are given out in the order of time.
-            while pending.first_key_value().is_some_and(|(_, first)| first.sent.elapsed() >= self.settings.ack_timeout)
-            {
-                due.extend(pending.pop_first().map(|(_, waiting)| waiting));
-            }
-        }
-        for waiting in due {
+        let is_due = |_: &u64, waiting: &mut Pending| {
+            !connected || waiting.epoch != epoch || waiting.sent.elapsed() >= self.settings.ack_timeout
+        };
+        let mut due: Vec<(u64, Pending)> = self.pending().extract_if(is_due).collect();
+        // Tokens are given out in the order of time.
+        due.sort_unstable_by_key(|(token, _)| *token);
+        for (_, waiting) in due {
             let outcome = Err(self.unanswered(&waiting, connected && waiting.epoch == epoch));
             waiting.answer(outcome);
         }
@@ -378,10 +369,13 @@ impl Core {
     }
 }
 
+/// The answer to a publish. Read in one go and without copies, since each event has one.
 #[derive(Debug, Deserialize)]
-struct PubAck {
-    stream: String,
-    seq: u64,
+struct PubAck<'a> {
+    error: Option<ApiError>,
+    #[serde(borrow)]
+    stream: Option<Cow<'a, str>>,
+    seq: Option<u64>,
     #[serde(default)]
     duplicate: bool,
 }
@@ -403,7 +397,7 @@ async fn read_acks(core: Arc<Core>, mut subscriber: Subscriber) {
         }
     }
     let closed = core.connection.broken(&core.action);
-    for waiting in std::mem::take(&mut *core.pending()).into_values() {
+    for (_, waiting) in core.pending().drain() {
         waiting.answer(Err(PublishError::Unknown(closed.clone())));
     }
 }
