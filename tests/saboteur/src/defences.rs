@@ -87,19 +87,19 @@ struct Negligent {
     no_progress: bool,
     any_life: bool,
     /// What deliveries really are, by where their settlement goes.
-    ids: Mutex<HashMap<Arc<str>, DeliveryId>>,
+    ids: Mutex<HashMap<String, DeliveryId>>,
 }
 
 impl Negligent {
     fn take_for_another(&self, delivery: &mut Delivery) {
         let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
-        ids.insert(Arc::clone(&delivery.receipt.reply), delivery.receipt.id);
+        ids.insert(delivery.receipt.reply.to_string(), delivery.receipt.id);
         (delivery.receipt.id.stream_created, delivery.receipt.id.timestamp) = (0, 0);
     }
 
     fn tell_again(&self, settlement: &mut Settlement) {
         let ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
-        settlement.receipt.id = ids.get(&settlement.receipt.reply).copied().unwrap_or(settlement.receipt.id);
+        settlement.receipt.id = ids.get(&*settlement.receipt.reply).copied().unwrap_or(settlement.receipt.id);
     }
 }
 
