@@ -111,3 +111,18 @@ impl<T: Transform> Handler<Work<T::Parsed>> for TransformActor<T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_tells_what_is_fixed_and_nothing_that_may_quote_data() {
+        assert_eq!(caught(|| panic!("a fixed text")), Err::<(), _>("a fixed text".to_owned()));
+        let data = String::from("é and the rest of a row");
+        for quoting in [caught(|| panic!("{data}")), caught(|| drop(data[1..].to_owned()))] {
+            let told = quoting.expect_err("it panics");
+            assert!(told.contains("withheld") && !told.contains("row"), "{told}");
+        }
+    }
+}

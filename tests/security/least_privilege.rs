@@ -1,6 +1,7 @@
 //! The service under the rights that deploy/least-privilege gives it: with all of them it works, without any one of them it says what it lacks.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use async_nats::{Client, ConnectOptions};
@@ -203,6 +204,53 @@ async fn without_any_one_right_on_nats_it_says_which() {
     }
 }
 
+#[tokio::test]
+async fn what_it_does_not_need_is_refused_by_nats() {
+    let (stream, consumer) = ("cdc_events_stream", "cdc_events_stream.cdc_consumers");
+    let consumer_may_not = [
+        format!("$JS.API.STREAM.DELETE.{stream}"),
+        format!("$JS.API.STREAM.UPDATE.{stream}"),
+        format!("$JS.API.STREAM.PURGE.{stream}"),
+        format!("$JS.API.STREAM.MSG.DELETE.{stream}"),
+        format!("$JS.API.CONSUMER.DELETE.{consumer}"),
+        format!("$JS.API.CONSUMER.DURABLE.CREATE.{consumer}"),
+        "$JS.API.STREAM.CREATE.another".to_owned(),
+        "$JS.API.STREAM.LIST".to_owned(),
+        "$JS.API.STREAM.MSG.GET.wa_stream".to_owned(),
+        "$JS.API.STREAM.MSG.GET.cdc_dead_letters".to_owned(),
+        "sequin.db.s.messages.insert".to_owned(),
+        "$SYS.REQ.SERVER.PING".to_owned(),
+    ];
+    let sequin_may_not =
+        ["wa.CID1.a.chats", "cdc.dead_letters.messages.panic", "$JS.API.STREAM.LIST", "$JS.ACK.x"].map(str::to_owned);
+    let nobody_may_hear = ["wa.>", "sequin.>", "cdc.dead_letters.>", ">"];
+    for binary in nats_servers() {
+        let world = World::new(&binary).await;
+        for (user, subjects) in [("CONSUMER_NKEY", &consumer_may_not[..]), ("SEQUIN_NKEY", &sequin_may_not)] {
+            let refusals = Arc::new(Mutex::new(String::new()));
+            let seen = refusals.clone();
+            let options = ConnectOptions::with_nkey(world.accounts.key(user).seed().unwrap());
+            let options = options.event_callback(move |event| {
+                seen.lock().unwrap().push_str(&event.to_string());
+                std::future::ready(())
+            });
+            let client = options.connect(world.nats.url()).await.unwrap();
+            for subject in subjects {
+                client.publish(subject.clone(), "{}".into()).await.unwrap();
+            }
+            let mut heard = Vec::new();
+            for subject in nobody_may_hear {
+                heard.push(client.subscribe(subject).await.unwrap());
+            }
+            let all = subjects.iter().map(String::as_str).chain(nobody_may_hear);
+            for subject in all {
+                let refused = async || refusals.lock().unwrap().contains(&format!("\"{subject}\""));
+                until(&format!("{user} is refused {subject}"), refused).await;
+            }
+        }
+    }
+}
+
 /// Every call that the store knows, with a suspect of that name.
 async fn everything(store: &RedisStore, suspect: &str) -> Vec<Failure> {
     let key = EventKey::new("k").unwrap();
@@ -268,4 +316,32 @@ async fn without_any_one_right_on_redis_it_says_which() {
     );
     change("~dedup:*").await;
     assert!(everything(&store, "all").await.is_empty(), "all of them are enough again");
+}
+
+#[tokio::test]
+async fn what_it_does_not_need_is_refused_by_redis() {
+    let directory = TempDir::new().unwrap();
+    let server = redis_server(&directory);
+    let url = server.url().replace("://", &format!("://cdc:{PASSWORD}@"));
+    let user = deadpool_redis::redis::Client::open(url).unwrap();
+    let mut user = user.get_multiplexed_async_connection().await.unwrap();
+    for command in [
+        &["KEYS", "*"][..],
+        &["SCAN", "0"],
+        &["FLUSHALL"],
+        &["CONFIG", "GET", "*"],
+        &["ACL", "LIST"],
+        &["SUBSCRIBE", "x"],
+        &["GET", "another:key"],
+        &["SET", "another:key", "x"],
+        &["EVAL", "return redis.call('FLUSHALL')", "0"],
+        &["EVAL", "return redis.call('GET', KEYS[1])", "1", "another:key"],
+    ] {
+        let mut sent = deadpool_redis::redis::cmd(command[0]);
+        let answer = sent.arg(&command[1..]).exec_async(&mut user).await;
+        assert!(answer.is_err(), "{command:?} is not refused");
+    }
+    let stranger = deadpool_redis::redis::Client::open(server.url()).unwrap();
+    let mut stranger = stranger.get_multiplexed_async_connection().await.unwrap();
+    assert!(deadpool_redis::redis::cmd("PING").exec_async(&mut stranger).await.is_err(), "nobody is let in");
 }

@@ -12,3 +12,4 @@ mod nats_login;
 mod nats_tls;
 mod redis;
 mod secrets;
+mod whole;

@@ -1,6 +1,5 @@
 //! Encryption of the connection to NATS, and that nothing is ever said in clear where it was asked for.
 
-use std::net::TcpListener;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -14,7 +13,7 @@ use crate::link::{Link, all_texts, refused, settings};
 use crate::support::nats::{NatsServer, nats_servers};
 
 /// The server's lines of configuration.
-fn config(authority: &Authority, more: &str) -> String {
+pub fn config(authority: &Authority, more: &str) -> String {
     let [certificate, key, ca] = ["server.pem", "server.key", "ca.pem"].map(|file| authority.path(file));
     format!("tls {{ cert_file: {certificate:?}, key_file: {key:?}, ca_file: {ca:?}, timeout: 10, {more} }}")
 }
@@ -140,13 +139,13 @@ async fn no_other_server_of_the_list_is_talked_to_in_clear(binary: &Path) {
 /// Nor one that another server tells of, whose address says nothing of TLS.
 async fn no_server_heard_of_is_talked_to_in_clear(binary: &Path) {
     let authority = Authority::new();
-    let gates = [0, 1].map(|_| TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
-    let pair = |name: &str, own: usize, other: usize| {
-        let (own, other) = (gates[own], gates[other]);
-        format!("server_name: {name}\ncluster {{ name: pair, listen: \"{own}\", routes: [ \"nats://{other}\" ] }}")
+    let pair = |name: &str, route: &str| {
+        format!("server_name: {name}\ncluster {{ name: pair, listen: \"127.0.0.1:-1\", routes: [ \"{route}\" ] }}")
     };
-    let plain = Plain::start(binary, &pair("plain", 0, 1));
-    let mut encrypted = NatsServer::start_with(binary, &format!("{}\n{}", config(&authority, ""), pair("tls", 1, 0)));
+    // A server of a cluster must have a route; this one leads nowhere.
+    let plain = Plain::start(binary, &pair("plain", "nats://127.0.0.1:1"));
+    let pair = pair("tls", plain.server.routes());
+    let mut encrypted = NatsServer::start_with(binary, &format!("{}\n{pair}", config(&authority, "")));
     let address = plain.server.url().replace("nats://", "");
     let url = encrypted.url().replace("nats", "tls");
     let settings = settings(vec![url], Auth::None, trusting(&authority));
@@ -168,10 +167,18 @@ async fn no_server_heard_of_is_talked_to_in_clear(binary: &Path) {
 async fn the_handshake_can_come_first(binary: &Path) {
     let authority = Authority::new();
     let first = Tls { first: true, ..trusting(&authority) };
-    let server = NatsServer::start_with(binary, &config(&authority, "handshake_first: true"));
-    connect(server.url(), first.clone()).await.unwrap().works().await;
+    let mut server = NatsServer::start_with(binary, &config(&authority, "handshake_first: true"));
+    let link = connect(server.url(), first.clone()).await.unwrap();
+    link.works().await;
     refused(connect(server.url(), trusting(&authority)).await);
     certificate_refused(server.url(), Tls { first: true, ..Tls::default() }, "certificate").await;
+    authority.sign("server", -1);
+    server.restart();
+    certificate_refused(server.url(), first.clone(), "xpired").await;
+    link.until("xpired").await;
+    authority.rotate_to(&Authority::new());
+    server.restart();
+    link.works().await;
     let later = NatsServer::start_with(binary, &config(&authority, ""));
     refused(connect(later.url(), first).await);
 }

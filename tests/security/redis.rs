@@ -39,13 +39,14 @@ fn store(settings: RedisSettings) -> RedisStore {
 }
 
 /// A server with TLS on one port, and without on another.
-struct Encrypted {
-    server: RedisServer,
+pub struct Encrypted {
+    pub server: RedisServer,
     port: u16,
 }
 
 impl Encrypted {
-    fn start(authority: &Authority, clients: &str) -> Self {
+    /// Starts it; `clients` says whether they must show a certificate: yes or no.
+    pub fn start(authority: &Authority, clients: &str) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let files = ["server.pem", "server.key", "ca.pem"].map(|file| authority.path(file).display().to_string());
         let [certificate, key, ca] = &files;
@@ -65,7 +66,7 @@ impl Encrypted {
     }
 
     /// Has it read its files again, and everybody connect again.
-    fn reload(&self, authority: &Authority) {
+    pub fn reload(&self, authority: &Authority) {
         let [ca, certificate, key] = ["ca.pem", "server.pem", "server.key"].map(|file| authority.path(file));
         let [ca, certificate, key] = [&ca, &certificate, &key].map(|file| file.to_str().unwrap());
         let files = ["tls-ca-cert-file", ca, "tls-cert-file", certificate, "tls-key-file", key];
@@ -74,9 +75,14 @@ impl Encrypted {
         self.server.command(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
     }
 
+    /// Where it listens with TLS.
+    pub fn url(&self) -> String {
+        format!("rediss://127.0.0.1:{}", self.port)
+    }
+
     fn settings(&self, authority: &Authority, client: bool) -> RedisSettings {
         let tls = Tls { ca_file: Some(authority.path("ca.pem")), client: client.then(|| authority.client()) };
-        RedisSettings { tls, ..RedisSettings::new(format!("rediss://127.0.0.1:{}", self.port)) }
+        RedisSettings { tls, ..RedisSettings::new(self.url()) }
     }
 }
 
@@ -156,7 +162,7 @@ async fn a_user_and_a_password_are_asked_for() {
         assert_eq!(failure(&store(RedisSettings::new(url.clone()))).await.class, FailureClass::Denied, "{url}");
     }
     let admin = format!("redis://:admin@127.0.0.1:{}", server.port());
-    rotate(&admin).await;
+    tell(&admin, &[&["ACL", "SETUSER", "cdc", "resetpass", ">s3cret-two"], &["CLIENT", "KILL", "USER", "cdc"]]).await;
     for (url, right) in &stores {
         let deadline = Instant::now() + PATIENCE;
         while failure(right).await.class != FailureClass::Denied {
@@ -167,13 +173,21 @@ async fn a_user_and_a_password_are_asked_for() {
     for (_, right) in &stores {
         works(right).await;
     }
+    // As close as Redis comes to a user that has expired.
+    tell(&admin, &[&["ACL", "SETUSER", "cdc", "off"], &["CLIENT", "KILL", "USER", "cdc"]]).await;
+    for (url, right) in &stores {
+        let deadline = Instant::now() + PATIENCE;
+        while failure(right).await.class != FailureClass::Denied {
+            assert!(Instant::now() < deadline, "{url}: the user may still do something");
+        }
+    }
 }
 
-/// Gives the user another password and ends its connections.
-async fn rotate(admin: &str) {
+/// Has the server do something in the administrator's name.
+async fn tell(admin: &str, commands: &[&[&str]]) {
     use deadpool_redis::redis::{Client, cmd};
     let mut connection = Client::open(admin).unwrap().get_multiplexed_async_connection().await.unwrap();
-    for command in [&["ACL", "SETUSER", "cdc", "resetpass", ">s3cret-two"][..], &["CLIENT", "KILL", "USER", "cdc"]] {
+    for command in commands {
         cmd(command[0]).arg(&command[1..]).exec_async(&mut connection).await.unwrap();
     }
 }

@@ -89,6 +89,10 @@ fn no_failed_start_shows_a_secret() {
                     assert!(matches!(status, Some(69 | 78)), "{what}: {status:?} {text}");
                     assert!(!text.is_empty(), "{what}: not a word");
                 }
+                // The tools need not all of the servers, so some of them may succeed.
+                said(what, &settings, &["dead-letters", "list"]);
+                said(what, &settings, &["preview"]);
+                said(what, &settings, &["healthcheck"]);
             });
         }
     });
@@ -248,6 +252,32 @@ async fn no_trouble_shows_a_secret_or_a_value() {
     nats.restart();
     service.until_ready(true);
     hidden("the log of the whole life", &service.0.stop().text());
+}
+
+#[tokio::test]
+async fn no_tripped_guard_shows_a_secret() {
+    let (nats, mut redis) =
+        (NatsServer::start(&nats_servers()[0]), RedisServer::start_with(&["--requirepass", PASSWORD]));
+    let (at, redis_at) = (nats.url(), redis.url());
+    let mut service = Watched(Service::start(&settings(&[
+        ("nats.url", &at),
+        ("dedup.url", &redis_at),
+        ("dedup.password", PASSWORD),
+        ("http.listen", "127.0.0.1:0"),
+        ("log.level", "trace"),
+        ("retry.max", "100ms"),
+        ("guard.max_consecutive_failures", "3"),
+        ("guard.min_duration", "0s"),
+    ])));
+    service.until_ready(true);
+    redis.kill();
+    let test = async_nats::connect(nats.url()).await.unwrap();
+    for payload in events() {
+        test.publish("sequin.changes.daisi_db.daisi.messages.update", payload.into()).await.unwrap();
+    }
+    test.flush().await.unwrap();
+    assert_eq!(service.0.wait(), Some(70));
+    hidden("the log", &service.0.log().text());
 }
 
 /// Run by the next test in a process of its own.

@@ -27,6 +27,7 @@ pub struct NatsServer {
     data: TempDir,
     child: Option<Child>,
     port: u16,
+    routes: Option<String>,
     config: String,
 }
 
@@ -39,7 +40,8 @@ impl NatsServer {
     /// Starts one on a free port with lines of configuration.
     pub fn start_with(binary: &Path, config: &str) -> Self {
         let data = TempDir::new().unwrap();
-        let mut server = Self { binary: binary.to_owned(), data, child: None, port: 0, config: config.to_owned() };
+        let (binary, config) = (binary.to_owned(), config.to_owned());
+        let mut server = Self { binary, data, child: None, port: 0, routes: None, config };
         server.run();
         server
     }
@@ -47,6 +49,11 @@ impl NatsServer {
     /// Where it listens.
     pub fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    /// Where other servers of its cluster reach it, if it is configured for one.
+    pub fn routes(&self) -> &str {
+        self.routes.as_deref().unwrap()
     }
 
     /// Ends it at once, as a crash would. Its data stays.
@@ -119,6 +126,7 @@ impl NatsServer {
             let value: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
             let port = value["nats"][0].as_str().and_then(|url| url.rsplit(':').next()?.parse().ok());
             if let Some(port) = port {
+                self.routes = value["cluster"][0].as_str().map(str::to_owned);
                 break port;
             }
             assert!(child.try_wait().unwrap().is_none(), "nats-server ended instead of starting");
