@@ -10,5 +10,9 @@ readonly PYTHON="$PWD/.tools/venv/bin/python"
     echo "k8s: SKIPPED, kubernetes-validate is missing; remedy: make setup, with network"
     exit
 }
+[ -x .tools/venv/bin/kubectl ] || command -v kubectl >/dev/null 2>&1 || {
+    echo "k8s: SKIPPED, kubectl is missing: nothing rendered, nothing validated; remedy: make setup, with network"
+    exit
+}
 cd k8s/tests
 exec "$PYTHON" -B -m unittest
