@@ -160,7 +160,7 @@ pub(super) fn all() -> Vec<Scenario> {
             |w| Box::pin(input_kills(w)),
         )
         .on(Setup { mix: super::load::plain(), rate: 200, ..Setup::default() })
-        .controls([unmet("dead_letter.suspect_after=1000000", "becomes a dead letter")]),
+        .controls([unmet("dead_letter.suspect_after=1000", "becomes a dead letter")]),
         Scenario::new(
             "transform-panics",
             "the transform panics on one event of fifty, half of the times already when its row is looked for",

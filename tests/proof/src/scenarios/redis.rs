@@ -75,8 +75,8 @@ pub(super) fn all() -> Vec<Scenario> {
                         w.thaw_redis();
                         w.until_flowing().await;
                     }
-                    let again = w.metric(0, "cdc_consumer_redelivered_total").await.unwrap_or_default();
-                    w.expect(again == 0.0, format!("nothing is delivered again, not {again}"));
+                    let again = w.delivered_again().await;
+                    w.expect(again == Some(0), format!("nothing is delivered again, not {again:?}"));
                 })
             },
         )

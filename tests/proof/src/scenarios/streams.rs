@@ -111,6 +111,8 @@ pub(super) fn all() -> Vec<Scenario> {
             "nothing is removed before it is stored",
             |w| {
                 Box::pin(async move {
+                    // A round trip that takes its time, so that there is always a batch in hand.
+                    w.redis_link(0).delay(Duration::from_millis(10));
                     for _ in 0..5 {
                         w.until_flowing().await;
                         w.kill(0);

@@ -293,6 +293,14 @@ impl World {
         }
     }
 
+    /// How often the consumer has delivered something again, as its two sequences tell; `None` if it cannot be asked.
+    pub async fn delivered_again(&self) -> Option<u64> {
+        let consumer = self.js.get_consumer_from_stream::<jetstream::consumer::pull::Config, _, _>(CONSUMER, SOURCE);
+        let mut consumer = consumer.await.ok()?;
+        let delivered = consumer.info().await.ok()?.delivered;
+        Some(delivered.consumer_sequence.saturating_sub(delivered.stream_sequence))
+    }
+
     /// Whether the consumer has nothing to come and nothing unacknowledged.
     async fn settled(&self) -> bool {
         let consumer = self.js.get_consumer_from_stream::<jetstream::consumer::pull::Config, _, _>(CONSUMER, SOURCE);
