@@ -12,7 +12,7 @@ SOAK_SECONDS ?= 7200
 # Debian keeps nats-server in /usr/sbin, which is not on everybody's PATH.
 export PATH := $(PATH):/usr/sbin
 
-.PHONY: help setup build lint test k8s rules faults controls saboteur soak bench-e2e mutants demo run clean
+.PHONY: help setup build lint test k8s rules image-test dist faults controls saboteur soak bench-e2e mutants demo run clean
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,12 @@ k8s: setup ## Renders k8s/ and checks it without a cluster; checks the alert rul
 
 rules: ## Makes the PrometheusRule from k8s/components/alerts/rules.yaml; RUNBOOK=URL sets where its links lead
 	@scripts/rules.sh $(RUNBOOK)
+
+image-test: ## Builds the Dockerfile with buildah, on base images made here, and tries the image: minutes
+	@scripts/test-image.sh
+
+dist: ## Makes a release in target/dist: tarball, SBOM, checksums
+	@scripts/dist.sh
 
 faults: build saboteur ## Runs every fault scenario on both servers: FAULTS="--seed 7 nats-killed" chooses
 	@scripts/install-servers.sh proof
