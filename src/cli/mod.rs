@@ -192,7 +192,7 @@ pub struct DemoArgs {
 const EXPLAIN: &str = "\
 Examples:
   daisi-cdc-consumer explain --subject sequin.crm.public.chats.update event.json
-  daisi-cdc-consumer explain --output text < events.ndjson
+  daisi-cdc-consumer explain --trace --output text < events.ndjson
   daisi-cdc-consumer generate --events 100 | daisi-cdc-consumer explain | jq -r .verdict
 
 Reads one event, an array of events, or one event a line. An event is what Sequin publishes, or that with its subject and
@@ -209,6 +209,9 @@ pub struct ExplainArgs {
     /// Header of the events; may be given more than once
     #[arg(long = "header", value_name = "NAME: VALUE", value_parser = header)]
     pub headers: Vec<Header>,
+    /// Say step by step how each decision came about, and where a dead letter is not as it should be
+    #[arg(long)]
+    pub trace: bool,
     /// How the decisions are written; text on a terminal, else json, if not given.
     #[command(flatten)]
     pub output: OutputArgs,

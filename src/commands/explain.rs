@@ -2,15 +2,26 @@
 
 use std::io::{self, IsTerminal, Write};
 
+use serde::Serialize;
+
 use super::output::{self, BAD, GOOD, NAME, one_line, styled};
 use super::{CommandError, ended, input, load};
 use crate::bootstrap::settings;
 use crate::cli::{ExitStatus, ExplainArgs, Output};
-use crate::domain::{self, Explanation};
+use crate::domain::{self, Explanation, Place, Trace};
 
 /// Says what would become of each event.
 pub fn explain(arguments: &ExplainArgs) -> ExitStatus {
     ended(explain_all(arguments))
+}
+
+/// A decision, with its steps if they were asked for.
+#[derive(Serialize)]
+struct Explained<'a> {
+    #[serde(flatten)]
+    explanation: &'a Explanation,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trace: Option<Trace>,
 }
 
 fn explain_all(arguments: &ExplainArgs) -> Result<ExitStatus, CommandError> {
@@ -25,11 +36,18 @@ fn explain_all(arguments: &ExplainArgs) -> Result<ExitStatus, CommandError> {
     };
     let mut out = output::stdout();
     for event in input::events(&text, arguments.subject.as_deref(), &headers) {
-        let explanation = domain::explain(&transform, &event.subject, event.headers, event.payload, prefix);
-        if for_people {
-            write(&mut out, &event.subject, &explanation)?;
+        let input::Input { subject, headers, payload } = event;
+        let (explanation, trace) = if arguments.trace {
+            let (explanation, trace) = domain::trace(&transform, &subject, headers, &payload, prefix);
+            (explanation, Some(trace))
         } else {
-            output::json_line(&mut out, &explanation)?;
+            (domain::explain(&transform, &subject, headers, payload, prefix), None)
+        };
+        if for_people {
+            write(&mut out, &subject, &explanation)?;
+            trace.iter().try_for_each(|trace| write_trace(&mut out, trace))?;
+        } else {
+            output::json_line(&mut out, &Explained { explanation: &explanation, trace })?;
         }
     }
     Ok(ExitStatus::Success)
@@ -61,6 +79,33 @@ fn write(out: &mut impl Write, from: &str, explanation: &Explanation) -> io::Res
     }
     if let Some(payload) = payload {
         field("payload", payload)?;
+    }
+    Ok(())
+}
+
+/// The steps for people.
+fn write_trace(out: &mut impl Write, trace: &Trace) -> io::Result<()> {
+    let Trace { source, table, fields, routing, order_key, place } = trace;
+    let mut step =
+        |name: &str, value: &str| writeln!(out, "  {} {}", styled(NAME, format!("{name:<16}")), one_line(value));
+    match source {
+        Some(source) => {
+            let domain::trace::Source { database, schema, table, action } = source;
+            step("subject says", &format!("database {database}, schema {schema}, table {table}, {action}"))?;
+        }
+        None => step("subject says", "nothing: it is none of Sequin's forms")?,
+    }
+    step("table", table.as_deref().unwrap_or("cannot be told"))?;
+    for field in fields {
+        step("field", &format!("{}: {}", field.name, field.kind))?;
+    }
+    for routing in routing {
+        step("routing value", &format!("{} = {:?}, from {}", routing.name, routing.value, routing.from))?;
+    }
+    step("order key", order_key)?;
+    if let Some(Place { line, column, pointer, expected }) = place {
+        let pointer = pointer.as_ref().map_or_else(String::new, |pointer| format!(", {pointer:?}"));
+        step("not as it should", &format!("line {line}, column {column}{pointer}: expected {expected}"))?;
     }
     Ok(())
 }

@@ -34,6 +34,19 @@ pub struct Explanation {
     pub unhandled_fields: Option<Vec<String>>,
 }
 
+/// An event as the source would deliver it.
+pub(super) fn delivery(subject: &str, headers: Headers, payload: Bytes) -> Delivery {
+    let id = DeliveryId { stream_created: 0, sequence: 0, timestamp: 0 };
+    Delivery {
+        receipt: Receipt { id, reply: "".into() },
+        subject: subject.into(),
+        headers,
+        payload,
+        deliveries: 1,
+        received: Instant::now(),
+    }
+}
+
 /// Runs the service's own transform on one event.
 pub fn explain(
     config: &TransformConfig,
@@ -42,15 +55,7 @@ pub fn explain(
     payload: Bytes,
     dead_letter_prefix: &str,
 ) -> Explanation {
-    let id = DeliveryId { stream_created: 0, sequence: 0, timestamp: 0 };
-    let delivery = Delivery {
-        receipt: Receipt { id, reply: "".into() },
-        subject: subject.into(),
-        headers,
-        payload,
-        deliveries: 1,
-        received: Instant::now(),
-    };
+    let delivery = delivery(subject, headers, payload);
     let transform = CdcTransform::new(config.clone());
     let (_, parsed) = transform.order(&delivery);
     let decision = transform.decide(&delivery, parsed);

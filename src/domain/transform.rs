@@ -109,6 +109,15 @@ impl CdcTransform {
         Parsed { found, subject_mismatch }
     }
 
+    /// Why an event can never be published; `None` if it can be, or is skipped.
+    pub(super) fn poison(&self, delivery: &Delivery) -> Option<Poison> {
+        match self.parse(delivery).found {
+            Found::NotAllowed => None,
+            Found::Poison { poison, .. } => Some(poison),
+            Found::Change { allowed, change, row } => self.event(delivery, allowed, &change, &row).err(),
+        }
+    }
+
     fn event(&self, delivery: &Delivery, allowed: Allowed, change: &Change, row: &RowRead) -> Result<Event, Poison> {
         let Allowed { table, unhandled } = allowed;
         let source = str::from_utf8(&delivery.payload).map_err(Poison::NotUtf8)?;

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::support::change::Change;
 use crate::support::service::Settings;
 use crate::support::world::{SOURCE, World};
 use crate::{fed_tool, json_lines, json_tool, tool};
@@ -51,6 +52,27 @@ fn people_are_told_in_words() {
     assert!(!text.contains('\u{1b}'), "{text:?}");
     let (_, text, _) = fed_tool(&Settings::new(), &["explain", "--output", "text"], b"{");
     assert!(text.starts_with("dead letter not_json\n"), "{text}");
+}
+
+#[test]
+fn a_trace_tells_the_steps_and_the_exact_place() {
+    let event = Change::message("m").column("is_deleted", "no").payload();
+    let trace =
+        |output: &str| fed_tool(&Settings::new(), &["explain", "--trace", "--output", output], event.as_bytes());
+    let (code, text, _) = trace("json");
+    let said = json_lines(&text).remove(0);
+    let column = event.find("\"no\"").unwrap() + 1;
+    let place = json!({"line": 1, "column": column, "pointer": "/record/is_deleted", "expected": "a boolean"});
+    assert_eq!((code, &said["verdict"], &said["trace"]["place"]), (0, &json!("dead_letter"), &place));
+    assert_eq!(said["trace"]["source"]["table"], "messages");
+    let (_, text, _) = trace("text");
+    for part in ["subject says", "company_id = \"acme\", from /record/company_id", "is_deleted: string", "order key"] {
+        assert!(text.contains(part), "{part} is missing: {text}");
+    }
+    assert!(text.contains(&format!("line 1, column {column}, \"/record/is_deleted\": expected a boolean")), "{text}");
+    // Without it the object is what it always was.
+    let (_, plain, _) = fed_tool(&Settings::new(), &["explain"], event.as_bytes());
+    assert_eq!(json_lines(&plain)[0].as_object().unwrap().len(), 9);
 }
 
 #[tokio::test]

@@ -1,0 +1,281 @@
+//! A decision step by step, for people who ask why.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use cdc_actors::message::{Delivery, Headers};
+use cdc_actors::ports::Transform;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::error::{Part, Poison};
+use super::explain::{Explanation, delivery, explain};
+use super::settings::TransformConfig;
+use super::subject::SourceSubject;
+use super::transform::CdcTransform;
+
+/// Columns that identify and route, in the order of the enriched event.
+const ROUTING: [&str; 4] = ["company_id", "agent_id", "chat_id", "message_id"];
+
+/// What was found on the way to a decision.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Trace {
+    /// What the subject says, if it is one of Sequin's forms.
+    pub source: Option<Source>,
+    /// The table, by the metadata; by the subject where they cannot be read.
+    pub table: Option<String>,
+    /// The fields of the row, in its order.
+    pub fields: Vec<Field>,
+    /// The values that identify and route.
+    pub routing: Vec<Routing>,
+    /// The order key: events that share it stay in order. 32 hex digits.
+    pub order_key: String,
+    /// Where the event is not as it should be, if it is a dead letter.
+    pub place: Option<Place>,
+}
+
+/// What a subject says of an event.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Source {
+    /// The database.
+    pub database: String,
+    /// The schema.
+    pub schema: String,
+    /// The table.
+    pub table: String,
+    /// The action.
+    pub action: &'static str,
+}
+
+/// A field of the row.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Field {
+    /// Its name.
+    pub name: String,
+    /// The type of its value.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+}
+
+/// A value that identifies or routes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Routing {
+    /// Its name in the enriched event.
+    pub name: &'static str,
+    /// The value.
+    pub value: String,
+    /// Where it came from: a JSON pointer.
+    pub from: String,
+}
+
+/// A place in the payload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Place {
+    /// The line, from 1.
+    pub line: usize,
+    /// The column, in bytes from 1.
+    pub column: usize,
+    /// The JSON pointer; `None` where the payload is no JSON.
+    pub pointer: Option<String>,
+    /// What should be there.
+    pub expected: String,
+}
+
+/// Decides on one event and says how.
+pub fn trace(
+    config: &TransformConfig,
+    subject: &str,
+    headers: Headers,
+    payload: &Bytes,
+    dead_letter_prefix: &str,
+) -> (Explanation, Trace) {
+    let explanation = explain(config, subject, headers.clone(), payload.clone(), dead_letter_prefix);
+    let delivery = delivery(subject, headers, payload.clone());
+    let transform = CdcTransform::new(config.clone());
+    let source = SourceSubject::parse(subject);
+    let record = object(payload).and_then(|event| object(event.get("record")?.get().as_bytes()));
+    let fields = record.as_ref().map(|record| in_order(record)).unwrap_or_default();
+    let trace = Trace {
+        table: table(payload).or_else(|| source.map(|source| source.table.to_owned())),
+        source: source.map(|source| Source {
+            database: source.database.to_owned(),
+            schema: source.schema.to_owned(),
+            table: source.table.to_owned(),
+            action: source.action.name(),
+        }),
+        fields,
+        routing: record.map(|record| routing(&record)).unwrap_or_default(),
+        order_key: format!("{:032x}", transform.order(&delivery).0.0),
+        place: place(&transform, &delivery),
+    };
+    (explanation, trace)
+}
+
+type Object<'a> = BTreeMap<Cow<'a, str>, &'a RawValue>;
+
+fn object(json: &[u8]) -> Option<Object<'_>> {
+    serde_json::from_slice(json).ok()
+}
+
+fn table(payload: &[u8]) -> Option<String> {
+    let event = object(payload)?;
+    let metadata = object(event.get("metadata")?.get().as_bytes())?;
+    serde_json::from_str(metadata.get("table_name")?.get()).ok()
+}
+
+/// The fields in the order they came in.
+fn in_order(record: &Object<'_>) -> Vec<Field> {
+    let mut fields: Vec<_> = record.iter().collect();
+    fields.sort_by_key(|(_, value)| value.get().as_ptr());
+    fields.into_iter().map(|(name, value)| Field { name: name.to_string(), kind: kind(value.get()) }).collect()
+}
+
+fn kind(json: &str) -> &'static str {
+    match json.as_bytes().first() {
+        Some(b'n') => "null",
+        Some(b't' | b'f') => "boolean",
+        Some(b'"') if json == "\"unchanged_toast\"" => "unchanged_toast",
+        Some(b'"') => "string",
+        Some(b'{') => "object",
+        Some(b'[') => "array",
+        _ if json.contains(['.', 'e', 'E']) => "number",
+        _ => "integer",
+    }
+}
+
+fn routing(record: &Object<'_>) -> Vec<Routing> {
+    let value = |name: &'static str| {
+        let value = serde_json::from_str(record.get(name)?.get()).ok()?;
+        Some(Routing { name, value, from: format!("/record/{name}") })
+    };
+    ROUTING.into_iter().filter_map(value).collect()
+}
+
+/// Where a dead letter is not as it should be.
+fn place(transform: &CdcTransform, delivery: &Delivery) -> Option<Place> {
+    let poison = transform.poison(delivery)?;
+    let payload = &delivery.payload;
+    let at = |offset: usize, pointer: Option<String>, expected: String| {
+        let before = &payload[..offset.min(payload.len())];
+        let line_start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+        Some(Place { line, column: before.len() - line_start + 1, pointer, expected })
+    };
+    if let Poison::NotUtf8(error) = &poison {
+        return at(error.valid_up_to(), None, "UTF-8".to_owned());
+    }
+    if let Err(error) = serde_json::from_slice::<&RawValue>(payload) {
+        let (line, column) = (error.line().max(1), error.column().max(1));
+        return Some(Place { line, column, pointer: None, expected: "JSON".to_owned() });
+    }
+    let (pointer, expected) = expectation(&poison);
+    at(offset_of(payload, &pointer), Some(pointer), expected)
+}
+
+/// Which value a poison is about, as a JSON pointer, and what should be there.
+fn expectation(poison: &Poison) -> (String, String) {
+    let record = |column: &str| format!("/record/{}", column.replace('~', "~0").replace('/', "~1"));
+    match poison {
+        Poison::NotUtf8(_) | Poison::NotJson { .. } => (String::new(), "JSON".to_owned()),
+        Poison::NotObject { part } => (pointer(*part).to_owned(), "an object".to_owned()),
+        Poison::Absent { part, field } => (format!("{}/{field}", pointer(*part)), "a value".to_owned()),
+        Poison::Twice { part, field } => (format!("{}/{field}", pointer(*part)), "the field once".to_owned()),
+        Poison::WrongType { part, field, expected, .. } => {
+            (format!("{}/{field}", pointer(*part)), (*expected).to_owned())
+        }
+        Poison::Undecodable { part, field, .. } => {
+            (format!("{}/{field}", pointer(*part)), "a string of Unicode characters".to_owned())
+        }
+        Poison::UnknownAction => ("/action".to_owned(), "insert, update, delete or read".to_owned()),
+        Poison::CommitTime { .. } => {
+            ("/metadata/commit_timestamp".to_owned(), "an ISO 8601 time with a zone, or microseconds".to_owned())
+        }
+        Poison::MissingKey { column, .. } | Poison::MissingRouting { column, .. } => {
+            (record(column), "a value that is not empty".to_owned())
+        }
+        Poison::ReplicaIdentity { .. } => ("/record".to_owned(), "every column: REPLICA IDENTITY FULL".to_owned()),
+        Poison::UnchangedToast { column, .. } => (record(column), "the value: REPLICA IDENTITY FULL".to_owned()),
+        Poison::RejectedField { field, .. } => (record(field), "no such field".to_owned()),
+        Poison::IllegalToken { column, .. } => (record(column), "a legal subject token".to_owned()),
+        Poison::SubjectTooLong { limit, .. } => {
+            ("/record".to_owned(), format!("routing values that make a subject of {limit} bytes at most"))
+        }
+    }
+}
+
+const fn pointer(part: Part) -> &'static str {
+    match part {
+        Part::Envelope => "",
+        Part::Record => "/record",
+        Part::Changes => "/changes",
+        Part::Metadata => "/metadata",
+        Part::Database => "/metadata/database",
+    }
+}
+
+/// Where in the payload a value begins; what is not there is sought where it should be.
+fn offset_of(payload: &[u8], pointer: &str) -> usize {
+    let mut json = payload;
+    for name in pointer.split('/').skip(1) {
+        let name = name.replace("~1", "/").replace("~0", "~");
+        match object(json).and_then(|object| object.get(name.as_str()).copied()) {
+            Some(value) => json = value.get().as_bytes(),
+            None => break,
+        }
+    }
+    let start = json.as_ptr() as usize - payload.as_ptr() as usize;
+    start + json.iter().take_while(|byte| byte.is_ascii_whitespace()).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn traced(payload: &str) -> Trace {
+        let subject = "sequin.d.s.messages.insert";
+        trace(&TransformConfig::default(), subject, Headers::new(), &Bytes::copy_from_slice(payload.as_bytes()), "dl").1
+    }
+
+    fn event(record: &str) -> String {
+        let metadata =
+            r#"{"table_schema":"s","table_name":"messages","commit_lsn":1,"commit_idx":0,"database_name":"d"}"#;
+        format!("{{\"record\":{record},\n \"changes\":null,\"action\":\"insert\",\"metadata\":{metadata}}}")
+    }
+
+    #[test]
+    fn steps_are_told() {
+        let trace = traced(&event(
+            r#"{"message_id":"m","chat_id":"c.1","agent_id":"a","company_id":"co","id":7,"is_deleted":true,"key":{},"message_obj":"unchanged_toast","status":null,"added":1.5}"#,
+        ));
+        assert_eq!(trace.source.map(|source| (source.database, source.action)), Some(("d".to_owned(), "insert")));
+        assert_eq!((trace.table.as_deref(), trace.place, trace.order_key.len()), (Some("messages"), None, 32));
+        let kinds: Vec<_> = trace.fields.iter().map(|field| format!("{} {}", field.name, field.kind)).collect();
+        assert_eq!(kinds[..2], ["message_id string", "chat_id string"]);
+        for kind in [
+            "id integer",
+            "is_deleted boolean",
+            "key object",
+            "message_obj unchanged_toast",
+            "status null",
+            "added number",
+        ] {
+            assert!(kinds.iter().any(|is| is == kind), "{kind} is not in {kinds:?}");
+        }
+        let chat = Routing { name: "chat_id", value: "c.1".to_owned(), from: "/record/chat_id".to_owned() };
+        assert!(trace.routing.contains(&chat), "{:?}", trace.routing);
+    }
+
+    #[test]
+    fn the_place_of_a_dead_letter_is_exact() {
+        let place = |payload: &str| traced(payload).place.map(|p| (p.line, p.column, p.pointer, p.expected));
+        let found = place(&event("{\"message_id\":\"m\",\n\"is_deleted\": \"no\"}"));
+        assert_eq!(found, Some((2, 15, Some("/record/is_deleted".to_owned()), "a boolean".to_owned())));
+        // What is absent should be in its object.
+        let found = place(&event(r#"{"message_id":"m","agent_id":"a","company_id":"co"}"#));
+        assert_eq!(found, Some((1, 11, Some("/record/chat_id".to_owned()), "a value that is not empty".to_owned())));
+        assert_eq!(place("{\n  nothing"), Some((2, 3, None, "JSON".to_owned())));
+        let found = place(&event(r#"{"message_id":"m"}"#).replace("insert", "upsert"));
+        assert_eq!(found.map(|found| (found.0, found.2)), Some((2, Some("/action".to_owned()))));
+    }
+}
