@@ -28,7 +28,8 @@ lint: ## Checks formatting, lints, licences, duplicates and, with network, advis
 	$(CARGO) clippy --workspace --all-features --all-targets --locked -- -D warnings
 	@scripts/deny.sh
 
-test: setup ## Runs every test, on servers of their own
+test: ## Runs every test, on servers of their own, and the page in a headless Chromium
+	@scripts/install-servers.sh page
 	$(CARGO) test --workspace --all-features --locked
 	@scripts/rules.sh --check
 	@scripts/check-k8s.sh

@@ -132,7 +132,7 @@ fn endpoint() -> &'static (SocketAddr, Arc<Telemetry>) {
         std::thread::spawn(move || {
             actix_rt::System::new().block_on(async move {
                 let telemetry = Arc::new(Telemetry::new(logging::discard(), Arc::new(Frozen)));
-                let http = serve(SocketAddr::from(([127, 0, 0, 1], 0)), Arc::clone(&telemetry)).unwrap();
+                let http = serve(SocketAddr::from(([127, 0, 0, 1], 0)), Arc::clone(&telemetry), Vec::new()).unwrap();
                 told.send((http.address(), telemetry)).unwrap();
                 std::future::pending::<()>().await;
             });

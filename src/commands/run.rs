@@ -2,11 +2,11 @@
 
 use std::pin::pin;
 
-use actix_rt::signal::unix::{SignalKind, signal};
 use cdc_actors::pipeline::Ports;
 use cdc_actors::ports::Transform;
 use cdc_actors::supervisor::ExitReason;
 use slog::{Logger, crit, error};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
 use super::{ended, load};

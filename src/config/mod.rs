@@ -17,6 +17,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::Serialize;
+
 pub use layers::{DEFAULTS, ENV_PREFIX, Origin};
 pub use problem::{ConfigError, Problem};
 pub use values::{
@@ -60,6 +62,18 @@ pub struct Config {
     /// What to do with each table.
     pub tables: Tables,
     warnings: Vec<String>,
+    in_force: Vec<InForce>,
+}
+
+/// A setting as it is in force, fit to be shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct InForce {
+    /// The setting: `nats.url`.
+    pub key: String,
+    /// Its value, `***` in place of a secret.
+    pub value: String,
+    /// Where it was found: `default`, `file <path>` or `environment <variable>`.
+    pub origin: String,
 }
 
 /// Logging.
@@ -328,6 +342,11 @@ impl Config {
         &self.warnings
     }
 
+    /// Every setting in force, by key.
+    pub fn in_force(&self) -> &[InForce] {
+        &self.in_force
+    }
+
     fn load_noting_keys(
         file: Option<&Path>,
         env: impl IntoIterator<Item = (String, String)>,
@@ -338,6 +357,7 @@ impl Config {
         let mut config = read::config(&mut reader);
         check::combinations(&config, &mut reader);
         let keys = reader.seen().clone();
+        config.in_force = reader.in_force();
         config.warnings = check::warnings(&config);
         (if problems.is_empty() { Ok(config) } else { Err(ConfigError { problems }) }, keys)
     }

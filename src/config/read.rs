@@ -54,6 +54,7 @@ pub(super) fn config(r: &mut Reader<'_>) -> Config {
         start_timeout: r.duration("start_timeout", SECOND..=HOUR),
         tables: Tables { messages: table(r, "messages"), chats: table(r, "chats"), agents: table(r, "agents") },
         warnings: Vec::new(),
+        in_force: Vec::new(),
     }
 }
 

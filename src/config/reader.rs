@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use config::ValueKind;
 
+use super::InForce;
 use super::layers::{Layers, Origin};
 use super::problem::Problem;
 use crate::secret::Secret;
@@ -17,6 +18,9 @@ use super::values::{self, Choice, redact_url, written_duration, written_size};
 
 /// What the parser of one setting says: the value, or what is allowed.
 type Parsed<T> = Result<T, String>;
+
+/// What stands in the place of a secret.
+const HIDDEN: &str = "***";
 
 /// How a value may be shown.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -32,16 +36,28 @@ pub(super) struct Reader<'a> {
     problems: &'a mut Vec<Problem>,
     bad: BTreeSet<String>,
     seen: BTreeSet<String>,
+    secret: BTreeSet<String>,
 }
 
 impl<'a> Reader<'a> {
     pub fn new(layers: &'a Layers, problems: &'a mut Vec<Problem>) -> Self {
-        Self { layers, problems, bad: BTreeSet::new(), seen: BTreeSet::new() }
+        Self { layers, problems, bad: BTreeSet::new(), seen: BTreeSet::new(), secret: BTreeSet::new() }
     }
 
     /// Every key that was asked for.
     pub fn seen(&self) -> &BTreeSet<String> {
         &self.seen
+    }
+
+    /// Every setting with its value as it may be shown.
+    pub fn in_force(&self) -> Vec<InForce> {
+        let settings = self.layers.effective.iter();
+        let shown = settings.map(|(key, setting)| {
+            let shown = if self.secret.contains(key) { Shown::Redacted } else { Shown::Plain };
+            let value = visible(key, &setting.value, shown);
+            InForce { key: key.clone(), value, origin: setting.origin.to_string() }
+        });
+        shown.collect()
     }
 
     /// Whether none of these settings is wrong by itself, so that it makes sense to hold them against each other.
@@ -61,6 +77,9 @@ impl<'a> Reader<'a> {
     /// Reads an optional setting: null and the empty variable are "not set".
     fn optional<T>(&mut self, key: &str, shown: Shown, parse: impl Fn(&ValueKind) -> Parsed<T>) -> Option<T> {
         self.seen.insert(key.to_owned());
+        if shown == Shown::Redacted {
+            self.secret.insert(key.to_owned());
+        }
         let setting = self.layers.effective.get(key)?;
         match &setting.value {
             ValueKind::Nil => None,
@@ -198,14 +217,16 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// A value in an error message: text is in quotes, since white space may be what is wrong with it.
 fn show(key: &str, value: &ValueKind, shown: Shown) -> String {
+    let visible = visible(key, value, shown);
+    if matches!(value, ValueKind::String(_)) && visible != HIDDEN { format!("{visible:?}") } else { visible }
+}
+
+/// A value without its secrets.
+fn visible(key: &str, value: &ValueKind, shown: Shown) -> String {
     let name = key.rsplit('.').next().unwrap_or(key);
-    if shown == Shown::Redacted || matches!(name, "password" | "token") {
-        return match value {
-            ValueKind::Nil => "null".to_owned(),
-            _ => "***".to_owned(),
-        };
-    }
+    let hidden = shown == Shown::Redacted || matches!(name, "password" | "token");
     let safe = |text: &str| match name {
         "url" => redact_url(text),
         // Somebody may have put the secret itself in the place of its file.
@@ -214,7 +235,8 @@ fn show(key: &str, value: &ValueKind, shown: Shown) -> String {
     };
     match value {
         ValueKind::Nil => "null".to_owned(),
-        ValueKind::String(text) => format!("{:?}", safe(text)),
+        _ if hidden => HIDDEN.to_owned(),
+        ValueKind::String(text) => safe(text),
         ValueKind::Array(items) => items.iter().map(|item| safe(&item.to_string())).collect::<Vec<_>>().join(","),
         other => safe(&other.to_string()),
     }

@@ -354,3 +354,24 @@ fn urls_are_shown_without_secrets() {
     }
     assert_eq!(redact_text("cannot reach redis://:x@h: refused"), "cannot reach redis://***@h: refused");
 }
+
+#[test]
+fn what_is_in_force_is_shown_with_its_origin_and_without_secrets() {
+    let file = file("nats:\n  user: svc\n  password: s3cret1\nsource:\n  subjects: [a.>, b.*]\n");
+    let set = env(&[("DEDUP__URL", "redis://app:s3cret2@redis:6379/1"), ("WORKERS", "3")]);
+    let config = Config::load(Some(file.path()), set).unwrap();
+    let shown = |key: &str| {
+        let found = config.in_force().iter().find(|setting| setting.key == key).unwrap();
+        (found.value.as_str(), found.origin.as_str())
+    };
+    let from_file = format!("file {}", file.path().display());
+    assert_eq!(shown("nats.password"), ("***", from_file.as_str()));
+    assert_eq!(shown("nats.user"), ("svc", from_file.as_str()));
+    assert_eq!(shown("source.subjects"), ("a.>,b.*", from_file.as_str()));
+    assert_eq!(shown("dedup.url"), ("redis://***@redis:6379/1", "environment DAISI_CDC_DEDUP__URL"));
+    assert_eq!(shown("workers"), ("3", "environment DAISI_CDC_WORKERS"));
+    assert_eq!((shown("nats.token"), shown("source.batch")), (("null", "default"), ("500", "default")));
+    assert!(!format!("{:?}", config.in_force()).contains("s3cret"));
+    let (_, known) = Config::load_noting_keys(None, []);
+    assert!(config.in_force().iter().map(|setting| &setting.key).eq(&known), "every setting, by key");
+}

@@ -5,6 +5,7 @@ mod support;
 
 mod endings;
 mod figures;
+mod http;
 mod nats;
 mod redis;
 mod verdicts;

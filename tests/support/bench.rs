@@ -227,6 +227,11 @@ impl Consumer {
         self.log.lock().unwrap().join("\n")
     }
 
+    /// Where HTTP listens, `host:port`.
+    pub fn address(&self) -> &str {
+        self.http.as_ref().unwrap()
+    }
+
     /// Status and body of a page.
     pub fn get(&self, path: &str) -> (u16, String) {
         let response = self.try_get(path).unwrap_or_else(|error| panic!("GET {path}: {error}\n{}", self.log()));
@@ -235,7 +240,7 @@ impl Consumer {
     }
 
     fn try_get(&self, path: &str) -> std::io::Result<String> {
-        let mut stream = TcpStream::connect(self.http.as_ref().unwrap())?;
+        let mut stream = TcpStream::connect(self.address())?;
         stream.set_read_timeout(Some(PATIENCE))?;
         write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
         let mut response = String::new();

@@ -1,6 +1,12 @@
-//! The HTTP endpoint: metrics, readiness, liveness and a page for people. It only reads.
+//! The HTTP endpoint: metrics, readiness, liveness, the state as JSON and a page for people. It only reads.
+//!
+//! It runs on a thread and a runtime of its own, and what a client can cost is bounded: see the limits in
+//! [`connections`]. So neither many connections nor slow ones reach the pipeline, and probes are answered through them.
 
+mod connections;
 mod page;
+mod routes;
+mod state;
 
 #[cfg(test)]
 mod tests;
@@ -8,30 +14,18 @@ mod tests;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::thread;
 
-use actix_web::dev::ServerHandle;
-use actix_web::http::StatusCode;
-use actix_web::http::header::{ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
-use actix_web::{App, HttpResponse, HttpServer, Resource, web};
-use serde::Serialize;
-use tokio::task::JoinHandle;
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::runtime::Runtime;
+use tokio::sync::oneshot;
 
 use super::telemetry::Telemetry;
+use crate::config::InForce;
+use routes::Routes;
 
-/// Time for a client to send the head of its request.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-/// Time for which an idle connection is kept.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// Time for a client to close its side.
-const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// Connections at once; probes and scrapers need a handful.
-const MAX_CONNECTIONS: usize = 256;
-/// Seconds that an orderly stop waits for answers under way.
-const STOP_SECONDS: u64 = 2;
-
-/// The Prometheus text format.
-const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+/// Connections that the kernel holds ready until they are accepted, which takes microseconds.
+const BACKLOG: u32 = 1024;
 
 /// Why there is no HTTP endpoint.
 #[derive(Debug, thiserror::Error)]
@@ -45,14 +39,17 @@ pub enum HttpError {
         #[source]
         cause: io::Error,
     },
+    /// The system gives no thread, or no descriptors for its runtime.
+    #[error("cannot start the thread for HTTP: {0}; raise the limits of processes and of open files")]
+    Thread(#[source] io::Error),
 }
 
-/// The running endpoint. Dropping it leaves it running; call [`Http::stop`].
+/// The running endpoint. Dropping it stops it.
 #[derive(Debug)]
 pub struct Http {
     address: SocketAddr,
-    handle: ServerHandle,
-    server: JoinHandle<io::Result<()>>,
+    stop: oneshot::Sender<()>,
+    ended: oneshot::Receiver<()>,
 }
 
 impl Http {
@@ -61,76 +58,55 @@ impl Http {
         self.address
     }
 
-    /// Finishes answers under way, for two seconds at most, and closes the socket.
+    /// Closes the socket and finishes answers under way, for two seconds at most.
     pub async fn stop(self) {
-        self.handle.stop(true).await;
-        // The process is about to end: an error of a server that has stopped is of no use to anybody.
-        let _ = self.server.await;
+        drop(self.stop);
+        // Nothing is ever sent: the end of the thread closes the channel.
+        drop(self.ended.await);
     }
 }
 
-/// Starts the endpoint on one thread of its own. Must be called within a Tokio runtime.
+/// Starts the endpoint; `settings` are those to show. Must be called within a Tokio runtime.
 ///
 /// # Errors
-/// When the address cannot be listened on.
-pub fn serve(listen: SocketAddr, telemetry: Arc<Telemetry>) -> Result<Http, HttpError> {
-    let bind_error = |cause| HttpError::Bind { address: listen, cause };
-    let data = web::Data::from(telemetry);
-    let server = HttpServer::new(move || {
-        App::new()
-            .app_data(data.clone())
-            .service(get("/", page))
-            .service(get("/metrics", metrics))
-            .service(get("/healthz", healthz))
-            .service(get("/readyz", readyz))
-            .default_service(web::to(|| async { HttpResponse::NotFound().body("not found\n") }))
-    })
-    .workers(1)
-    .disable_signals()
-    .client_request_timeout(REQUEST_TIMEOUT)
-    .client_disconnect_timeout(DISCONNECT_TIMEOUT)
-    .keep_alive(KEEP_ALIVE)
-    .max_connections(MAX_CONNECTIONS)
-    .shutdown_timeout(STOP_SECONDS)
-    .bind(listen)
-    .map_err(bind_error)?;
-    let address = server.addrs().first().copied().unwrap_or(listen);
-    let server = server.run();
-    Ok(Http { address, handle: server.handle(), server: tokio::spawn(server) })
+/// When the address cannot be listened on, or there is no thread to be had.
+pub fn serve(listen: SocketAddr, telemetry: Arc<Telemetry>, settings: Vec<InForce>) -> Result<Http, HttpError> {
+    let listener = bind(listen).map_err(|cause| HttpError::Bind { address: listen, cause })?;
+    let address = listener.local_addr().unwrap_or(listen);
+    let routes = Arc::new(Routes::new(telemetry, settings));
+    let (stop, stopped) = oneshot::channel();
+    let (end, ended) = oneshot::channel::<()>();
+    let (report, reported) = std::sync::mpsc::channel();
+    let run = move || {
+        // Closed when the thread ends, however it does.
+        let _end = end;
+        match runtime_with(listener) {
+            Ok((runtime, listener)) => {
+                drop(report.send(Ok(())));
+                runtime.block_on(connections::accept(listener, routes, stopped));
+            }
+            Err(error) => drop(report.send(Err(error))),
+        }
+    };
+    thread::Builder::new().name("http".to_owned()).spawn(run).map_err(HttpError::Thread)?;
+    let answer = reported.recv().unwrap_or_else(|_| Err(io::Error::other("it ended at once")));
+    answer.map_err(HttpError::Thread)?;
+    Ok(Http { address, stop, ended })
 }
 
-/// A resource that can be read and nothing else.
-fn get(path: &str, answer: fn(&Telemetry) -> HttpResponse) -> Resource {
-    let handler = move |telemetry: web::Data<Telemetry>| async move { answer(&telemetry) };
-    let refuse = || async { HttpResponse::MethodNotAllowed().insert_header((ALLOW, "GET")).body("only GET\n") };
-    web::resource(path.to_owned()).route(web::get().to(handler)).default_service(web::to(refuse))
+fn bind(listen: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = if listen.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A restart must not wait for connections of the process before.
+    socket.set_reuseaddr(true)?;
+    socket.bind(listen)?;
+    socket.listen(BACKLOG)?.into_std()
 }
 
-fn metrics(telemetry: &Telemetry) -> HttpResponse {
-    HttpResponse::Ok().insert_header((CONTENT_TYPE, METRICS_TYPE)).body(telemetry.render())
-}
-
-fn healthz(telemetry: &Telemetry) -> HttpResponse {
-    let liveness = telemetry.status().liveness();
-    verdict(liveness.alive, &liveness)
-}
-
-fn readyz(telemetry: &Telemetry) -> HttpResponse {
-    let readiness = telemetry.status().readiness();
-    verdict(readiness.ready, &readiness)
-}
-
-fn verdict(good: bool, body: &impl Serialize) -> HttpResponse {
-    let status = if good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    HttpResponse::build(status).insert_header((CACHE_CONTROL, "no-store")).json(body)
-}
-
-fn page(telemetry: &Telemetry) -> HttpResponse {
-    let status = telemetry.status();
-    HttpResponse::Ok()
-        .insert_header((CACHE_CONTROL, "no-store"))
-        .insert_header((CONTENT_TYPE, "text/html; charset=utf-8"))
-        .insert_header((CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'unsafe-inline'"))
-        .insert_header((X_CONTENT_TYPE_OPTIONS, "nosniff"))
-        .body(page::render(&status.readiness(), &status.liveness(), &telemetry.figures()))
+fn runtime_with(listener: std::net::TcpListener) -> io::Result<(Runtime, TcpListener)> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let listener = {
+        let _inside = runtime.enter();
+        TcpListener::from_std(listener)?
+    };
+    Ok((runtime, listener))
 }

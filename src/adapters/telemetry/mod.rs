@@ -2,13 +2,14 @@
 
 mod fields;
 mod metrics;
+pub mod samples;
 pub mod status;
+mod troubles;
 
 #[cfg(test)]
 pub(crate) mod tests;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use cdc_actors::message::{DeliveryId, Late, Reason};
@@ -18,45 +19,17 @@ use slog::{Logger, crit, debug, error, info, warn};
 
 use crate::logging::chain;
 use fields::Fields;
-use metrics::Metrics;
+use metrics::{Metrics, OTHER};
 use status::Status;
-
-/// The key figures, for the page for people. Counts are since the start of the process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Figures {
-    /// Events published.
-    pub processed: u64,
-    /// Events that had been published before.
-    pub duplicates: u64,
-    /// Events that are not for us.
-    pub skipped: u64,
-    /// Events in the dead-letter stream.
-    pub dead_lettered: u64,
-    /// Messages between pull and settlement.
-    pub in_flight: usize,
-    /// Messages the consumer has yet to be given.
-    pub pending: u64,
-    /// Age of the first unacknowledged message.
-    pub lag: Duration,
-}
-
-#[derive(Default)]
-struct Tally {
-    processed: AtomicU64,
-    duplicates: AtomicU64,
-    skipped: AtomicU64,
-    dead_lettered: AtomicU64,
-    in_flight: AtomicUsize,
-    pending: AtomicU64,
-    lag_millis: AtomicU64,
-}
+pub use troubles::Trouble;
+use troubles::Troubles;
 
 /// The [`Observer`] of the service.
 pub struct Telemetry {
     logger: Logger,
     metrics: Metrics,
     fields: Fields,
-    tally: Tally,
+    troubles: Troubles,
     status: Arc<Status>,
 }
 
@@ -67,7 +40,7 @@ impl Telemetry {
             logger,
             metrics: Metrics::new(),
             fields: Fields::new(Arc::clone(&clock)),
-            tally: Tally::default(),
+            troubles: Troubles::new(Arc::clone(&clock)),
             status: Arc::new(Status::new(clock)),
         }
     }
@@ -93,18 +66,16 @@ impl Telemetry {
         info!(self.logger, "connected to NATS again");
     }
 
-    /// The key figures.
-    pub fn figures(&self) -> Figures {
-        let tally = &self.tally;
-        Figures {
-            processed: tally.processed.load(Ordering::Relaxed),
-            duplicates: tally.duplicates.load(Ordering::Relaxed),
-            skipped: tally.skipped.load(Ordering::Relaxed),
-            dead_lettered: tally.dead_lettered.load(Ordering::Relaxed),
-            in_flight: tally.in_flight.load(Ordering::Relaxed),
-            pending: tally.pending.load(Ordering::Relaxed),
-            lag: Duration::from_millis(tally.lag_millis.load(Ordering::Relaxed)),
-        }
+    /// What went wrong lately, the newest first.
+    pub fn troubles(&self) -> Vec<Trouble> {
+        self.troubles.list()
+    }
+
+    /// Takes note of a dependency that is waited for at the start.
+    pub fn waiting(&self, dependency: Dependency, failure: &Failure) {
+        let error = chain(failure);
+        warn!(self.logger, "waiting for a dependency"; "dependency" => dependency.name(), "error" => &error);
+        self.troubles.note("waiting for a dependency", dependency.name().to_owned(), &error);
     }
 
     fn settled(&self, table: Option<&'static str>, outcome: Outcome, took: Duration) {
@@ -112,13 +83,6 @@ impl Telemetry {
             counter.increment(1);
         }
         self.metrics.processing.of(table).record(took);
-        let count = match outcome {
-            Outcome::Processed => &self.tally.processed,
-            Outcome::Duplicate => &self.tally.duplicates,
-            Outcome::Skipped => &self.tally.skipped,
-            Outcome::DeadLettered => &self.tally.dead_lettered,
-        };
-        count.fetch_add(1, Ordering::Relaxed);
         debug!(self.logger, "event settled"; "table_name" => table, "result" => outcome.name());
     }
 
@@ -164,6 +128,8 @@ impl Telemetry {
         warn!(self.logger, "event is a dead letter";
             "table_name" => table, "subject" => subject, "stream_seq" => id.sequence,
             "reason" => reason.name(), "detail" => detail);
+        let with = format!("{} {}", table.unwrap_or(OTHER), reason.name());
+        self.troubles.note("event is a dead letter", with, detail);
     }
 
     fn called(&self, dependency: Dependency, operation: &'static str, took: Duration, failure: Option<&Failure>) {
@@ -172,9 +138,10 @@ impl Telemetry {
         if dependency == Dependency::Dedup {
             self.metrics.dedup_errors.increment(1);
         }
+        let error = chain(failure);
         warn!(self.logger, "call failed";
-            "dependency" => dependency.name(), "operation" => operation,
-            "class" => ?failure.class, "error" => chain(failure));
+            "dependency" => dependency.name(), "operation" => operation, "class" => ?failure.class, "error" => &error);
+        self.troubles.note("call failed", format!("{} {operation}", dependency.name()), &error);
     }
 
     fn dependency_changed(&self, dependency: Dependency, failure: Option<&Failure>) {
@@ -203,14 +170,11 @@ impl Telemetry {
     fn in_flight(&self, messages: usize, bytes: usize) {
         self.metrics.in_flight.set(messages as f64);
         self.metrics.in_flight_bytes.set(bytes as f64);
-        self.tally.in_flight.store(messages, Ordering::Relaxed);
     }
 
     fn backlog(&self, pending: u64, lag: Duration) {
         self.metrics.pending.set(pending as f64);
         self.metrics.lag.set(lag.as_secs_f64());
-        self.tally.pending.store(pending, Ordering::Relaxed);
-        self.tally.lag_millis.store(u64::try_from(lag.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     /// What happens now and then: always a line.
@@ -218,27 +182,36 @@ impl Telemetry {
         match event {
             Event::Unrecorded { key, failure } => {
                 self.metrics.dedup_unrecorded.increment(1);
+                let (dedup, error) = (Dependency::Dedup.name(), chain(*failure));
                 warn!(self.logger, "stored event acknowledged without a record: a redelivery may be published twice";
-                    "event_key" => key.as_str(), "dependency" => Dependency::Dedup.name(), "error" => chain(failure));
+                    "event_key" => key.as_str(), "dependency" => dedup, "error" => &error);
+                self.troubles.note("stored event acknowledged without a record", dedup.to_owned(), &error);
             }
             Event::SubjectMismatch { id, detail } => {
                 self.metrics.subject_mismatch.increment(1);
                 warn!(self.logger, "subject contradicts metadata; metadata decides";
                     "stream_seq" => id.sequence, "detail" => detail);
+                self.troubles.note("subject contradicts metadata", "source".to_owned(), detail);
             }
             Event::ActorRestarted { actor } => {
                 self.metrics.restarts(actor).increment(1);
                 error!(self.logger, "actor died and was built again"; "actor" => actor);
+                self.troubles.note("actor died and was built again", (*actor).to_owned(), "it panicked: see the log");
             }
             Event::TargetRegressed { recorded, last_sequence } => {
                 self.metrics.target_regressions.increment(1);
                 error!(self.logger, "the target has lost data: what is redelivered is published again, what was acknowledged is not refilled";
                     "recorded_seq" => recorded, "last_seq" => last_sequence);
+                let said = format!("it ends at {last_sequence}, {recorded} is recorded");
+                self.troubles.note("the target has lost data", Dependency::Target.name().to_owned(), &said);
             }
             Event::HandedBack { deliveries, why } => {
                 info!(self.logger, "deliveries handed back"; "deliveries" => deliveries, "reason" => why);
             }
-            Event::GuardTripped { why } => crit!(self.logger, "guard tripped, shutting down"; "error" => why),
+            Event::GuardTripped { why } => {
+                crit!(self.logger, "guard tripped, shutting down"; "error" => why);
+                self.troubles.note("guard tripped", "service".to_owned(), why);
+            }
             // The remaining events are told apart by `observe`; one added later is at least not lost.
             other => debug!(self.logger, "telemetry"; "event" => ?other),
         }
@@ -271,8 +244,10 @@ impl Observer for Telemetry {
             }
             Event::PublishFailed { attempts, failure } => {
                 self.metrics.publish_errors.increment(attempts);
+                let (target, error) = (Dependency::Target.name(), chain(failure));
                 warn!(self.logger, "events could not be published";
-                    "dependency" => Dependency::Target.name(), "events" => attempts, "error" => chain(failure));
+                    "dependency" => target, "events" => attempts, "error" => &error);
+                self.troubles.note("events could not be published", target.to_owned(), &error);
             }
             Event::Alive { actor } => self.status.heartbeat(actor),
             Event::Streak { dependency, failures } => {

@@ -53,6 +53,17 @@ pub struct Silent {
     pub seconds: u64,
 }
 
+/// Since when there is a service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Life {
+    /// When it began, RFC 3339.
+    pub started: String,
+    /// The time by its clock, RFC 3339.
+    pub now: String,
+    /// How long ago it began, whatever was done to the clock since.
+    pub uptime: Duration,
+}
+
 /// Why the service is not ready; the order is the order in which reasons are listed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Cause {
@@ -78,13 +89,15 @@ struct State {
 /// What is known about readiness and liveness; shared between the actors and the HTTP endpoint.
 pub struct Status {
     clock: Arc<dyn Clock>,
+    started: (Instant, i64),
     state: Mutex<State>,
 }
 
 impl Status {
     /// Not ready, until [`Self::set_started`] says that the start is over.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        let status = Self { clock, state: Mutex::default() };
+        let started = (clock.now(), clock.unix_nanos());
+        let status = Self { clock, started, state: Mutex::default() };
         status.set_started(false);
         status
     }
@@ -125,6 +138,16 @@ impl Status {
     /// Ends the watch over an actor that has stopped as it should.
     pub fn forget(&self, actor: &str) {
         self.lock().heartbeats.remove(actor);
+    }
+
+    /// How long the service has been there.
+    pub fn life(&self) -> Life {
+        let (instant, unix_nanos) = self.started;
+        Life {
+            started: rfc3339(unix_nanos),
+            now: rfc3339(self.clock.unix_nanos()),
+            uptime: self.clock.now().saturating_duration_since(instant),
+        }
     }
 
     /// Whether the service is ready, and why not.
@@ -187,6 +210,7 @@ impl Status {
     }
 }
 
-fn rfc3339(unix_nanos: i64) -> String {
+/// A time in nanoseconds since the Unix epoch as people and machines read it.
+pub(super) fn rfc3339(unix_nanos: i64) -> String {
     Timestamp::from_nanosecond(i128::from(unix_nanos)).map_or_else(|_| String::new(), |time| format!("{time:.3}"))
 }

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::metrics::{COUNTERS, FIELD_NAMES, GAUGES, HISTOGRAMS};
 use super::status::HEARTBEAT_LIMIT;
+use super::troubles::{KEPT, SHOWN};
 use super::*;
 use crate::config::{Log, LogFormat, LogLevel};
 use crate::logging::tests::Buffer;
@@ -277,7 +278,6 @@ fn upkeep_keeps_what_was_observed() {
     }
     bench.telemetry.upkeep();
     assert_eq!(bench.value("cdc_consumer_processing_seconds_count{table=\"chats\"}"), 10_000.0);
-    assert_eq!(bench.telemetry.figures().processed, 10_000);
 }
 
 #[test]
@@ -329,4 +329,38 @@ fn liveness_needs_a_beat_of_every_actor_within_the_limit() {
     );
     status.forget("transform-1");
     assert!(status.liveness().alive);
+}
+
+#[test]
+fn troubles_are_one_of_a_kind_bounded_and_the_newest_first() {
+    let bench = Bench::new();
+    let restarted = |actor| bench.see(Event::ActorRestarted { actor });
+    restarted("ingest");
+    bench.clock.advance(Duration::from_secs(1));
+    bench.see(Event::GuardTripped { why: &"é".repeat(2 * SHOWN) });
+    restarted("ingest");
+    let troubles = bench.telemetry.troubles();
+    let told: Vec<_> = troubles.iter().map(|t| (t.what, t.with.as_str(), t.times)).collect();
+    assert_eq!(told, [("actor died and was built again", "ingest", 2), ("guard tripped", "service", 1)]);
+    assert_eq!(troubles[0].first, "2023-11-14T22:13:20.000Z");
+    assert_eq!(troubles[0].last, "2023-11-14T22:13:21.000Z");
+    assert_eq!(troubles[1].error.chars().count(), SHOWN);
+    for reason in Reason::ALL {
+        for table in [None, Some("chats"), Some("agents")] {
+            bench.see(Event::DeadLettered { id: ID, subject: "a.b", table, reason: *reason, detail: "d" });
+        }
+    }
+    let troubles = bench.telemetry.troubles();
+    assert_eq!(troubles.len(), KEPT);
+    assert_eq!(troubles[0].with, "agents refused");
+}
+
+#[test]
+fn waiting_at_the_start_is_logged_and_remembered_without_secrets() {
+    let bench = Bench::new();
+    bench.telemetry.waiting(Dependency::Source, &failure());
+    let lines = bench.telemetry.troubles();
+    assert_eq!((lines[0].what, lines[0].with.as_str()), ("waiting for a dependency", "source"));
+    assert!(lines[0].error.contains("redis://***@h"), "{:?}", lines[0]);
+    assert_eq!(bench.lines()[0]["msg"], "waiting for a dependency");
 }

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use actix_rt::signal::unix::{SignalKind, signal};
 use cdc_actors::pipeline::Ports;
 use cdc_actors::ports::Observer;
 use cdc_actors::telemetry::Telemetry;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::defences::Sabotage;
 
