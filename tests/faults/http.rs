@@ -1,4 +1,5 @@
 //! Clients that mean ill: thousands of connections, slow ones, floods. Events flow, and probes are answered in time.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on must stop")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -126,7 +127,7 @@ async fn slow_loris_does_no_harm() {
             });
         }
         // Long enough for every one of them to have been at it for a while.
-        eventually("they drip", async || (dripped.load(Ordering::SeqCst) > 6_000).then_some(())).await;
+        eventually("they drip", async || (dripped.load(Ordering::SeqCst) > 3_000).then_some(())).await;
         bench.until_target(bench.count("wa_stream").await + 200).await;
     })
     .await;
