@@ -136,7 +136,7 @@ async fn pages_answer_and_no_secret_shows_anywhere() {
     let mut bench = bench;
     bench.nats.kill();
     consumer.until_metric(r#"cdc_consumer_dependency_up{dependency="source"}"#, |value| value == 0.0).await;
-    let bodies = ["/", "/metrics", "/healthz", "/readyz"].map(|path| consumer.get(path));
+    let bodies = ["/", "/metrics", "/healthz", "/readyz", "/status.json"].map(|path| consumer.get(path));
     assert_eq!(bodies[0].0, 200);
     assert!(bodies[0].1.to_lowercase().contains("<!doctype html>"));
     assert_eq!(bodies[2].0, 200);

@@ -182,7 +182,7 @@ struct Watched(Service);
 
 impl Watched {
     fn look(&self) {
-        for path in ["/", "/readyz", "/healthz", "/metrics", "/no/such/page"] {
+        for path in ["/", "/status.json", "/readyz", "/healthz", "/metrics", "/no/such/page"] {
             hidden(path, &self.0.get(path).1);
         }
         hidden("the log", &self.0.log().text());
