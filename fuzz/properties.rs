@@ -12,10 +12,12 @@ use cdc_actors::ports::Clock;
 use daisi_cdc_consumer::adapters::http::serve;
 use daisi_cdc_consumer::adapters::telemetry::Telemetry;
 use daisi_cdc_consumer::config::Config;
+use daisi_cdc_consumer::domain::scan::Scanner;
 use daisi_cdc_consumer::domain::subject::SourceSubject;
 use daisi_cdc_consumer::domain::{TransformConfig, UnhandledFields, UnsafeTokens, decode_token, encode_token, explain};
 use daisi_cdc_consumer::logging;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 /// Every reason that a dead letter may have.
 const REASONS: &[&str] = &[
@@ -100,6 +102,15 @@ pub fn token(data: &[u8]) {
     let token = encode_token(text);
     assert!(is_token(&token) && !token.contains('.'), "{text:?} became {token:?}");
     assert_eq!(decode_token(&token).as_deref(), Some(text));
+}
+
+/// What is JSON is decided as serde_json decides it, and a value is what stands between its ends.
+pub fn json(data: &[u8]) {
+    let Ok(text) = str::from_utf8(data) else { return };
+    let mut scanner = Scanner::new(text);
+    let ours = scanner.value().and_then(|value| scanner.end().map(|()| value));
+    let theirs = serde_json::from_str::<&RawValue>(text).map(RawValue::get);
+    assert_eq!(ours.ok(), theirs.ok(), "{text:?}");
 }
 
 /// Any file is a configuration or an error that names what is wrong; none shows a secret.

@@ -33,6 +33,11 @@ fn tokens() {
 }
 
 #[test]
+fn json() {
+    replay("json", properties::json);
+}
+
+#[test]
 fn configurations() {
     replay("config", properties::config);
 }
