@@ -73,6 +73,21 @@ impl NatsServer {
     /// Freezes it: connections stay open and nothing answers.
     pub fn stop(&self) {
         self.signal("STOP");
+        // The signal is sent, not yet obeyed: on a busy machine a thread may answer one more message.
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while !self.stands_still() {
+            assert!(Instant::now() < deadline, "the server does not stop");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Whether the kernel has stopped every thread: the state behind the name of the program is `T`.
+    fn stands_still(&self) -> bool {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.child.as_ref().unwrap().id())).unwrap();
+        threads.flatten().all(|thread| {
+            let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+            stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
+        })
     }
 
     /// Lets it go on after [`Self::stop`].
