@@ -77,7 +77,7 @@ impl NatsServer {
         let deadline = Instant::now() + Duration::from_secs(5);
         while !self.stands_still() {
             assert!(Instant::now() < deadline, "the server does not stop");
-            std::thread::sleep(Duration::from_millis(1));
+            std::thread::yield_now();
         }
     }
 
