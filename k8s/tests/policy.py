@@ -26,7 +26,7 @@ POD = {
 
 CONTAINER = {
     "securityContext.allowPrivilegeEscalation": lambda v: v is False,
-    "securityContext.privileged": lambda v: not v,
+    "securityContext.privileged": lambda v: v is False,
     "securityContext.readOnlyRootFilesystem": lambda v: v is True,
     "securityContext.capabilities.drop": lambda v: v == ["ALL"],
     "securityContext.capabilities.add": lambda v: not v,
@@ -37,11 +37,34 @@ CONTAINER = {
     "resources.requests.memory": bool,
     "resources.limits.cpu": bool,
     "resources.limits.memory": bool,
-    "startupProbe": bool,
-    "livenessProbe": bool,
-    "readinessProbe": bool,
+    "startupProbe": lambda v: asks(v),
+    "livenessProbe": lambda v: asks(v),
+    "readinessProbe": lambda v: asks(v),
     "image": bool,
 }
+
+# What the service's own probes ask. Their times are written down, since the defaults of Kubernetes are others.
+PROBES = {"startupProbe": "/healthz", "livenessProbe": "/healthz", "readinessProbe": "/readyz"}
+TIMES = ("periodSeconds", "timeoutSeconds", "failureThreshold")
+
+LABELS = {"app.kubernetes.io/name": "daisi-cdc-consumer"}
+
+# Who may be on the other side of which port.
+PEERS = {
+    "ingress": {("TCP", "http"): {"app.kubernetes.io/name": "prometheus"}},
+    "egress": {
+        ("UDP", 53): {"k8s-app": "kube-dns"},
+        ("TCP", 53): {"k8s-app": "kube-dns"},
+        ("TCP", 4222): {"app.kubernetes.io/name": "nats"},
+        ("TCP", 6379): {"app.kubernetes.io/name": "redis"},
+    },
+}
+
+
+def asks(probe):
+    """Whether a probe says whom it asks."""
+    handlers = [probe[name] for name in ("httpGet", "tcpSocket", "exec", "grpc") if name in probe] if probe else []
+    return len(handlers) == 1 and bool(handlers[0])
 
 
 def workload(deployment):
@@ -50,6 +73,9 @@ def workload(deployment):
     wrong = [f"{path}: {look(pod, path)}" for path, good in POD.items() if not good(look(pod, path))]
     wrong += [f"volume {v['name']}: hostPath" for v in pod.get("volumes", []) if "hostPath" in v]
     wrong += [f"{kind} are not looked at" for kind in ("initContainers", "ephemeralContainers") if pod.get(kind)]
+    for volume in pod.get("volumes", []):
+        if "secret" in volume and not look(pod, "securityContext.fsGroup"):
+            wrong.append(f"securityContext.fsGroup: missing, so nobody but root reads volume {volume['name']}")
     for one in pod["containers"]:
         wrong += [f"{path}: {look(one, path)}" for path, good in CONTAINER.items() if not good(look(one, path))]
     return wrong
@@ -62,6 +88,13 @@ def deployed(objects):
     wrong = []
     if pod.get("serviceAccountName") in (None, "default"):
         wrong.append("serviceAccountName: an account of its own is missing")
+    if look(spec, "selector.matchLabels") != LABELS:
+        wrong.append(f"selector: {look(spec, 'selector.matchLabels')}")
+    for probe, path in PROBES.items():
+        given = container(deployment).get(probe) or {}
+        if (look(given, "httpGet.path"), look(given, "httpGet.port")) != (path, "http"):
+            wrong.append(f"{probe}: asks {given.get('httpGet')}")
+        wrong += [f"{probe}.{time}: missing" for time in TIMES if not given.get(time)]
     pause = look(container(deployment), "lifecycle.preStop.sleep.seconds")
     if not pause:
         wrong.append("lifecycle.preStop.sleep.seconds: missing")
@@ -73,24 +106,37 @@ def deployed(objects):
     gapless = look(rolling, "rollingUpdate.maxUnavailable") == 0 and look(rolling, "rollingUpdate.maxSurge")
     if rolling.get("type") != "Recreate" and not gapless:
         wrong.append("strategy: a rollout would leave a gap")
-    keys = {c["topologyKey"] for c in pod.get("topologySpreadConstraints", [])}
+    spread = pod.get("topologySpreadConstraints", [])
+    # Without a selector a constraint counts no pods, and spreads none.
+    keys = {c["topologyKey"] for c in spread if look(c, "labelSelector.matchLabels") == LABELS}
     if keys != {"topology.kubernetes.io/zone", "kubernetes.io/hostname"}:
         wrong.append(f"topologySpreadConstraints: {sorted(keys)}")
     return wrong
 
 
 def network(policy):
-    """Nothing in but scraping, nothing out but DNS, NATS and Redis."""
+    """Nothing in but scraping, nothing out but DNS, NATS and Redis, and each of them: selectors as they are rendered."""
     spec = policy["spec"]
-    ports = lambda rules: sorted({(p["protocol"], p["port"]) for rule in rules for p in rule.get("ports", [{"protocol": "any", "port": 0}])}, key=str)
     wrong = []
+    if look(spec, "podSelector.matchLabels") != LABELS:
+        wrong.append(f"podSelector: {spec.get('podSelector')}")
     if sorted(spec.get("policyTypes", [])) != ["Egress", "Ingress"]:
         wrong.append("policyTypes: both directions must be named")
-    if ports(spec.get("ingress", [])) != [("TCP", "http")]:
-        wrong.append(f"ingress: {ports(spec.get('ingress', []))}")
-    if ports(spec.get("egress", [])) != [("TCP", 4222), ("TCP", 53), ("TCP", 6379), ("UDP", 53)]:
-        wrong.append(f"egress: {ports(spec.get('egress', []))}")
     for side, key in (("ingress", "from"), ("egress", "to")):
-        if any(not rule.get(key) for rule in spec.get(side, [])):
-            wrong.append(f"{side}: a rule without {key} is for everybody")
+        open_to = {}
+        for rule in spec.get(side, []):
+            # No ports are all ports, and no peers everybody.
+            for port in rule.get("ports") or [{}]:
+                place = port.get("protocol"), port.get("port")
+                open_to[place] = open_to.get(place, []) + (rule.get(key) or [None])
+        for place in sorted(open_to.keys() | PEERS[side].keys(), key=str):
+            peers, wanted = open_to.get(place, []), PEERS[side].get(place)
+            if len(peers) != 1 or not peer(peers[0], wanted):
+                wrong.append(f"{side} {place}: {peers} and not pods {wanted}")
     return wrong
+
+
+def peer(given, labels):
+    """Whether it stands for the pods with just these labels, in whichever namespaces it names."""
+    known = bool(given) and set(given) == {"namespaceSelector", "podSelector"}
+    return bool(labels) and known and given["podSelector"] == {"matchLabels": labels}

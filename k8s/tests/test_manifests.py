@@ -74,13 +74,32 @@ class Manifests(unittest.TestCase):
 
     def test_every_workload_keeps_the_policy(self):
         for name, objects in variants().items():
-            for deployment in of_kind(objects, "Deployment"):
-                with self.subTest(name, deployment=deployment["metadata"]["name"]):
-                    self.assertEqual(policy.workload(deployment), [])
+            for thing in objects:
+                # Whatever brings pods along, and a bare Pod.
+                if policy.look(thing, "spec.template.spec") or thing["kind"] in ("Pod", "CronJob"):
+                    with self.subTest(name, kind=thing["kind"], workload=thing["metadata"]["name"]):
+                        self.assertEqual(thing["kind"], "Deployment", "the policy knows no other")
+                        self.assertEqual(policy.workload(thing), [])
             with self.subTest(name):
                 self.assertEqual(policy.deployed(objects), [])
                 (network,) = of_kind(objects, "NetworkPolicy")
                 self.assertEqual(policy.network(network), [])
+
+    def test_the_policy_for_the_network_finds_the_servers_of_the_overlay(self):
+        objects = render("overlays/dev")
+        (network,) = of_kind(objects, "NetworkPolicy")
+        for name, port in (("nats", 4222), ("redis", 6379)):
+            (server,) = of_kind(objects, "Deployment", name)
+            labels = server["spec"]["template"]["metadata"]["labels"]
+            (rule,) = [rule for rule in network["spec"]["egress"] if rule["ports"] == [{"port": port, "protocol": "TCP"}]]
+            self.assertLessEqual(rule["to"][0]["podSelector"]["matchLabels"].items(), labels.items())
+            self.assertIn(port, [port["containerPort"] for port in container(server)["ports"]])
+
+    def test_what_excludes_each_other_does_not_render(self):
+        for first, second in (("hpa", "keda"), ("recreate", "hpa"), ("recreate", "keda")):
+            for components in ((first, second), (second, first)):
+                with self.subTest(components), self.assertRaisesRegex(AssertionError, "/spec/(replicas|strategy)"):
+                    render_with("base", *components)
 
     def test_an_image_of_production_is_named_with_its_version(self):
         image = container(service(render("overlays/production")))["image"]
@@ -145,9 +164,13 @@ class Manifests(unittest.TestCase):
         objects = render("overlays/production")
         files = [value for value in re.findall(r"_file: (\S+)", rendering.config_text(objects))]
         self.assertTrue(files)
-        mounts = {mount["mountPath"] for mount in container(service(objects))["volumeMounts"]}
+        mounts = {mount["mountPath"]: mount for mount in container(service(objects))["volumeMounts"]}
+        volumes = {volume["name"]: volume for volume in service(objects)["spec"]["template"]["spec"]["volumes"]}
         for file in files:
-            self.assertIn(os.path.dirname(file), mounts)
+            mount = mounts[os.path.dirname(file)]
+            # As a whole: what is mounted by subPath is not renewed when the Secret is.
+            self.assertEqual((mount["readOnly"], mount.get("subPath")), (True, None))
+            self.assertEqual(volumes[mount["name"]]["secret"], {"secretName": SERVICE, "defaultMode": 0o440})
         for text in (rendering.config_text(objects), yaml.safe_dump(container(service(objects)).get("env", []))):
             self.assertNotRegex(text, r"(?m)(password|token|seed): [^n]")
 
@@ -166,6 +189,13 @@ class Manifests(unittest.TestCase):
         kinds = {thing["kind"] for thing in render("overlays/production")}
         for kind in ("Deployment", "ConfigMap", "Service", "ServiceAccount", "PodDisruptionBudget", "NetworkPolicy", "PodMonitor", "PrometheusRule", "Namespace"):
             self.assertIn(kind, kinds)
+
+
+def fields(node, path):
+    """The paths of everything within a mapping, itself included."""
+    yield path
+    for name, value in node.items() if isinstance(node, dict) else ():
+        yield from fields(value, f"{path}.{name}")
 
 
 @unittest.skipUnless(rendering.kubectl(), "kubectl is missing: the policy is NOT tried")
@@ -211,6 +241,21 @@ class ThePolicyNotices(unittest.TestCase):
                     self.assertNotEqual(policy.workload(service(changed)) + policy.deployed(changed), [])
         print(f"\n{tried} weakened Deployments refused")
 
+    def test_every_field_of_rights_bounds_and_probes_is_needed(self):
+        objects = render("overlays/production")
+        places = [("securityContext", lambda d: d["spec"]["template"]["spec"])]
+        places += [(part, container) for part in ("securityContext", "resources", "lifecycle", "startupProbe", "livenessProbe", "readinessProbe")]
+        tried = 0
+        for part, place in places:
+            for path in fields(place(service(objects))[part], part):
+                changed = copy.deepcopy(objects)
+                self.change(place(service(changed)), path, self.GONE)
+                tried += 1
+                with self.subTest(path):
+                    self.assertNotEqual(policy.workload(service(changed)) + policy.deployed(changed), [])
+        self.assertGreater(tried, 30)
+        print(f"\n{tried} Deployments with a field less refused")
+
     def test_a_longer_grace_without_a_longer_termination(self):
         objects = render("overlays/production")
         for config_map in of_kind(objects, "ConfigMap"):
@@ -226,10 +271,20 @@ class ThePolicyNotices(unittest.TestCase):
             lambda spec: spec["egress"].append({}),
             lambda spec: spec["egress"][0].pop("to"),
             lambda spec: spec["egress"][1]["ports"].append({"protocol": "TCP", "port": 443}),
+            lambda spec: spec["egress"][1]["to"].append({"ipBlock": {"cidr": "0.0.0.0/0"}}),
+            lambda spec: spec["egress"][1].update(to=[{"namespaceSelector": {}}]),
+            lambda spec: spec["egress"][1]["to"][0].update(podSelector={}),
+            lambda spec: spec["ingress"][0]["from"][0].update(podSelector={}),
+            # What kustomize does to every selector with `includeSelectors`.
+            lambda spec: spec["egress"][2]["to"][0]["podSelector"]["matchLabels"].update(policy.LABELS),
+            lambda spec: spec["ingress"][0]["from"][0]["podSelector"]["matchLabels"].update(policy.LABELS),
+            # Less than the service needs.
+            lambda spec: spec["egress"].pop(),
+            lambda spec: spec.update(podSelector={}),
         ):
             weakened = copy.deepcopy(good)
             change(weakened["spec"])
-            self.assertNotEqual(policy.network(weakened), [])
+            self.assertNotEqual(policy.network(weakened), [], weakened["spec"])
 
     def change(self, node, path, value):
         *parents, last = [int(part) if part.isdigit() else part for part in path.split(".")]
