@@ -217,7 +217,10 @@ impl Attempts {
         let mut failures = 0;
         loop {
             let source = match attempt().await {
-                Ok(result) => return Ok(result),
+                Ok(result) => {
+                    self.telemetry.reached(dependency);
+                    return Ok(result);
+                }
                 Err(Attempt::Hopeless(error)) => return Err(error),
                 Err(Attempt::Failed(failure)) => failure,
             };
@@ -304,6 +307,8 @@ impl Attempts {
         match asked.await {
             Ok(warnings) => warnings.iter().for_each(|warning| warn!(logger, "{}", warning)),
             Err(error) if config.dedup.when_unavailable == WhenUnavailable::Bypass => {
+                // The actors hear of changes alone, and begin with a store that is there.
+                self.telemetry.reached(Dependency::Dedup);
                 warn!(logger, "starting without the dedup store, dedup.when_unavailable being bypass"; "error" => %error);
             }
             Err(error) => return Err(error),

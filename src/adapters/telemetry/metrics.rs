@@ -100,6 +100,7 @@ pub(super) struct Metrics {
     pub nats_reconnects: Counter,
     pub consecutive_failures: By<Dependency, Gauge>,
     pub dependency_up: By<Dependency, Gauge>,
+    pub start_time: Gauge,
     pub paused: By<PauseReason, Gauge>,
     calls: Mutex<HashMap<(Dependency, &'static str), Histogram>>,
     restarts: Mutex<HashMap<&'static str, Counter>>,
@@ -161,6 +162,7 @@ impl Metrics {
             nats_reconnects: r.counter("cdc_consumer_nats_reconnects_total", &[]),
             consecutive_failures: dependency("cdc_consumer_consecutive_failures", 0.0),
             dependency_up: dependency("cdc_consumer_dependency_up", 1.0),
+            start_time: r.gauge("cdc_consumer_start_time_seconds", &[]),
             paused: By::new(&PAUSES, |reason| r.gauge("cdc_consumer_paused", &[("reason", reason.name())])),
             calls: Mutex::default(),
             restarts: Mutex::new(ACTORS.map(|a| (a, r.counter(RESTARTS, &[("actor", a)]))).into()),
@@ -249,13 +251,14 @@ pub(super) const COUNTERS: [(&str, &str); 15] = [
     (RESTARTS, "Actors that died and were built again."),
 ];
 /// Likewise.
-pub(super) const GAUGES: [(&str, &str); 7] = [
+pub(super) const GAUGES: [(&str, &str); 8] = [
     ("cdc_consumer_lag_seconds", "Age of the first unacknowledged message; 0 if there is none."),
     ("cdc_consumer_pending", "Messages the consumer has yet to be given."),
     ("cdc_consumer_in_flight", "Messages between pull and settlement."),
     ("cdc_consumer_in_flight_bytes", "Bytes in these messages."),
     ("cdc_consumer_consecutive_failures", "Failures of a dependency without a success in between."),
     ("cdc_consumer_dependency_up", "1 if the dependency does what it is asked to, else 0."),
+    ("cdc_consumer_start_time_seconds", "When the process started, in seconds since the Unix epoch."),
     ("cdc_consumer_paused", "1 if intake is paused for this reason, else 0."),
 ];
 /// Likewise.

@@ -36,9 +36,11 @@ pub struct Telemetry {
 impl Telemetry {
     /// Registers every metric at zero; the clock decides what is logged again and since when something is wrong.
     pub fn new(logger: Logger, clock: Arc<dyn Clock>) -> Self {
+        let metrics = Metrics::new();
+        metrics.start_time.set(clock.unix_nanos() as f64 / 1e9);
         Self {
             logger,
-            metrics: Metrics::new(),
+            metrics,
             fields: Fields::new(Arc::clone(&clock)),
             troubles: Troubles::new(Arc::clone(&clock)),
             status: Arc::new(Status::new(clock)),
@@ -63,7 +65,6 @@ impl Telemetry {
     /// The connection to NATS was made anew.
     pub fn nats_reconnected(&self) {
         self.metrics.nats_reconnects.increment(1);
-        info!(self.logger, "connected to NATS again");
     }
 
     /// What went wrong lately, the newest first.
@@ -71,11 +72,25 @@ impl Telemetry {
         self.troubles.list()
     }
 
-    /// Takes note of a dependency that is waited for at the start.
+    /// Takes note of a dependency that is waited for at the start: it is down until [`Self::reached`].
     pub fn waiting(&self, dependency: Dependency, failure: &Failure) {
         let error = chain(failure);
         warn!(self.logger, "waiting for a dependency"; "dependency" => dependency.name(), "error" => &error);
         self.troubles.note("waiting for a dependency", dependency.name().to_owned(), &error);
+        self.standing(dependency, Some(error));
+    }
+
+    /// A dependency that was waited for at the start is there, or no longer waited for.
+    pub fn reached(&self, dependency: Dependency) {
+        self.standing(dependency, None);
+    }
+
+    /// Whether a dependency is down, and with what error, for metrics and readiness.
+    fn standing(&self, dependency: Dependency, error: Option<String>) {
+        if let Some(gauge) = self.metrics.dependency_up.of(dependency) {
+            gauge.set(if error.is_none() { 1.0 } else { 0.0 });
+        }
+        self.status.dependency(dependency, error);
     }
 
     fn settled(&self, table: Option<&'static str>, outcome: Outcome, took: Duration) {
@@ -145,10 +160,7 @@ impl Telemetry {
     }
 
     fn dependency_changed(&self, dependency: Dependency, failure: Option<&Failure>) {
-        if let Some(gauge) = self.metrics.dependency_up.of(dependency) {
-            gauge.set(if failure.is_none() { 1.0 } else { 0.0 });
-        }
-        self.status.dependency(dependency, failure.map(|failure| chain(failure)));
+        self.standing(dependency, failure.map(|failure| chain(failure)));
         match failure {
             Some(failure) => {
                 error!(self.logger, "dependency is down";

@@ -122,6 +122,7 @@ fn every_series_with_known_labels_is_there_from_the_start() {
     {
         assert_eq!(bench.value(&format!("cdc_consumer_{name}")), 0.0);
     }
+    assert_eq!(bench.value("cdc_consumer_start_time_seconds"), 1_700_000_000.0);
 }
 
 #[test]
@@ -362,5 +363,12 @@ fn waiting_at_the_start_is_logged_and_remembered_without_secrets() {
     let lines = bench.telemetry.troubles();
     assert_eq!((lines[0].what, lines[0].with.as_str()), ("waiting for a dependency", "source"));
     assert!(lines[0].error.contains("redis://***@h"), "{:?}", lines[0]);
+    let up = "cdc_consumer_dependency_up{dependency=\"source\"}";
+    let named = || -> Vec<_> {
+        bench.telemetry.status().readiness().reasons.into_iter().map(|reason| reason.dependency).collect()
+    };
+    assert_eq!((bench.value(up), named()), (0.0, vec!["service", "source"]), "what is waited for is down");
+    bench.telemetry.reached(Dependency::Source);
+    assert_eq!((bench.value(up), named()), (1.0, vec!["service"]));
     assert_eq!(bench.lines()[0]["msg"], "waiting for a dependency");
 }
