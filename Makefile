@@ -12,7 +12,7 @@ SOAK_SECONDS ?= 7200
 # Debian keeps nats-server in /usr/sbin, which is not on everybody's PATH.
 export PATH := $(PATH):/usr/sbin
 
-.PHONY: help setup build lint test k8s rules image-test dist faults controls saboteur soak bench-e2e mutants demo run clean
+.PHONY: help setup build lint test k8s rules image-test dist faults controls saboteur soak bench-e2e resources mutants demo run clean
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,6 +64,9 @@ soak: setup build ## Runs random faults for SOAK_SECONDS (7200)
 
 bench-e2e: setup ## Measures the service against a loop that only passes on: BENCH="--rounds 3" chooses
 	$(CARGO) bench --locked --bench e2e -- $(BENCH)
+
+resources: setup ## Measures what requests and limits in k8s/ go by: two minutes, with nothing else running
+	@scripts/resources.sh
 
 mutants: ## Looks which changes of the deciding modules no test notices: minutes to an hour
 	@scripts/mutants.sh

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes a release in target/dist: a tarball (program, config.yaml, systemd unit, README, LICENSE, CHANGELOG, runbook), an SBOM
-# (CycloneDX), and the SHA-256 of both. The program lists its dependencies within itself (cargo-auditable).
+# Makes a release in target/dist: a tarball (program, config.yaml, systemd unit, completions for shells, documents, k8s/ and deploy/),
+# an SBOM (CycloneDX), and the SHA-256 of both. The program lists its dependencies within itself (cargo-auditable).
 # Runs where glibc is no older than the builder's program needs; says which.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -40,7 +40,7 @@ tool cargo-cyclonedx 0.5.9
 readonly WORK=$(mktemp -d)
 trap 'rm -rf "$WORK"' EXIT
 rm -rf "$OUT"
-mkdir -p "$OUT" "$WORK/$RELEASE/docs"
+mkdir -p "$OUT" "$WORK/$RELEASE/completions"
 
 # Kernels for arm64 have pages of 4, 16 or 64 KiB, and jemalloc runs on what it was built for and below.
 [ "$(uname -m)" != aarch64 ] || export JEMALLOC_SYS_WITH_LG_PAGE=16
@@ -50,8 +50,16 @@ strip -o "$WORK/$RELEASE/$NAME" "target/release/$NAME"
 readelf -S "$WORK/$RELEASE/$NAME" | grep '\.dep-v0' >/dev/null || fail "the list of dependencies is not in the program"
 say "needs glibc $(readelf -V "$WORK/$RELEASE/$NAME" | grep -o 'GLIBC_[0-9.]*' | sort -Vu | tail -1 | cut -d_ -f2) or newer"
 
-cp config.yaml README.md LICENSE CHANGELOG.md "packaging/$NAME.service" "$WORK/$RELEASE/"
-cp docs/runbook.md "$WORK/$RELEASE/docs/"
+cp config.yaml LICENSE ./*.md "packaging/$NAME.service" "$WORK/$RELEASE/"
+# What README links to, and what whoever runs it needs: alert rules, dashboard, manifests, rights.
+git ls-files -z -- docs deploy k8s tests/cases ':!k8s/tests' | xargs -0 cp --parents -t "$WORK/$RELEASE"
+for file in $(grep -o '](\([^):#]*\)' README.md | cut -c3- | grep -v '^https\?$'); do
+    [ -e "$WORK/$RELEASE/$file" ] || fail "README.md links to $file, which is not in the tarball"
+done
+completions() { "$WORK/$RELEASE/$NAME" completions "$1" >"$WORK/$RELEASE/completions/$2"; }
+completions bash "$NAME.bash"
+completions zsh "_$NAME"
+completions fish "$NAME.fish"
 check_unit "packaging/$NAME.service"
 "$WORK/$RELEASE/$NAME" check --offline --config config.yaml >/dev/null || fail "the program does not accept config.yaml"
 

@@ -105,6 +105,7 @@ impl Service {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let telemetry = Arc::new(Telemetry::new(logger.clone(), Arc::clone(&clock)));
         let http = http::serve(config.http.listen, Arc::clone(&telemetry), config.in_force().to_vec())?;
+        info!(logger, "answering over HTTP"; "http" => %http.address());
         for warning in config.warnings() {
             warn!(logger, "{}", warning);
         }

@@ -85,8 +85,7 @@ async fn unharmed(what: &str, harm: impl AsyncFnOnce(&Bench, &Consumer)) {
     stop.store(true, Ordering::SeqCst);
     let seen = watching.await.unwrap();
     println!("{what}: {seen:?}");
-    // How many of them are cut off depends on how busy the machine is; never three in a row, as `watch` makes sure.
-    assert!(seen.answered > 4 * seen.failed, "{seen:?}");
+    assert!(seen.answered > 20 * seen.failed, "{seen:?}");
     load.stop().await;
     bench.assert_once_each().await;
     consumer.until_idle().await;

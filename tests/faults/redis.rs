@@ -2,7 +2,26 @@
 
 use std::time::{Duration, Instant};
 
-use super::support::bench::{Bench, eventually};
+use super::support::bench::{Bench, Consumer, eventually};
+
+#[tokio::test]
+async fn whoever_is_away_at_the_start_is_told_until_it_is_there() {
+    let mut bench = Bench::start().await;
+    bench.redis.kill();
+    let consumer = Consumer::starting(&bench.settings(&[])).await;
+    let up = r#"cdc_consumer_dependency_up{dependency="dedup"}"#;
+    consumer.until_metric(up, |value| value == 0.0).await;
+    assert_eq!(consumer.readiness(), (503, vec!["service".to_owned(), "dedup".to_owned()]));
+    assert_eq!(consumer.get("/healthz").0, 200, "a new process would fare no better");
+    bench.redis.restart();
+    eventually("ready", async || (consumer.readiness() == (200, vec![])).then_some(())).await;
+    assert_eq!(consumer.metrics().value(up), 1.0);
+    // With bypass nobody waits for it in the end, and it is found to be away by use.
+    bench.redis.kill();
+    let more = [("DEDUP__WHEN_UNAVAILABLE", "bypass"), ("START_TIMEOUT", "1s"), ("SOURCE__CONSUMER", "second")];
+    let consumer = bench.consumer(&more).await;
+    assert_eq!((consumer.readiness(), consumer.metrics().value(up)), ((200, vec![]), 1.0));
+}
 
 #[tokio::test]
 async fn redis_away_for_ten_seconds_under_load() {

@@ -1,4 +1,4 @@
-//! Healthy, lagging, without a dependency, shutting down, gone.
+//! Starting, healthy, lagging, without a dependency, shutting down, gone.
 
 use std::path::PathBuf;
 
@@ -130,6 +130,23 @@ fn keyboard(page: &mut Page) {
         assert!(seen.iter().any(|name| name == wanted), "{wanted} in {seen:?}");
     }
     assert_eq!(seen[0], "#main", "the way past the header comes first");
+}
+
+#[tokio::test]
+async fn starting_while_a_server_is_away() {
+    let mut bench = Bench::start().await;
+    bench.redis.kill();
+    let consumer = Consumer::starting(&bench.settings(&[])).await;
+    let Some(mut page) = open(&consumer) else { return };
+    page.until("/^dedup: .+ \\(since .+ UTC\\)/m.test(document.getElementById('reasons').innerText)");
+    assert_eq!(page.text("verdict-text"), "starting");
+    assert_eq!(page.eval("document.getElementById('stage-dedup').dataset.state"), "down");
+    assert_eq!(page.eval("document.getElementById('stage-source').dataset.state"), "unknown");
+    page.until("/dedup.?down/.test(document.getElementById('dependencies').textContent)");
+    page.until("/waiting for a dependency: dedup/.test(document.getElementById('troubles').textContent)");
+    inspect(&mut page, "starting");
+    bench.redis.restart();
+    page.until(READY);
 }
 
 #[tokio::test]

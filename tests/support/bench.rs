@@ -188,14 +188,23 @@ pub struct Consumer {
 impl Consumer {
     /// Starts it with settings in the environment and waits until it says that it has started.
     pub async fn start(settings: &[(&str, String)]) -> Self {
+        Self::until_said("started", settings).await
+    }
+
+    /// Starts it and waits only until it answers over HTTP, which it does before it has reached its servers.
+    pub async fn starting(settings: &[(&str, String)]) -> Self {
+        Self::until_said("answering over HTTP", settings).await
+    }
+
+    async fn until_said(message: &str, settings: &[(&str, String)]) -> Self {
         let mut consumer = Self::spawn(settings);
         let log = Arc::clone(&consumer.log);
-        let http = eventually("the service says that it has started", async || {
+        let http = eventually(message, async || {
             let ended = consumer.child.try_wait().unwrap();
             assert!(ended.is_none(), "the service ended instead of starting:\n{}", log.lock().unwrap().join("\n"));
             let lines = log.lock().unwrap();
             let lines = lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-            lines.filter(|line| line["msg"] == "started").find_map(|line| line["http"].as_str().map(str::to_owned))
+            lines.filter(|line| line["msg"] == message).find_map(|line| line["http"].as_str().map(str::to_owned))
         });
         let http = http.await;
         consumer.http = Some(http);

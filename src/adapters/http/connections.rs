@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::future::{poll_fn, ready};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hyper::server::conn::http1;
@@ -12,16 +13,16 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, yield_now};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::routes::Routes;
 
-/// Connections at once; probes and scrapers need a handful. When one more comes, the oldest is closed: whoever asks
-/// at once is answered, however many others hold connections and say nothing.
+/// Connections at once; probes and scrapers need a handful. When one more comes, the oldest of those that have not asked
+/// is closed, and only if all have asked the oldest of all: whoever asks is answered, however many others hold
+/// connections and say nothing, or are in no hurry to.
 pub(super) const MAX_CONNECTIONS: usize = 512;
-/// What every connection has to ask and be answered before it is closed for another, which waits that long to be
-/// accepted. So at most 2 560 a second are accepted while all are taken.
+/// What every connection has to ask before it is closed for another, which waits that long to be accepted. So at most 2 560 a second are accepted while all are taken.
 pub(super) const LEAST_TIME: Duration = Duration::from_millis(200);
 /// The largest head of a request, in bytes. Bodies are not read at all.
 pub(super) const MAX_HEAD: usize = 16 * 1024;
@@ -38,42 +39,57 @@ pub(super) const STOP: Duration = Duration::from_secs(2);
 /// After the system has refused a connection for want of descriptors.
 const REFUSED_PAUSE: Duration = Duration::from_millis(50);
 
+/// Whether a connection has sent the whole head of its request. Only ever set, and by its own task.
+type Asked = Arc<AtomicBool>;
+
+struct Connection {
+    accepted: Instant,
+    asked: Asked,
+    task: JoinHandle<()>,
+}
+
 /// Connections by age, the oldest first.
 #[derive(Default)]
 struct Connections {
-    open: VecDeque<(Instant, JoinHandle<()>)>,
+    open: VecDeque<Connection>,
 }
 
 impl Connections {
-    fn admit(&mut self, connection: JoinHandle<()>) {
-        self.open.push_back((Instant::now(), connection));
+    fn admit(&mut self, stream: TcpStream, routes: Arc<Routes>) {
+        let asked = Asked::default();
+        let task = tokio::spawn(serve(stream, routes, Arc::clone(&asked)));
+        self.open.push_back(Connection { accepted: Instant::now(), asked, task });
     }
 
     /// Returns when there is room for one more; may be dropped at any time.
     async fn make_room(&mut self) {
-        if self.open.len() < MAX_CONNECTIONS {
-            return;
+        while self.open.len() >= MAX_CONNECTIONS {
+            self.open.retain(|connection| !connection.task.is_finished());
+            let Some(oldest) = self.open.front() else { return };
+            if self.open.len() < MAX_CONNECTIONS {
+                return;
+            }
+            sleep_until(oldest.accepted + LEAST_TIME).await;
+            // What has arrived meanwhile is looked at first.
+            yield_now().await;
+            self.close_one();
         }
-        self.open.retain(|(_, connection)| !connection.is_finished());
-        if self.open.len() < MAX_CONNECTIONS {
-            return;
-        }
-        if let Some((accepted, _)) = self.open.front() {
-            sleep_until(*accepted + LEAST_TIME).await;
-        }
-        self.close_oldest();
     }
 
-    fn close_oldest(&mut self) {
-        if let Some((_, oldest)) = self.open.pop_front() {
-            oldest.abort();
+    /// Closes the one that is missed least.
+    fn close_one(&mut self) {
+        let silent = self.open.iter().position(|connection| {
+            !connection.asked.load(Ordering::Relaxed) && connection.accepted.elapsed() >= LEAST_TIME
+        });
+        if let Some(connection) = self.open.remove(silent.unwrap_or(0)) {
+            connection.task.abort();
         }
     }
 
     async fn finish(&mut self) {
-        for (_, connection) in &mut self.open {
+        for connection in &mut self.open {
             // Its end is all that matters here.
-            drop(connection.await);
+            drop((&mut connection.task).await);
         }
     }
 }
@@ -92,10 +108,10 @@ pub(super) async fn accept(listener: TcpListener, routes: Arc<Routes>, mut stopp
             accepted = next => accepted,
         };
         match accepted {
-            Ok((stream, _)) => connections.admit(tokio::spawn(serve(stream, Arc::clone(&routes)))),
+            Ok((stream, _)) => connections.admit(stream, Arc::clone(&routes)),
             // Descriptors are the pipeline's too: give one back rather than wait for clients to do so.
             Err(_) => {
-                connections.close_oldest();
+                connections.close_one();
                 sleep(REFUSED_PAUSE).await;
             }
         }
@@ -106,9 +122,12 @@ pub(super) async fn accept(listener: TcpListener, routes: Arc<Routes>, mut stopp
 }
 
 /// Serves one connection to its end, which comes within [`LIFETIME`].
-async fn serve(stream: TcpStream, routes: Arc<Routes>) {
+async fn serve(stream: TcpStream, routes: Arc<Routes>, asked: Asked) {
     let exchange = async {
-        let service = service_fn(|request| ready(Ok::<_, Infallible>(routes.answer(&request))));
+        let service = service_fn(|request| {
+            asked.store(true, Ordering::Relaxed);
+            ready(Ok::<_, Infallible>(routes.answer(&request)))
+        });
         let mut connection = http1::Builder::new()
             .keep_alive(false)
             .half_close(true)

@@ -121,12 +121,17 @@
     put("announce", `${text}${state.ready ? "" : `: ${state.reasons.map((reason) => reason.dependency).join(", ")}`}`);
   }
 
+  const started = (state) => !state.reasons.some((reason) => reason.error === "starting");
+
+  // How a dependency looks, and what is said of it: during the start only what fails is known.
+  const standing = ({ up }, running) => !up ? ["down", "down"] : running ? ["up", "up"] : ["unknown", "not yet known"];
+
   function stages(state, before, now) {
     const setting = new Map(state.settings.map((one) => [one.key, one.value]));
-    const running = !state.reasons.some((reason) => reason.error === "starting");
+    const running = started(state);
     for (const name of TROUBLED) {
-      const { up } = state.dependencies.find((dependency) => dependency.name === name);
-      stage(name, !running ? "unknown" : up ? "up" : "down", !running ? "not yet known" : up ? "up" : "down");
+      const [look, text] = standing(state.dependencies.find((dependency) => dependency.name === name), running);
+      stage(name, look, text);
     }
     const paused = state.paused.length > 0;
     stage("flight", paused ? "paused" : running ? "up" : "unknown", paused ? `intake paused: ${state.paused.join(", ")}` : running ? "taking in" : "starting");
@@ -165,15 +170,17 @@
       [NAMES[part.of] + (part.fresh ? "" : "\u00a0*")],
       ...[0.5, 0.95, 0.99].map((share) => [percentile(share, part), "number"]), [number(part.count), "number"],
     ]));
+    either("latencies", "no-latency");
     put("latency-span", `Of the last ${WINDOW} s; those with * since the start`);
     rows(at("events"), Object.entries(state.events).map(([table, ends]) => [
       [table], ...["processed", "duplicate", "skipped", "dead_lettered"].map((end) => [number(ends[end] ?? 0), "number"]),
     ]));
     rows(at("letters"), state.dead_letters.map((one) => [[one.reason], [one.table], [number(one.count), "number"]]));
     either("letters", "no-dead");
-    rows(at("dependencies"), state.dependencies.map((one) => [
-      [one.name], [one.up ? "up" : "down", one.up ? "up" : "down"], [number(one.consecutive_failures), "number"],
-    ]));
+    rows(at("dependencies"), state.dependencies.map((one) => {
+      const [look, text] = standing(one, started(state));
+      return [[one.name], [text, look], [number(one.consecutive_failures), "number"]];
+    }));
     rows(at("troubles"), state.troubles.map((one) => [
       [`${clock(one.last)} UTC`], [`${one.what}: ${one.with}`], [one.error], [`${number(one.times)} ×`, "number"],
     ]), false);
