@@ -1,6 +1,5 @@
 //! Encryption and credentials of the connection to Redis.
 
-use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use cdc_actors::message::EventKey;
@@ -47,21 +46,14 @@ pub struct Encrypted {
 impl Encrypted {
     /// Starts it; `clients` says whether they must show a certificate: yes or no.
     pub fn start(authority: &Authority, clients: &str) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let files = ["server.pem", "server.key", "ca.pem"].map(|file| authority.path(file).display().to_string());
         let [certificate, key, ca] = &files;
-        let server = RedisServer::start_with(&[
-            "--tls-port",
-            &port.to_string(),
-            "--tls-cert-file",
-            certificate,
-            "--tls-key-file",
-            key,
-            "--tls-ca-cert-file",
-            ca,
-            "--tls-auth-clients",
-            clients,
-        ]);
+        let (server, port) = RedisServer::start_on_ports(|port| {
+            let port = port.to_string();
+            let arguments =
+                ["--tls-port", &port, "--tls-cert-file", certificate, "--tls-key-file", key, "--tls-ca-cert-file", ca];
+            arguments.into_iter().chain(["--tls-auth-clients", clients]).map(str::to_owned).collect()
+        });
         Self { server, port }
     }
 

@@ -314,7 +314,7 @@ fn no_core_is_dumped() {
     let mut child = Command::new("sh")
         .args(["-c", &format!("ulimit -c unlimited; exec {program}")])
         .current_dir(directory.path())
-        .env("DAISI_CDC_NATS__URL", "nats://127.0.0.1:1")
+        .envs([("DAISI_CDC_NATS__URL", "nats://127.0.0.1:1"), ("DAISI_CDC_HTTP__LISTEN", "127.0.0.1:0")])
         .stderr(Stdio::null())
         .spawn()
         .unwrap();

@@ -27,17 +27,18 @@ impl RedisServer {
 
     /// Starts a server with more arguments, as on its command line.
     pub fn start_with(arguments: &[&str]) -> Self {
-        let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+        Self::start_on_ports(|_| arguments.iter().map(|argument| (*argument).to_owned()).collect()).0
+    }
+
+    /// Starts a server with the arguments that are made of a second free port, and gives that port back.
+    pub fn start_on_ports(arguments: impl Fn(u16) -> Vec<String>) -> (Self, u16) {
         // Between finding a free port and the server's taking it somebody else may: then another one will do.
         for _ in 0..10 {
-            let mut server = Self {
-                port: free_port(),
-                arguments: arguments.clone(),
-                directory: TempDir::new().unwrap(),
-                child: None,
-            };
+            let second = free_port();
+            let (port, directory) = (free_port(), TempDir::new().unwrap());
+            let mut server = Self { port, arguments: arguments(second), directory, child: None };
             if server.launch() {
-                return server;
+                return (server, second);
             }
         }
         panic!("redis-server did not start on any of ten free ports; its log says why");
