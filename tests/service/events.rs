@@ -83,7 +83,11 @@ async fn the_three_tables_and_every_action(world: &World, service: Service) {
     let said: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let said: Vec<_> = said.iter().map(|line| line["msg"].as_str().unwrap()).collect();
     let drained = "drained: everything in flight is settled and the server has heard of it";
-    assert_eq!(said, ["started", "intake resumed", "shutting down", "intake paused", drained], "{log}");
+    assert_eq!(
+        said,
+        ["answering over HTTP", "started", "intake resumed", "shutting down", "intake paused", drained],
+        "{log}"
+    );
 }
 
 #[tokio::test]
