@@ -1,6 +1,6 @@
 """What a workload must say to be let into a cluster; every function returns what is wrong, in words."""
 
-from rendering import container, seconds, service, setting
+from rendering import container, of_kind, seconds, service, setting
 
 # Closing connections and the HTTP endpoint once shutdown.grace is over: at most 2 s each.
 CLOSING = 10
@@ -111,6 +111,10 @@ def deployed(objects):
     keys = {c["topologyKey"] for c in spread if look(c, "labelSelector.matchLabels") == LABELS}
     if keys != {"topology.kubernetes.io/zone", "kubernetes.io/hostname"}:
         wrong.append(f"topologySpreadConstraints: {sorted(keys)}")
+    budgets = [budget["spec"] for budget in of_kind(objects, "PodDisruptionBudget")]
+    # With one replica a budget that keeps one would hold every drain up for ever.
+    if [(budget.get("maxUnavailable"), look(budget, "selector.matchLabels")) for budget in budgets] != [(1, LABELS)]:
+        wrong.append(f"PodDisruptionBudget: {budgets}")
     return wrong
 
 

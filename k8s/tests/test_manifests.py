@@ -262,6 +262,17 @@ class ThePolicyNotices(unittest.TestCase):
             config_map["data"]["config.yaml"] = "shutdown:\n  grace: 60s\n"
         self.assertTrue(any("terminationGracePeriodSeconds" in wrong for wrong in policy.deployed(objects)))
 
+    def test_a_disruption_budget_that_blocks_drains_or_is_for_nobody(self):
+        for change in (
+            lambda spec: (spec.pop("maxUnavailable"), spec.update(minAvailable=1)),
+            lambda spec: spec.update(maxUnavailable=0),
+            lambda spec: spec.update(selector={}),
+        ):
+            objects = render("overlays/production")
+            (budget,) = of_kind(objects, "PodDisruptionBudget")
+            change(budget["spec"])
+            self.assertTrue(any("PodDisruptionBudget" in wrong for wrong in policy.deployed(objects)), budget["spec"])
+
     def test_a_network_policy_that_lets_more_through(self):
         (good,) = of_kind(render("base"), "NetworkPolicy")
         for change in (
