@@ -14,7 +14,9 @@ use daisi_cdc_consumer::adapters::telemetry::Telemetry;
 use daisi_cdc_consumer::config::Config;
 use daisi_cdc_consumer::domain::scan::Scanner;
 use daisi_cdc_consumer::domain::subject::SourceSubject;
-use daisi_cdc_consumer::domain::{TransformConfig, UnhandledFields, UnsafeTokens, decode_token, encode_token, explain};
+use daisi_cdc_consumer::domain::{
+    CdcTransform, TransformConfig, UnhandledFields, UnsafeTokens, decode_token, encode_token, explain,
+};
 use daisi_cdc_consumer::logging;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -25,6 +27,7 @@ const REASONS: &[&str] = &[
     "wrong_shape",
     "missing_key",
     "missing_routing",
+    "tenant_mismatch",
     "replica_identity",
     "illegal_token",
     "subject_too_long",
@@ -48,7 +51,7 @@ pub fn event(data: &[u8]) {
         for table in [&mut config.tables.messages, &mut config.tables.chats, &mut config.tables.agents] {
             table.unhandled_fields = fields;
         }
-        let said = explain(&config, subject, Vec::new(), Bytes::copy_from_slice(body), "dead");
+        let said = explain(&CdcTransform::new(config), subject, Vec::new(), Bytes::copy_from_slice(body), "dead");
         match said.verdict {
             "publish" => published(tokens, &said.subject.unwrap(), &said.event_key.unwrap(), &said.payload.unwrap()),
             "dead_letter" => assert!(REASONS.contains(&said.reason.unwrap()), "{:?}", said.reason),
@@ -142,7 +145,7 @@ fn endpoint() -> &'static (SocketAddr, Arc<Telemetry>) {
         let (told, started) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
             actix_rt::System::new().block_on(async move {
-                let telemetry = Arc::new(Telemetry::new(logging::discard(), Arc::new(Frozen)));
+                let telemetry = Arc::new(Telemetry::new(logging::discard(), Arc::new(Frozen), &["messages"]));
                 let http = serve(SocketAddr::from(([127, 0, 0, 1], 0)), Arc::clone(&telemetry), Vec::new()).unwrap();
                 told.send((http.address(), telemetry)).unwrap();
                 std::future::pending::<()>().await;

@@ -211,6 +211,8 @@ reasons! {
     MissingKey = "missing_key",
     /// A routing column is empty, null or absent.
     MissingRouting = "missing_routing",
+    /// The row's tenant is another than its schema's, where a rule ties them together.
+    TenantMismatch = "tenant_mismatch",
     /// A delete that carries its key alone: the table needs REPLICA IDENTITY FULL.
     ReplicaIdentity = "replica_identity",
     /// A routing value that is not a legal subject token, where such are rejected.

@@ -103,7 +103,9 @@ impl Service {
         arrange: impl FnOnce(Ports<CdcTransform>) -> Ports<T>,
     ) -> Result<Self, StartError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let telemetry = Arc::new(Telemetry::new(logger.clone(), Arc::clone(&clock)));
+        let transform = CdcTransform::new(settings::transform(config));
+        let tables: Vec<_> = transform.tables().collect();
+        let telemetry = Arc::new(Telemetry::new(logger.clone(), Arc::clone(&clock), &tables));
         let http = http::serve(config.http.listen, Arc::clone(&telemetry), config.in_force().to_vec())?;
         info!(logger, "answering over HTTP"; "http" => %http.address());
         for warning in config.warnings() {
@@ -121,7 +123,7 @@ impl Service {
         let ports = Ports {
             publisher: Arc::new(attempts.publisher(config, &outlet).await?),
             source: Arc::new(attempts.source(config, &intake, &logger).await?),
-            transform: Arc::new(CdcTransform::new(settings::transform(config))),
+            transform: Arc::new(transform),
             dedup: attempts.dedup(config, &logger).await?,
             dead_letters: Arc::new(attempts.dead_letters(config, &outlet).await?),
             observer: Arc::clone(&telemetry) as _,

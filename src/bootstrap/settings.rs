@@ -12,8 +12,8 @@ use cdc_actors::shared::Settings;
 use crate::adapters::nats::{self, ConsumerSettings, NatsConfig, StreamSettings};
 use crate::adapters::redis::{self, RedisSettings};
 use crate::config::{
-    ClientCertificate, Config, Discard, NatsAuth, Retention, Storage, StreamLimits, Table, UnhandledFields,
-    UnsafeTokens, WhenUnavailable,
+    ClientCertificate, Config, Discard, NatsAuth, Retention, Storage, StreamLimits, Table, UnsafeTokens,
+    WhenUnavailable,
 };
 use crate::domain;
 
@@ -55,11 +55,7 @@ pub fn pipeline(config: &Config, largest_message: usize) -> Settings {
 pub fn transform(config: &Config) -> domain::TransformConfig {
     let table = |table: &Table| domain::TableSettings {
         enabled: table.enabled,
-        unhandled_fields: match table.unhandled_fields {
-            UnhandledFields::Keep => domain::UnhandledFields::Keep,
-            UnhandledFields::Drop => domain::UnhandledFields::Drop,
-            UnhandledFields::Reject => domain::UnhandledFields::Reject,
-        },
+        unhandled_fields: table.unhandled_fields.into(),
     };
     domain::TransformConfig {
         subject_prefix: config.target.subject_prefix.clone(),
@@ -71,6 +67,7 @@ pub fn transform(config: &Config) -> domain::TransformConfig {
             messages: table(&config.tables.messages),
             chats: table(&config.tables.chats),
             agents: table(&config.tables.agents),
+            declared: config.tables.declared.clone(),
         },
     }
 }
@@ -191,7 +188,10 @@ mod tests {
     #[test]
     fn the_defaults_say_the_same_on_both_sides() {
         let config = Config::load(None, []).expect("the defaults are valid");
-        assert_eq!(transform(&config), domain::TransformConfig::default());
+        let mut transform = transform(&config);
+        // What comes declared is there to be switched on.
+        assert!(transform.tables.declared.drain(..).all(|table| !table.enabled()));
+        assert_eq!(transform, domain::TransformConfig::default());
         let settings = pipeline(&config, 1024);
         assert!(settings.workers >= 4 && settings.threads >= 1);
         assert_eq!(settings.in_flight, Budget { messages: 4096, bytes: 64 << 20 });

@@ -8,7 +8,7 @@ use super::output::{self, BAD, GOOD, NAME, one_line, styled};
 use super::{CommandError, ended, input, load};
 use crate::bootstrap::settings;
 use crate::cli::{ExitStatus, ExplainArgs, Output};
-use crate::domain::{self, Explanation, Place, Trace};
+use crate::domain::{self, CdcTransform, Explanation, Place, Trace};
 
 /// Says what would become of each event.
 pub fn explain(arguments: &ExplainArgs) -> ExitStatus {
@@ -28,7 +28,7 @@ fn explain_all(arguments: &ExplainArgs) -> Result<ExitStatus, CommandError> {
     let config = load(&arguments.config)?;
     let text = input::read(arguments.input()).map_err(CommandError::Input)?;
     let headers = arguments.headers.iter().map(|header| (header.name.clone(), header.value.clone())).collect();
-    let transform = settings::transform(&config);
+    let transform = CdcTransform::new(settings::transform(&config));
     let prefix = &config.dead_letter.subject_prefix;
     let for_people = match arguments.output.format {
         Some(format) => format == Output::Text,

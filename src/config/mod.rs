@@ -7,7 +7,9 @@ mod layers;
 mod problem;
 mod read;
 mod reader;
+mod tables;
 mod values;
+mod yaml;
 
 #[cfg(test)]
 mod tests;
@@ -26,6 +28,7 @@ pub use values::{
     WhenUnavailable, overlap, redact_text, redact_url,
 };
 
+use crate::domain::DeclaredTable;
 use crate::secret::Secret;
 use layers::Layers;
 use reader::Reader;
@@ -300,17 +303,19 @@ pub struct Shutdown {
 }
 
 /// What to do with each table.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Tables {
-    /// `messages`.
+    /// `messages`, as the others not enabled if a declaration has taken its place.
     pub messages: Table,
     /// `chats`.
     pub chats: Table,
     /// `agents`.
     pub agents: Table,
+    /// The tables that are declared, by name.
+    pub declared: Vec<DeclaredTable>,
 }
 
-/// What to do with one table.
+/// What to do with one table that has a typed row.
 #[derive(Debug, Clone, Copy)]
 pub struct Table {
     /// Whether its events are published; if not they are acknowledged and counted.

@@ -13,19 +13,30 @@ pub struct Problem {
     pub value: String,
     /// Where it was found.
     pub origin: Origin,
+    /// Its line, if it was found in a file.
+    pub line: Option<usize>,
     /// What is allowed.
     pub expected: String,
 }
 
 impl Problem {
     pub(super) fn new(key: &str, value: impl Into<String>, origin: Origin, expected: impl Into<String>) -> Self {
-        Self { key: key.to_owned(), value: value.into(), origin, expected: expected.into() }
+        Self { key: key.to_owned(), value: value.into(), origin, line: None, expected: expected.into() }
+    }
+
+    /// The same on a line of the file.
+    pub(super) fn on(self, line: Option<usize>) -> Self {
+        Self { line, ..self }
     }
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} = {} ({}): expected {}", self.key, self.value, self.origin, self.expected)
+        let Self { key, value, origin, line, expected } = self;
+        match line {
+            Some(line) => write!(f, "{key} = {value} ({origin}, line {line}): expected {expected}"),
+            None => write!(f, "{key} = {value} ({origin}): expected {expected}"),
+        }
     }
 }
 

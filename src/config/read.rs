@@ -6,7 +6,8 @@ use std::time::Duration;
 use crate::secret::Secret;
 
 use super::reader::Reader;
-use super::values::{self, ServerUrl};
+use super::tables;
+use super::values::{self, ServerUrl, UnhandledFields};
 use super::{
     ClientCertificate, Config, DeadLetter, Dedup, Guard, Http, InFlight, Log, Nats, NatsAuth, NatsTls, RedisTls, Retry,
     Shutdown, Source, StreamLimits, Table, Tables, Target,
@@ -52,7 +53,12 @@ pub(super) fn config(r: &mut Reader<'_>) -> Config {
         },
         shutdown: Shutdown { grace: r.duration("shutdown.grace", Duration::ZERO..=HOUR) },
         start_timeout: r.duration("start_timeout", SECOND..=HOUR),
-        tables: Tables { messages: table(r, "messages"), chats: table(r, "chats"), agents: table(r, "agents") },
+        tables: Tables {
+            messages: table(r, "messages"),
+            chats: table(r, "chats"),
+            agents: table(r, "agents"),
+            declared: tables::declared(r),
+        },
         warnings: Vec::new(),
         in_force: Vec::new(),
     }
@@ -206,6 +212,9 @@ fn dedup(r: &mut Reader<'_>) -> Dedup {
 }
 
 fn table(r: &mut Reader<'_>, name: &str) -> Table {
+    if r.is_declared(name) {
+        return Table { enabled: false, unhandled_fields: UnhandledFields::default() };
+    }
     Table {
         enabled: r.flag(&format!("tables.{name}.enabled")),
         unhandled_fields: r.choice(&format!("tables.{name}.unhandled_fields")),

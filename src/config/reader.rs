@@ -1,20 +1,19 @@
 //! Turns settings as found into values of the right type and range, and collects what is wrong on the way.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use config::ValueKind;
-
 use super::InForce;
-use super::layers::{Layers, Origin};
+use super::layers::{Entries, Layers, Origin, Setting};
 use super::problem::Problem;
-use crate::secret::Secret;
-
 use super::values::{self, Choice, redact_url, written_duration, written_size};
+use super::yaml::Value;
+use crate::domain::Mistake;
+use crate::secret::Secret;
 
 /// What the parser of one setting says: the value, or what is allowed.
 type Parsed<T> = Result<T, String>;
@@ -49,10 +48,34 @@ impl<'a> Reader<'a> {
         &self.seen
     }
 
+    /// The tables that are declared.
+    pub fn declared(&self) -> &'a BTreeMap<String, Entries> {
+        &self.layers.declared
+    }
+
+    /// Whether a table is declared, be it in the place of a typed one.
+    pub fn is_declared(&self, table: &str) -> bool {
+        self.layers.declared.contains_key(table)
+    }
+
+    /// Takes note of a setting that was read elsewhere.
+    pub fn note_seen(&mut self, key: &str) {
+        self.seen.insert(key.to_owned());
+    }
+
+    /// Notes what is wrong with a declaration that stands at `section`.
+    pub fn note_mistake(&mut self, section: &str, mistake: Mistake, line: Option<usize>, entry: Option<&Setting>) {
+        let Mistake { at, value, expected } = mistake;
+        let key = if at.is_empty() { section.to_owned() } else { format!("{section}.{at}") };
+        let origin = entry.map_or(Origin::Default, |setting| setting.origin.clone());
+        self.bad.insert(key.clone());
+        self.problems.push(Problem::new(&key, format!("{value:?}"), origin, expected).on(line));
+    }
+
     /// Every setting with its value as it may be shown.
     pub fn in_force(&self) -> Vec<InForce> {
-        let settings = self.layers.effective.iter();
-        let shown = settings.map(|(key, setting)| {
+        let settings = self.layers.all();
+        let shown = settings.iter().map(|(key, setting)| {
             let shown = if self.secret.contains(key) { Shown::Redacted } else { Shown::Plain };
             let value = visible(key, &setting.value, shown);
             InForce { key: key.clone(), value, origin: setting.origin.to_string() }
@@ -67,28 +90,29 @@ impl<'a> Reader<'a> {
 
     /// Notes that a setting, right by itself, cannot be used.
     pub fn refuse(&mut self, key: &str, expected: impl Into<String>) {
-        let setting = self.layers.effective.get(key);
+        let setting = self.layers.get(key);
         let value = setting.map_or_else(String::new, |s| show(key, &s.value, Shown::Plain));
         let origin = setting.map_or(Origin::Default, |s| s.origin.clone());
         self.bad.insert(key.to_owned());
-        self.problems.push(Problem::new(key, value, origin, expected));
+        self.problems.push(Problem::new(key, value, origin, expected).on(setting.and_then(|s| s.line)));
     }
 
     /// Reads an optional setting: null and the empty variable are "not set".
-    fn optional<T>(&mut self, key: &str, shown: Shown, parse: impl Fn(&ValueKind) -> Parsed<T>) -> Option<T> {
+    fn optional<T>(&mut self, key: &str, shown: Shown, parse: impl Fn(&Value) -> Parsed<T>) -> Option<T> {
         self.seen.insert(key.to_owned());
         if shown == Shown::Redacted {
             self.secret.insert(key.to_owned());
         }
         let setting = self.layers.effective.get(key)?;
         match &setting.value {
-            ValueKind::Nil => None,
-            ValueKind::String(text) if text.is_empty() => None,
+            Value::Nil => None,
+            Value::String(text) if text.is_empty() => None,
             value => match parse(value) {
                 Ok(value) => Some(value),
                 Err(expected) => {
                     self.bad.insert(key.to_owned());
-                    self.problems.push(Problem::new(key, show(key, value, shown), setting.origin.clone(), expected));
+                    let problem = Problem::new(key, show(key, value, shown), setting.origin.clone(), expected);
+                    self.problems.push(problem.on(setting.line));
                     None
                 }
             },
@@ -96,7 +120,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads a setting that must have a value.
-    fn required<T: Default>(&mut self, key: &str, parse: impl Fn(&ValueKind) -> Parsed<T>) -> T {
+    fn required<T: Default>(&mut self, key: &str, parse: impl Fn(&Value) -> Parsed<T>) -> T {
         self.seen.insert(key.to_owned());
         let found = self.layers.effective.get(key);
         let parsed = found.map_or(Err("a value".to_owned()), |setting| parse(&setting.value));
@@ -137,8 +161,8 @@ impl<'a> Reader<'a> {
 
     pub fn flag(&mut self, key: &str) -> bool {
         self.required(key, |value| match value {
-            ValueKind::Boolean(flag) => Ok(*flag),
-            ValueKind::String(text) => text.parse().map_err(|_| "true or false".to_owned()),
+            Value::Boolean(flag) => Ok(*flag),
+            Value::String(text) => text.parse().map_err(|_| "true or false".to_owned()),
             _ => Err("true or false".to_owned()),
         })
     }
@@ -154,7 +178,7 @@ impl<'a> Reader<'a> {
     }
 
     pub fn address(&mut self, key: &str) -> Option<SocketAddr> {
-        let parse = |value: &ValueKind| {
+        let parse = |value: &Value| {
             let address = text_of(value).and_then(|text| text.parse().ok());
             address.map(Some).ok_or_else(|| "an IP address and port, such as 0.0.0.0:8080 or [::]:8080".to_owned())
         };
@@ -218,13 +242,13 @@ impl<'a> Reader<'a> {
 }
 
 /// A value in an error message: text is in quotes, since white space may be what is wrong with it.
-fn show(key: &str, value: &ValueKind, shown: Shown) -> String {
+fn show(key: &str, value: &Value, shown: Shown) -> String {
     let visible = visible(key, value, shown);
-    if matches!(value, ValueKind::String(_)) && visible != HIDDEN { format!("{visible:?}") } else { visible }
+    if matches!(value, Value::String(_)) && visible != HIDDEN { format!("{visible:?}") } else { visible }
 }
 
 /// A value without its secrets.
-fn visible(key: &str, value: &ValueKind, shown: Shown) -> String {
+fn visible(key: &str, value: &Value, shown: Shown) -> String {
     let name = key.rsplit('.').next().unwrap_or(key);
     let hidden = shown == Shown::Redacted || matches!(name, "password" | "token");
     let safe = |text: &str| match name {
@@ -234,45 +258,44 @@ fn visible(key: &str, value: &ValueKind, shown: Shown) -> String {
         _ => text.to_owned(),
     };
     match value {
-        ValueKind::Nil => "null".to_owned(),
+        Value::Nil => "null".to_owned(),
         _ if hidden => HIDDEN.to_owned(),
-        ValueKind::String(text) => safe(text),
-        ValueKind::Array(items) => items.iter().map(|item| safe(&item.to_string())).collect::<Vec<_>>().join(","),
+        Value::String(text) => safe(text),
+        Value::Array(items) => items.iter().map(|item| safe(&item.value.to_string())).collect::<Vec<_>>().join(","),
         other => safe(&other.to_string()),
     }
 }
 
-fn text_of(value: &ValueKind) -> Option<&str> {
+pub(super) fn text_of(value: &Value) -> Option<&str> {
     match value {
-        ValueKind::String(text) => Some(text),
+        Value::String(text) => Some(text),
         _ => None,
     }
 }
 
-fn checked_text(value: &ValueKind, check: impl Fn(&str) -> Parsed<()>) -> Parsed<String> {
+fn checked_text(value: &Value, check: impl Fn(&str) -> Parsed<()>) -> Parsed<String> {
     let text = text_of(value).ok_or("a string; put it in quotes")?;
     check(text).map(|()| text.to_owned())
 }
 
-fn items_of(value: &ValueKind) -> Option<Vec<&str>> {
+pub(super) fn items_of(value: &Value) -> Option<Vec<&str>> {
     match value {
-        ValueKind::String(text) if text.trim().is_empty() => Some(Vec::new()),
-        ValueKind::String(text) => Some(text.split(',').map(str::trim).collect()),
-        ValueKind::Array(items) => items.iter().map(|item| text_of(&item.kind)).collect(),
+        Value::String(text) if text.trim().is_empty() => Some(Vec::new()),
+        Value::String(text) => Some(text.split(',').map(str::trim).collect()),
+        Value::Array(items) => items.iter().map(|item| text_of(&item.value)).collect(),
         _ => None,
     }
 }
 
-fn whole_number(value: &ValueKind) -> Option<i64> {
+fn whole_number(value: &Value) -> Option<i64> {
     match value {
-        ValueKind::I64(number) => Some(*number),
-        ValueKind::U64(number) => i64::try_from(*number).ok(),
-        ValueKind::String(text) => text.trim().parse().ok(),
+        Value::I64(number) => Some(*number),
+        Value::String(text) => text.trim().parse().ok(),
         _ => None,
     }
 }
 
-fn duration_in(value: &ValueKind, range: &RangeInclusive<Duration>) -> Parsed<Duration> {
+fn duration_in(value: &Value, range: &RangeInclusive<Duration>) -> Parsed<Duration> {
     let parsed = text_of(value).and_then(|text| humantime::parse_duration(text).ok());
     parsed.filter(|duration| range.contains(duration)).ok_or_else(|| {
         let (least, most) = (written_duration(*range.start()), written_duration(*range.end()));
@@ -280,9 +303,9 @@ fn duration_in(value: &ValueKind, range: &RangeInclusive<Duration>) -> Parsed<Du
     })
 }
 
-fn size_in(value: &ValueKind, range: &RangeInclusive<u64>) -> Parsed<u64> {
+fn size_in(value: &Value, range: &RangeInclusive<u64>) -> Parsed<u64> {
     let parsed = match value {
-        ValueKind::String(text) => values::size(text),
+        Value::String(text) => values::size(text),
         other => whole_number(other).and_then(|number| u64::try_from(number).ok()),
     };
     parsed.filter(|size| range.contains(size)).ok_or_else(|| {

@@ -59,7 +59,7 @@ fn the_file_in_the_repository_is_valid_and_holds_the_defaults_of_the_contract() 
 fn every_setting_is_in_the_file_with_a_comment_and_is_read() {
     let (_, read) = Config::load_noting_keys(None, []);
     let mut problems = Vec::new();
-    let known: BTreeSet<String> = Layers::read(None, [], &mut problems).defaults.into_keys().collect();
+    let known: BTreeSet<String> = Layers::read(None, [], &mut problems).all().into_keys().collect();
     assert_eq!(known, read);
     for line in DEFAULTS.lines().filter(|line| !line.trim_start().starts_with('#') && !line.trim_end().ends_with(':')) {
         assert!(line.trim().is_empty() || line.contains(" # "), "no comment: {line}");

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::domain;
+
 /// A setting with a closed list of values.
 pub(super) trait Choice: Copy + 'static {
     /// Every value with its name in the configuration.
@@ -111,6 +113,16 @@ choices! {
         Wait = "wait",
         /// Events go on without a check.
         Bypass = "bypass",
+    }
+}
+
+impl From<UnhandledFields> for domain::UnhandledFields {
+    fn from(fields: UnhandledFields) -> Self {
+        match fields {
+            UnhandledFields::Keep => Self::Keep,
+            UnhandledFields::Drop => Self::Drop,
+            UnhandledFields::Reject => Self::Reject,
+        }
     }
 }
 

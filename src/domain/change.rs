@@ -105,7 +105,7 @@ impl<'a> Envelope<'a> {
         });
         let ended = read.and_then(|read| scanner.end().map(|()| read));
         ended.map_err(|malformed| Poison::not_json(payload, malformed))??;
-        envelope.metadata = metadata.flatten().ok_or(Poison::Absent { part: PART, field: "metadata" })?;
+        envelope.metadata = metadata.flatten().ok_or(Poison::Absent { part: PART, field: "metadata".into() })?;
         Ok(envelope)
     }
 
@@ -144,7 +144,7 @@ impl<'a> Envelope<'a> {
 
     fn record(&self) -> Result<&'a str, Poison> {
         let record = present(self.record.as_ref().map(|record| record.raw));
-        object(Part::Record, record.ok_or(Poison::Absent { part: Part::Envelope, field: "record" })?)
+        object(Part::Record, record.ok_or(Poison::Absent { part: Part::Envelope, field: "record".into() })?)
     }
 
     /// Takes everything but the row out of the envelope.
@@ -251,20 +251,20 @@ fn string<'a>(part: Part, field: &'static str, raw: Option<&'a str>) -> Result<O
     let Some(raw) = present(raw) else { return Ok(None) };
     match text(raw) {
         Ok(Some(text)) => Ok(Some(text)),
-        Ok(None) => Err(Poison::WrongType { part, field, expected: "a string", found: type_of(raw) }),
-        Err(source) => Err(Poison::Undecodable { part, field, source }),
+        Ok(None) => Err(Poison::WrongType { part, field: field.into(), expected: "a string", found: type_of(raw) }),
+        Err(source) => Err(Poison::Undecodable { part, field: field.into(), source }),
     }
 }
 
 fn required<'a>(part: Part, field: &'static str, raw: Option<&'a str>) -> Result<Cow<'a, str>, Poison> {
-    string(part, field, raw)?.ok_or(Poison::Absent { part, field })
+    string(part, field, raw)?.ok_or(Poison::Absent { part, field: field.into() })
 }
 
 fn unsigned(field: &'static str, raw: Option<&str>) -> Result<Option<u64>, Poison> {
     let Some(raw) = present(raw) else { return Ok(None) };
     raw.parse().map(Some).map_err(|_| Poison::WrongType {
         part: Part::Metadata,
-        field,
+        field: field.into(),
         expected: "an integer from 0 to 2^64 - 1",
         found: if is_integer(raw) { "an integer out of that range" } else { type_of(raw) },
     })
@@ -283,7 +283,7 @@ impl Committed {
             match string(part, FIELD, Some(raw)) {
                 Ok(text) => text.unwrap_or_default().parse(),
                 Err(Poison::WrongType { found, .. }) => {
-                    return Err(Poison::WrongType { part, field: FIELD, expected, found });
+                    return Err(Poison::WrongType { part, field: FIELD.into(), expected, found });
                 }
                 Err(other) => return Err(other),
             }

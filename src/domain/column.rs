@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use super::error::{Part, Poison};
 use super::json;
+use super::scan::Scanner;
 
 /// What Sequin sends in place of a large value that did not change.
 const UNCHANGED: &str = "\"unchanged_toast\"";
@@ -62,13 +63,13 @@ impl<'a, T: ColumnType<'a>> Cell<T> {
                 Some(value) => (Self::Value(value), Fit::Value),
                 None => {
                     let (expected, found) = (T::EXPECTED, json::type_of(raw));
-                    return Err(Poison::WrongType { part: Part::Record, field: column, expected, found });
+                    return Err(Poison::WrongType { part: Part::Record, field: column.into(), expected, found });
                 }
             },
         };
         match std::mem::replace(self, cell) {
             Self::Absent => Ok(fit),
-            _ => Err(Poison::Twice { part: Part::Record, field: column }),
+            _ => Err(Poison::Twice { part: Part::Record, field: column.into() }),
         }
     }
 }
@@ -122,6 +123,89 @@ raw_type! {
     Scalar, "a string or a number", is_string_or_number
 }
 
+/// The type of a declared column, or of the elements of an array.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A string.
+    Text,
+    /// An integer of any size.
+    Integer,
+    /// A number, or a string that holds one: producers write long decimals so.
+    Numeric,
+    /// A boolean.
+    Boolean,
+    /// A day: a string `YYYY-MM-DD`.
+    Date,
+    /// A point in time, as the database and the sink's settings have it.
+    Timestamp,
+    /// A UUID in the usual notation.
+    Uuid,
+    /// Any JSON value.
+    Json,
+    /// A string or a number.
+    Scalar,
+}
+
+impl Kind {
+    /// Every name that a declaration may use.
+    pub const NAMES: [(&'static str, Self); 10] = [
+        ("string", Self::Text),
+        ("integer", Self::Integer),
+        ("bigint", Self::Integer),
+        ("numeric", Self::Numeric),
+        ("boolean", Self::Boolean),
+        ("date", Self::Date),
+        ("timestamp", Self::Timestamp),
+        ("uuid", Self::Uuid),
+        ("json", Self::Json),
+        ("scalar", Self::Scalar),
+    ];
+
+    /// What a value must be, for messages; for an array, what all of its elements must be.
+    pub const fn expected(self, is_array: bool) -> &'static str {
+        match (self, is_array) {
+            (Self::Text, false) => Text::EXPECTED,
+            (Self::Integer, false) => Integer::EXPECTED,
+            (Self::Numeric, false) => "a number, or a string that holds one",
+            (Self::Boolean, false) => Bool::EXPECTED,
+            (Self::Date, false) => Date::EXPECTED,
+            (Self::Timestamp, false) => Timestamp::EXPECTED,
+            (Self::Uuid, false) => "a string with a UUID",
+            (Self::Json, false) => Json::EXPECTED,
+            (Self::Scalar, false) => Scalar::EXPECTED,
+            (Self::Text, true) => "an array of strings",
+            (Self::Integer, true) => "an array of integers",
+            (Self::Numeric, true) => "an array of numbers",
+            (Self::Boolean, true) => "an array of booleans",
+            (Self::Date, true) => "an array of strings YYYY-MM-DD",
+            (Self::Timestamp | Self::Scalar, true) => "an array of strings or numbers",
+            (Self::Uuid, true) => "an array of strings with UUIDs",
+            (Self::Json, true) => "an array",
+        }
+    }
+
+    /// Whether a raw JSON value, which is not null, is of this type.
+    pub fn accepts(self, raw: &str) -> bool {
+        match self {
+            Self::Text => Text::read(raw).is_some(),
+            Self::Integer => Integer::read(raw).is_some(),
+            Self::Numeric => is_numeric(raw),
+            Self::Boolean => Bool::read(raw).is_some(),
+            Self::Date => Date::read(raw).is_some(),
+            Self::Timestamp => Timestamp::read(raw).is_some(),
+            Self::Uuid => json::inner(raw).is_some_and(is_uuid),
+            Self::Json => true,
+            Self::Scalar => Scalar::read(raw).is_some(),
+        }
+    }
+
+    /// Whether a raw JSON value is an array of values of this type, or of null. An array within is one of more dimensions.
+    pub fn accepts_all(self, raw: &str) -> bool {
+        let mut scanner = Scanner::new(raw);
+        raw.starts_with('[') && scanner.elements(|element| element == "null" || self.accepts(element)).unwrap_or(false)
+    }
+}
+
 /// A boolean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bool(
@@ -148,7 +232,7 @@ impl<'a> Text<'a> {
     /// [`Poison::Undecodable`] naming `column` if an escape is no Unicode character.
     pub fn decode(self, column: &'static str) -> Result<Cow<'a, str>, Poison> {
         let text = json::text(self.0);
-        let text = text.map_err(|source| Poison::Undecodable { part: Part::Record, field: column, source })?;
+        let text = text.map_err(|source| Poison::Undecodable { part: Part::Record, field: column.into(), source })?;
         Ok(text.unwrap_or_default())
     }
 }
@@ -161,7 +245,26 @@ fn is_string_or_number(raw: &str) -> bool {
     raw.starts_with(|c: char| c == '"' || c == '-' || c.is_ascii_digit())
 }
 
-fn is_date(text: &str) -> bool {
+fn is_numeric(raw: &str) -> bool {
+    match json::inner(raw) {
+        None => raw.starts_with(|c: char| c == '-' || c.is_ascii_digit()),
+        Some("NaN" | "Infinity" | "-Infinity") => true,
+        Some(text) => {
+            let is_number = text.starts_with(|c: char| c == '-' || c.is_ascii_digit());
+            let mut scanner = Scanner::new(text);
+            is_number && scanner.value().is_ok_and(|value| value.len() == text.len())
+        }
+    }
+}
+
+fn is_uuid(text: &str) -> bool {
+    const FORM: &[u8; 36] = b"00000000-0000-0000-0000-000000000000";
+    let fits = |(byte, form): (&u8, &u8)| if *form == b'0' { byte.is_ascii_hexdigit() } else { byte == form };
+    text.len() == FORM.len() && text.as_bytes().iter().zip(FORM).all(fits)
+}
+
+/// Whether a text is a day, `YYYY-MM-DD`.
+pub(super) fn is_date(text: &str) -> bool {
     let [y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2] = text.as_bytes() else {
         return false;
     };
@@ -187,6 +290,39 @@ mod tests {
         assert_eq!(taken(|s| Scalar::read(s).is_some()), scalars);
         assert_eq!(taken(|s| Timestamp::read(s).is_some()), scalars);
         assert_eq!(taken(|s| Json::read(s).is_some()), samples);
+    }
+
+    #[test]
+    fn each_declared_type_takes_its_values_and_no_others() {
+        const UUID: &str = "\"018F3a00-5b6c-7d8e-9f00-112233445566\"";
+        let samples =
+            ["\"x\"", "1", "-1.5e3", "\"-1.50\"", "\"NaN\"", "\"1 \"", "true", "{}", "[]", "\"2024-02-29\"", UUID];
+        let taken = |kind: Kind| samples.into_iter().filter(|s| kind.accepts(s)).collect::<Vec<_>>();
+        let strings = ["\"x\"", "\"-1.50\"", "\"NaN\"", "\"1 \"", "\"2024-02-29\"", UUID];
+        assert_eq!(taken(Kind::Text), strings);
+        assert_eq!(taken(Kind::Integer), ["1"]);
+        assert_eq!(taken(Kind::Numeric), ["1", "-1.5e3", "\"-1.50\"", "\"NaN\""]);
+        assert_eq!((taken(Kind::Boolean), taken(Kind::Date)), (vec!["true"], vec!["\"2024-02-29\""]));
+        assert_eq!((taken(Kind::Uuid), taken(Kind::Json)), (vec![UUID], samples.to_vec()));
+        for kind in [Kind::Timestamp, Kind::Scalar] {
+            assert_eq!(taken(kind), [&["\"x\"", "1", "-1.5e3"], &strings[1..]].concat());
+        }
+    }
+
+    #[test]
+    fn arrays_hold_their_type_and_null_in_any_dimension() {
+        for (kind, right, wrong) in [
+            (
+                Kind::Text,
+                &["[]", "[ \"a\" , null]", "[[\"a,]\"],[\"b\"]]"][..],
+                &["\"a\"", "{}", "[1]", "[[\"a\"],[2]]"][..],
+            ),
+            (Kind::Integer, &["[1,-2]"], &["[1.5]", "[\"1\"]", "1"]),
+            (Kind::Json, &["[{\"a\":[1]},2]"], &["{}"]),
+        ] {
+            assert!(right.iter().all(|raw| kind.accepts_all(raw)), "{kind:?}");
+            assert!(!wrong.iter().any(|raw| kind.accepts_all(raw)), "{kind:?}");
+        }
     }
 
     #[test]

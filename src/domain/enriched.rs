@@ -4,11 +4,12 @@ use std::io::Write;
 use std::ops::Range;
 
 use super::change::{Change, Committed};
-use super::error::Poison;
+use super::error::{Part, Poison};
 use super::json::{push_number, push_string, push_string_within, push_without};
+use super::layout::Values;
 use super::settings::UnhandledFields;
 use super::subject::Action;
-use super::table::{IdColumn, RowRead, Table, unknown_fields};
+use super::table::{Table, unknown_fields};
 
 /// What an enriched event holds beyond its source, in bytes: a usual event's ids once more. Its metadata are dropped.
 const ROOM: usize = 128;
@@ -16,14 +17,12 @@ const ROOM: usize = 128;
 /// Everything an enriched event is made of.
 #[derive(Debug, Clone, Copy)]
 pub struct Enriched<'a> {
-    /// The payload of the change event, which the places in `change` and `row` are of.
-    pub source: &'a str,
+    /// The row's values, and the payload of the change event, which the places in `change` are of, too.
+    pub values: Values<'a>,
     /// The change.
     pub change: &'a Change,
     /// Its table.
     pub table: &'a dyn Table,
-    /// Its row.
-    pub row: &'a RowRead,
     /// What becomes of fields that the table does not know.
     pub unhandled: UnhandledFields,
 }
@@ -31,51 +30,80 @@ pub struct Enriched<'a> {
 impl Enriched<'_> {
     /// About how many bytes [`Self::push`] appends.
     pub fn room(&self) -> usize {
-        ROOM + self.source.len()
+        ROOM + self.values.payload.len()
     }
 
     /// Appends the enriched event, whose id stands at `event_id` in `out`.
     ///
     /// # Errors
-    /// None in practice: `changes` was checked to be JSON when the envelope was read, and is only read again where unhandled
-    /// fields are dropped from it.
+    /// [`Poison::Twice`] where a column is renamed to what another field is called. Else none in practice: `changes` was
+    /// checked to be JSON when the envelope was read, and is only read again where it is changed.
     pub fn push(&self, out: &mut Vec<u8>, event_id: Range<usize>) -> Result<(), Poison> {
-        let Self { source, change, table, row, unhandled } = *self;
+        let Self { values, change, table, .. } = *self;
+        let source = values.payload;
         out.extend_from_slice(b"{\"event_id\":");
         push_string_within(out, event_id);
-        let schema = change.schema.within(source);
-        for (name, value) in [("table", table.name()), ("schema", schema), ("action", change.action.name())] {
+        for (name, value) in [("table", table.name()), ("schema", values.schema), ("action", change.action.name())] {
             push_member(out, name);
             push_string(out, value);
         }
-        for column in IdColumn::ALL {
-            if let Some(value) = row.value(column, source) {
-                push_member(out, column.name());
+        for (place, routing) in values.layout.values.iter().enumerate() {
+            if let Some(value) = values.get(place) {
+                push_member(out, &routing.name);
                 push_string(out, value);
             }
         }
         push_position(out, change, source);
-        let (drops, record) = (unhandled == UnhandledFields::Drop, change.record.within(source));
         push_member(out, "row_data");
-        match drops {
-            true => push_without(out, record.as_bytes(), &row.unhandled_at),
-            false => out.extend_from_slice(record.as_bytes()),
-        }
+        self.push_object(out, Part::Record, change.record.within(source))?;
         if let Some(changes) = change.changes.map(|span| span.within(source)) {
             push_member(out, "changes");
-            match drops {
-                true => push_without(out, changes.as_bytes(), &unknown_fields(table, changes)?),
-                false => out.extend_from_slice(changes.as_bytes()),
-            }
+            self.push_object(out, Part::Changes, changes)?;
         }
-        push_unchanged(out, change.action, row, drops.then_some(table));
+        self.push_unchanged(out);
         out.push(b'}');
         Ok(())
+    }
+
+    /// Appends record or changes, byte for byte unless something is to be changed.
+    fn push_object(&self, out: &mut Vec<u8>, part: Part, raw: &str) -> Result<(), Poison> {
+        let drops = self.unhandled == UnhandledFields::Drop;
+        if let Some(edits) = &self.values.layout.edits {
+            return edits.push(out, part, raw, |name| !drops || self.table.knows(name));
+        }
+        match (drops, part) {
+            (false, _) => out.extend_from_slice(raw.as_bytes()),
+            (true, Part::Record) => push_without(out, raw.as_bytes(), &self.values.row.unhandled_at),
+            (true, _) => push_without(out, raw.as_bytes(), &unknown_fields(self.table, raw)?),
+        }
+        Ok(())
+    }
+
+    /// Appends the names of columns that an update left out of the record, as far as they go out.
+    fn push_unchanged(&self, out: &mut Vec<u8>) {
+        if self.change.action != Action::Update {
+            return;
+        }
+        let (drops, edits) = (self.unhandled == UnhandledFields::Drop, &self.values.layout.edits);
+        let kept = self.values.row.unchanged.iter().filter(|name| !drops || self.table.knows(name));
+        let names = kept.filter_map(|name| match edits {
+            Some(edits) => edits.name(name),
+            None => Some(name.as_str()),
+        });
+        let mut separator: &[u8] = b",\"unchanged\":[";
+        for name in names {
+            out.extend_from_slice(separator);
+            push_string(out, name);
+            separator = b",";
+        }
+        if separator == b"," {
+            out.push(b']');
+        }
     }
 }
 
 /// Appends `,"name":`, of a name that needs no escapes.
-fn push_member(out: &mut Vec<u8>, name: &'static str) {
+fn push_member(out: &mut Vec<u8>, name: &str) {
     out.extend_from_slice(b",\"");
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b"\":");
@@ -94,22 +122,5 @@ fn push_position(out: &mut Vec<u8>, change: &Change, source: &str) {
     match written {
         Some(written) => push_string(out, written.within(source)),
         None => write!(out, "\"{time:.6}\"").expect("writing to a Vec cannot fail"),
-    }
-}
-
-/// Appends the names of columns that an update left out of the record; only those of `known`, if given.
-fn push_unchanged(out: &mut Vec<u8>, action: Action, row: &RowRead, known: Option<&dyn Table>) {
-    if action != Action::Update {
-        return;
-    }
-    let names = row.unchanged.iter().filter(|name| known.is_none_or(|table| table.knows(name)));
-    let mut separator: &[u8] = b",\"unchanged\":[";
-    for name in names {
-        out.extend_from_slice(separator);
-        push_string(out, name);
-        separator = b",";
-    }
-    if separator == b"," {
-        out.push(b']');
     }
 }

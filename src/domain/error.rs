@@ -1,5 +1,7 @@
 //! Why an event can never be published.
 
+use std::borrow::Cow;
+
 use cdc_actors::message::Reason;
 
 use super::json::Shown;
@@ -61,7 +63,7 @@ pub enum Poison {
         /// Where.
         part: Part,
         /// The field.
-        field: &'static str,
+        field: Cow<'static, str>,
     },
     /// One name twice in an object: which value counts would be a guess.
     #[error("{}: field {field} appears twice", part.name())]
@@ -69,7 +71,7 @@ pub enum Poison {
         /// Where.
         part: Part,
         /// The field.
-        field: &'static str,
+        field: Cow<'static, str>,
     },
     /// A value of the wrong type.
     #[error("{}: {field} should be {expected}, found {found}", part.name())]
@@ -77,7 +79,7 @@ pub enum Poison {
         /// Where.
         part: Part,
         /// The field or column.
-        field: &'static str,
+        field: Cow<'static, str>,
         /// The type that belongs there.
         expected: &'static str,
         /// The type that was found.
@@ -89,7 +91,7 @@ pub enum Poison {
         /// Where.
         part: Part,
         /// The field or column.
-        field: &'static str,
+        field: Cow<'static, str>,
         /// What the parser said.
         source: serde_json::Error,
     },
@@ -108,7 +110,7 @@ pub enum Poison {
         /// The table.
         table: &'static str,
         /// Its key column.
-        column: &'static str,
+        column: String,
     },
     /// A routing column holds nothing.
     #[error("routing column {column} of table {table} is empty, null or absent, so the event has no subject")]
@@ -116,7 +118,26 @@ pub enum Poison {
         /// The table.
         table: &'static str,
         /// The routing column.
-        column: &'static str,
+        column: String,
+    },
+    /// A schema that a routing value cannot be taken from.
+    #[error("{value} of table {table} is taken from the schema's name, which does not fit its pattern")]
+    NotInSchema {
+        /// The table.
+        table: &'static str,
+        /// The routing value.
+        value: String,
+    },
+    /// A row whose tenant is another than its schema's.
+    #[error(
+        "{value} of a row of table {table} is another than its schema's, and tables.{table}.tenant_guard ties them together: \
+         the row may be another tenant's"
+    )]
+    TenantMismatch {
+        /// The table.
+        table: &'static str,
+        /// The routing value.
+        value: String,
     },
     /// A delete that carries key columns alone.
     #[error(
@@ -136,7 +157,7 @@ pub enum Poison {
         /// The table.
         table: &'static str,
         /// The column.
-        column: &'static str,
+        column: String,
     },
     /// A field that is not known, where such are rejected.
     #[error(
@@ -158,7 +179,7 @@ pub enum Poison {
         /// The table.
         table: &'static str,
         /// The routing column.
-        column: &'static str,
+        column: String,
     },
     /// The target subject is too long.
     #[error(
@@ -191,7 +212,8 @@ impl Poison {
             | Self::UnknownAction
             | Self::CommitTime { .. } => Reason::WrongShape,
             Self::MissingKey { .. } => Reason::MissingKey,
-            Self::MissingRouting { .. } => Reason::MissingRouting,
+            Self::MissingRouting { .. } | Self::NotInSchema { .. } => Reason::MissingRouting,
+            Self::TenantMismatch { .. } => Reason::TenantMismatch,
             Self::ReplicaIdentity { .. } => Reason::ReplicaIdentity,
             Self::UnchangedToast { .. } => Reason::UnchangedToast,
             Self::RejectedField { .. } => Reason::RejectedField,

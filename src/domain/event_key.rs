@@ -51,19 +51,16 @@ impl KeyParts<'_> {
             out.extend_from_slice(&digest.as_bytes()[..32]);
         }
     }
-
-    /// Appends `LSN:Table:PK`, as downstream knows it: not unique.
-    pub fn push_event_id(&self, out: &mut Vec<u8>) {
-        push_number(out, self.lsn);
-        for part in [self.table, self.key] {
-            out.push(b':');
-            out.extend_from_slice(part.as_bytes());
-        }
-    }
 }
 
 fn push_escaped(out: &mut Vec<u8>, part: &str) {
     utf8_percent_encode(part, ESCAPED).for_each(|piece| out.extend_from_slice(piece.as_bytes()));
+}
+
+/// Several texts as one, from which they can be told: joined by commas, each percent-encoded as in an event key, commas too.
+pub fn joined(parts: &[&str]) -> String {
+    const JOINED: &AsciiSet = &ESCAPED.add(b',');
+    parts.iter().map(|part| utf8_percent_encode(part, JOINED).to_string()).collect::<Vec<_>>().join(",")
 }
 
 /// SHA-256 in lower-case hex.
@@ -77,6 +74,11 @@ pub fn sha256_hex(bytes: &[u8]) -> String {
 /// The order key of a row.
 pub fn row_order(database: &str, schema: &str, table: &str, key: &str) -> OrderKey {
     order([database, schema, table, key].map(str::as_bytes))
+}
+
+/// The order key of all rows of a table that share a routing value.
+pub fn value_order(database: &str, schema: &str, table: &str, name: &str, value: &str) -> OrderKey {
+    order([database, schema, table, name, value].map(str::as_bytes))
 }
 
 /// The order key of an event whose row cannot be told: events of one subject need not wait for each other.
@@ -115,11 +117,15 @@ mod tests {
     #[test]
     fn parts_are_escaped_and_joined() {
         assert_eq!(key_of(&PARTS), "db-1:daisi_c:42:messages:m%3A1:7");
-        let mut id = Vec::new();
-        PARTS.push_event_id(&mut id);
-        assert_eq!(id, b"42:messages:m:1");
         let hostile = KeyParts { key: "a\r\nCdc-Late: true %é\u{7f}", ..PARTS };
         assert_eq!(key_of(&hostile), "db-1:daisi_c:42:messages:a%0D%0ACdc-Late%3A%20true%20%25%C3%A9%7F:7");
+    }
+
+    #[test]
+    fn several_texts_are_told_apart_when_joined() {
+        assert_eq!(joined(&["7", "2026-01-05"]), "7,2026-01-05");
+        assert_ne!(joined(&["a,b", "c"]), joined(&["a", "b,c"]));
+        assert_ne!(joined(&["a%2C", "b"]), joined(&["a,", "b"]));
     }
 
     #[test]
@@ -141,6 +147,7 @@ mod tests {
         assert_eq!(row_order("d", "s", "t", "k"), row_order("d", "s", "t", "k"));
         assert_ne!(row_order("d", "s", "t", "k"), row_order("ds", "", "t", "k"));
         assert_ne!(stray_order("a", 1), stray_order("a", 2));
+        assert_ne!(value_order("d", "s", "t", "chat_id", "k"), value_order("d", "s", "t", "agent_id", "k"));
     }
 
     fn parts() -> impl Strategy<Value = (String, String, u64, String, String, String)> {

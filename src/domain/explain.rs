@@ -8,7 +8,6 @@ use cdc_actors::message::{Delivery, DeliveryId, Event, Headers, Reason, Receipt,
 use cdc_actors::ports::Transform;
 use serde::Serialize;
 
-use super::settings::TransformConfig;
 use super::transform::CdcTransform;
 
 /// What the service would do with an event; what has no meaning for the verdict is `None`, and `null` in JSON.
@@ -30,7 +29,7 @@ pub struct Explanation {
     pub headers: Option<BTreeMap<String, String>>,
     /// The body, exactly: the enriched event, or the original of a dead letter if it is text.
     pub payload: Option<String>,
-    /// Names of fields that the typed row does not know.
+    /// Names of fields that the table does not know.
     pub unhandled_fields: Option<Vec<String>>,
 }
 
@@ -49,14 +48,13 @@ pub(super) fn delivery(subject: &str, headers: Headers, payload: Bytes) -> Deliv
 
 /// Runs the service's own transform on one event.
 pub fn explain(
-    config: &TransformConfig,
+    transform: &CdcTransform,
     subject: &str,
     headers: Headers,
     payload: Bytes,
     dead_letter_prefix: &str,
 ) -> Explanation {
     let delivery = delivery(subject, headers, payload);
-    let transform = CdcTransform::new(config.clone());
     let (_, parsed) = transform.order(&delivery);
     let decision = transform.decide(&delivery, parsed);
     let (unhandled, mismatch) = (decision.remarks.unhandled_fields, decision.remarks.subject_mismatch);

@@ -40,7 +40,7 @@ pub(crate) fn members<'a>(
 pub(crate) fn fill<T>(slot: &mut Option<T>, part: Part, field: &'static str, value: T) -> Result<(), Poison> {
     match slot.replace(value) {
         None => Ok(()),
-        Some(_) => Err(Poison::Twice { part, field }),
+        Some(_) => Err(Poison::Twice { part, field: field.into() }),
     }
 }
 

@@ -127,6 +127,45 @@ impl<'a> Scanner<'a> {
         Ok(self.since(start))
     }
 
+    /// Reads an array: `element` is called in front of each value and must read it.
+    ///
+    /// # Errors
+    /// Text that is not JSON, or no array.
+    pub fn array(&mut self, mut element: impl FnMut(&mut Self) -> Result<(), Malformed>) -> Result<(), Malformed> {
+        self.take(b'[', "an array")?;
+        if self.peek() == Some(b']') {
+            self.at += 1;
+            return Ok(());
+        }
+        loop {
+            element(self)?;
+            match self.peek() {
+                Some(b',') => self.at += 1,
+                Some(b']') => {
+                    self.at += 1;
+                    return Ok(());
+                }
+                _ => return Err(self.malformed("a comma or the end of the array")),
+            }
+        }
+    }
+
+    /// Goes over the values in an array, those of arrays within it included, and says whether `fits` was true of all.
+    ///
+    /// # Errors
+    /// Text that is not JSON.
+    pub fn elements(&mut self, fits: impl Fn(&'a str) -> bool) -> Result<bool, Malformed> {
+        let mut all = true;
+        // The text is JSON, so that brackets and commas are where they belong and need no look.
+        while let Some(byte) = self.peek() {
+            match byte {
+                b'[' | b']' | b',' => self.at += 1,
+                _ => all &= fits(self.value()?),
+            }
+        }
+        Ok(all)
+    }
+
     #[inline]
     fn take(&mut self, byte: u8, expected: &'static str) -> Result<(), Malformed> {
         if self.peek() != Some(byte) {

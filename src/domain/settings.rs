@@ -2,6 +2,8 @@
 
 use serde::Deserialize;
 
+use super::declared::DeclaredTable;
+
 /// Everything the transform can be told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TransformConfig {
@@ -30,7 +32,7 @@ pub enum UnsafeTokens {
     Reject,
 }
 
-/// What becomes of fields that the typed row does not know.
+/// What becomes of fields that the table does not know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum UnhandledFields {
@@ -48,7 +50,7 @@ pub enum UnhandledFields {
 pub struct TableSettings {
     /// Whether its events are published; if not, they are skipped.
     pub enabled: bool,
-    /// What becomes of fields that the typed row does not know.
+    /// What becomes of fields that the table does not know.
     pub unhandled_fields: UnhandledFields,
 }
 
@@ -58,8 +60,8 @@ impl Default for TableSettings {
     }
 }
 
-/// The settings of every table; by default all are enabled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// The settings of every table; by default those of typed rows are enabled, and there are no others.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Tables {
     /// Table `messages`.
     pub messages: TableSettings,
@@ -67,4 +69,6 @@ pub struct Tables {
     pub chats: TableSettings,
     /// Table `agents`.
     pub agents: TableSettings,
+    /// The tables that are declared. One that is called as a typed row's replaces it.
+    pub declared: Vec<DeclaredTable>,
 }

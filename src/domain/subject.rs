@@ -6,8 +6,8 @@ use percent_encoding::percent_decode_str;
 
 use super::error::Poison;
 use super::json::Shown;
+use super::layout::{Token, Values};
 use super::settings::UnsafeTokens;
-use super::table::{RowRead, Table};
 
 /// The longest target subject, in bytes. At 4 096 the server would close the connection.
 pub const MAX_SUBJECT: usize = 1024;
@@ -26,6 +26,9 @@ pub enum Action {
 }
 
 impl Action {
+    /// Every action.
+    pub const ALL: [Self; 4] = [Self::Insert, Self::Update, Self::Delete, Self::Read];
+
     /// Reads the name that Sequin uses.
     pub fn parse(name: &str) -> Option<Self> {
         match name {
@@ -111,8 +114,11 @@ fn is_plain(name: &str) -> bool {
 }
 
 /// Characters that a token must not hold: separator, wildcards, and what would end the protocol line.
-fn is_illegal(c: char) -> bool {
-    matches!(c, '.' | '*' | '>') || c.is_whitespace() || c.is_control()
+pub(super) fn is_illegal(c: char) -> bool {
+    match c {
+        '.' | '*' | '>' | '\0'..=' ' | '\u{7f}' => true,
+        _ => !c.is_ascii() && (c.is_whitespace() || c.is_control()),
+    }
 }
 
 /// Makes any text that is not empty one legal token: what is illegal, and `%`, is percent-encoded.
@@ -130,14 +136,15 @@ fn needs_encoding(c: char) -> bool {
 }
 
 fn push_encoded(out: &mut Vec<u8>, value: &str) {
+    let push_escaped = |out: &mut Vec<u8>, byte| {
+        out.extend_from_slice(percent_encoding::percent_encode_byte(byte).as_bytes());
+    };
     // Ids are ASCII as a rule, and an ASCII character is a byte.
     if value.is_ascii() {
         for byte in value.bytes() {
-            match byte {
-                b'.' | b'*' | b'>' | b'%' | 0..=b' ' | 0x7f => {
-                    out.extend_from_slice(percent_encoding::percent_encode_byte(byte).as_bytes());
-                }
-                _ => out.push(byte),
+            match needs_encoding(char::from(byte)) {
+                true => push_escaped(out, byte),
+                false => out.push(byte),
             }
         }
         return;
@@ -146,9 +153,7 @@ fn push_encoded(out: &mut Vec<u8>, value: &str) {
         let mut bytes = [0; 4];
         let encoded = c.encode_utf8(&mut bytes);
         match needs_encoding(c) {
-            true => encoded
-                .bytes()
-                .for_each(|byte| out.extend_from_slice(percent_encoding::percent_encode_byte(byte).as_bytes())),
+            true => encoded.bytes().for_each(|byte| push_escaped(out, byte)),
             false => out.extend_from_slice(encoded.as_bytes()),
         }
     }
@@ -175,31 +180,24 @@ pub struct SubjectRules<'a> {
 pub fn push_target(
     out: &mut Vec<u8>,
     rules: SubjectRules<'_>,
-    table: &dyn Table,
-    row: &RowRead,
-    payload: &str,
+    table: &'static str,
+    values: Values<'_>,
+    action: Action,
 ) -> Result<(), Poison> {
-    let (start, name) = (out.len(), table.name());
+    let start = out.len();
     out.extend_from_slice(rules.prefix.as_bytes());
-    for (i, &column) in table.routing().iter().enumerate() {
-        if i == 2 {
-            push_token(out, name);
-        }
-        let missing = Poison::MissingRouting { table: name, column: column.name() };
-        let value = row.value(column, payload).ok_or(missing)?;
-        match rules.unsafe_tokens {
-            UnsafeTokens::Encode => {
-                out.push(b'.');
-                push_encoded(out, value);
+    for token in &values.layout.subject {
+        out.push(b'.');
+        match token {
+            Token::Text(text) => out.extend_from_slice(text.as_bytes()),
+            Token::Action => out.extend_from_slice(action.name().as_bytes()),
+            Token::Schema => push_token(out, rules, values.schema, || "schema".to_owned(), table)?,
+            Token::Value(value) => {
+                let name = || values.layout.named(*value).to_owned();
+                let text = values.get(*value).ok_or_else(|| Poison::MissingRouting { table, column: name() })?;
+                push_token(out, rules, text, name, table)?;
             }
-            UnsafeTokens::Reject if value.contains(is_illegal) => {
-                return Err(Poison::IllegalToken { table: name, column: column.name() });
-            }
-            UnsafeTokens::Reject => push_token(out, value),
         }
-    }
-    if table.routing().len() <= 2 {
-        push_token(out, name);
     }
     match out.len() - start {
         length if length > MAX_SUBJECT => Err(Poison::SubjectTooLong { length, limit: MAX_SUBJECT }),
@@ -207,9 +205,23 @@ pub fn push_target(
     }
 }
 
-fn push_token(out: &mut Vec<u8>, token: &str) {
-    out.push(b'.');
-    out.extend_from_slice(token.as_bytes());
+/// Appends a text as one token, whatever it holds.
+fn push_token(
+    out: &mut Vec<u8>,
+    rules: SubjectRules<'_>,
+    text: &str,
+    name: impl FnOnce() -> String,
+    table: &'static str,
+) -> Result<(), Poison> {
+    match rules.unsafe_tokens {
+        _ if text.is_empty() => return Err(Poison::MissingRouting { table, column: name() }),
+        UnsafeTokens::Encode => push_encoded(out, text),
+        UnsafeTokens::Reject if text.contains(is_illegal) => {
+            return Err(Poison::IllegalToken { table, column: name() });
+        }
+        UnsafeTokens::Reject => out.extend_from_slice(text.as_bytes()),
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Tables and the typed rows they are read into.
+//! Tables, and the typed rows that some are read into.
 
 use std::fmt;
 use std::ops::Range;
@@ -7,6 +7,7 @@ use super::column::{Cell, Fit, Text, is_unchanged};
 use super::error::{Part, Poison};
 use super::excerpt::Excerpt;
 use super::json::{Read, members};
+use super::layout::Layout;
 use super::scan::Scanner;
 
 /// A column whose value routes an event or identifies its row, in the order of the enriched event.
@@ -49,19 +50,21 @@ pub trait Row<'a>: Default {
     fn id(&self, column: IdColumn) -> Option<&Cell<Text<'a>>>;
 }
 
-/// A table that events are published of.
+/// A table that events are published of: a typed row, or a declaration.
 pub trait Table: fmt::Debug + Send + Sync {
     /// Its name in PostgreSQL, in subjects and in labels.
     fn name(&self) -> &'static str;
 
-    /// The column whose value identifies a row.
-    fn key(&self) -> IdColumn;
+    /// What becomes of its rows.
+    fn layout(&self) -> &Layout;
 
-    /// The columns that make up the target subject: two before the table's name, the others after it.
-    fn routing(&self) -> &'static [IdColumn];
-
-    /// Whether the typed row has this column.
+    /// Whether the row has this column.
     fn knows(&self, column: &str) -> bool;
+
+    /// What is wrong with a row whose [`RowRead::lacking`] names a column.
+    fn lacking(&self, _column: u16) -> Option<Poison> {
+        None
+    }
 
     /// Reads a record in one pass, checking types on the way. Places are those of the scanner's text.
     ///
@@ -70,53 +73,69 @@ pub trait Table: fmt::Debug + Send + Sync {
     fn read(&self, record: &mut Scanner<'_>) -> Read<RowRead>;
 }
 
-/// An identifying or routing value of a row.
+/// What stands in a slot: a value that identifies, routes or decides.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Id {
-    /// Null, absent, empty, or not a column of this table.
+    /// Null, absent, or not a column of this table.
     #[default]
     Missing,
     /// Arrived as `unchanged_toast`.
     Unchanged,
-    /// The value.
+    /// The value, which may be empty.
     Value(Excerpt),
 }
+
+/// Slots that need no memory of their own.
+const INLINE: usize = IdColumn::ALL.len();
 
 /// What is kept of a row once its record has been read, by place in the payload.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RowRead {
-    ids: [Id; IdColumn::ALL.len()],
-    /// Fields that the typed row does not know, in the record's order.
+    first: [Id; INLINE],
+    others: Vec<Id>,
+    /// Fields that the table does not know, in the record's order.
     pub unhandled: Vec<String>,
     /// Where these fields are in the record, each with the comma before it.
     pub unhandled_at: Vec<Range<usize>>,
     /// Fields that arrived as `unchanged_toast`, in the record's order.
     pub unchanged: Vec<String>,
-    /// Whether a field holds a value beside `id`, `message_date` and the key column, which are all that a delete
-    /// carries under the default replica identity.
+    /// Whether a field holds a value beside the key and the primary key, which are all that a delete carries under the
+    /// default replica identity.
     pub more_than_key_columns: bool,
+    /// The first column that must not be null and is, by its place among the table's columns.
+    pub lacking: Option<u16>,
 }
 
 impl RowRead {
-    /// What the row has in this column.
-    pub fn id(&self, column: IdColumn) -> &Id {
-        &self.ids[column as usize]
+    /// What stands in a slot.
+    pub fn id(&self, slot: usize) -> &Id {
+        const NOTHING: &Id = &Id::Missing;
+        self.first.get(slot).or_else(|| self.others.get(slot - INLINE)).unwrap_or(NOTHING)
     }
 
-    /// The value of this column, if it has one.
-    pub fn value<'a>(&'a self, column: IdColumn, payload: &'a str) -> Option<&'a str> {
-        match self.id(column) {
-            Id::Value(value) => Some(value.within(payload)),
-            Id::Missing | Id::Unchanged => None,
+    /// Puts something into a slot; slots are filled in order.
+    pub(super) fn put(&mut self, slot: usize, id: Id) {
+        match self.first.get_mut(slot) {
+            Some(place) => *place = id,
+            None => self.others.push(id),
+        }
+    }
+
+    /// Notes a field that the table does not know, and where it is.
+    pub(super) fn note_unknown(&mut self, name: &str, raw: &str, at: Range<usize>) {
+        self.unhandled.push(name.to_owned());
+        self.unhandled_at.push(at);
+        if is_unchanged(raw) {
+            self.unchanged.push(name.to_owned());
         }
     }
 }
 
-/// Reads a record into the row `R` and keeps what is needed of it.
+/// Reads a record into the row `R` and keeps what is needed of it. `own` are the columns of key and primary key.
 ///
 /// # Errors
 /// Text that is not JSON; within, a record that is no object, a value of the wrong type, a column that comes twice.
-pub fn read_row<'a, R: Row<'a>>(key: IdColumn, scanner: &mut Scanner<'a>) -> Read<RowRead> {
+pub fn read_row<'a, R: Row<'a>>(own: &[&str], scanner: &mut Scanner<'a>) -> Read<RowRead> {
     let (mut row, mut read) = (R::default(), RowRead::default());
     let begin = scanner.at();
     // The opening brace is read before the first member.
@@ -125,21 +144,19 @@ pub fn read_row<'a, R: Row<'a>>(key: IdColumn, scanner: &mut Scanner<'a>) -> Rea
         let raw = scanner.value()?;
         let start = std::mem::replace(&mut end, scanner.at() - begin);
         Ok(row.set(name, raw).map(|fit| {
-            if fit == Fit::Unknown {
-                read.unhandled.push(name.to_owned());
-                read.unhandled_at.push(start..end);
-            }
-            if fit == Fit::Unchanged || (fit == Fit::Unknown && is_unchanged(raw)) {
-                read.unchanged.push(name.to_owned());
+            match fit {
+                Fit::Unknown => read.note_unknown(name, raw, start..end),
+                Fit::Unchanged => read.unchanged.push(name.to_owned()),
+                Fit::Null | Fit::Value => {}
             }
             if raw != "null" && !read.more_than_key_columns {
-                read.more_than_key_columns = !["id", "message_date", key.name()].contains(&name);
+                read.more_than_key_columns = !own.contains(&name);
             }
         }))
     })?;
     Ok(record.and_then(|_| {
         for column in IdColumn::ALL {
-            read.ids[column as usize] = read_id(&row, column, scanner.text())?;
+            read.put(column as usize, read_id(&row, column, scanner.text())?);
         }
         Ok(read)
     }))
@@ -147,10 +164,7 @@ pub fn read_row<'a, R: Row<'a>>(key: IdColumn, scanner: &mut Scanner<'a>) -> Rea
 
 fn read_id<'a, R: Row<'a>>(row: &R, column: IdColumn, payload: &'a str) -> Result<Id, Poison> {
     Ok(match row.id(column) {
-        Some(Cell::Value(text)) => match text.decode(column.name())? {
-            empty if empty.is_empty() => Id::Missing,
-            value => Id::Value(Excerpt::of(payload, value)),
-        },
+        Some(Cell::Value(text)) => Id::Value(Excerpt::of(payload, text.decode(column.name())?)),
         Some(Cell::Unchanged) => Id::Unchanged,
         Some(Cell::Absent | Cell::Null) | None => Id::Missing,
     })
@@ -179,12 +193,20 @@ macro_rules! table {
     (
         $(#[$doc:meta])*
         $table:ident = $name:literal, row $row:ident<$a:lifetime>,
-        key $key:ident, routing [$($routing:ident),*], ids [$($id:ident = $id_column:ident),*],
+        key $key:ident, primary [$($primary:literal),*], routing [$($routing:ident),*],
+        ids [$($id:ident = $id_column:ident),*],
         columns { $($field:ident: $type:ty = $column:literal,)* }
     ) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, Copy)]
-        pub struct $table;
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub struct $table(Layout);
+
+        impl Default for $table {
+            fn default() -> Self {
+                let (routing, ids) = ([$(IdColumn::$routing),*], [$(IdColumn::$id_column),*]);
+                Self(Layout::typed($name, IdColumn::$key, &routing, &ids))
+            }
+        }
 
         #[doc = concat!("A row of table `", $name, "`.")]
         #[derive(Debug, Clone, Default)]
@@ -214,12 +236,8 @@ macro_rules! table {
                 $name
             }
 
-            fn key(&self) -> IdColumn {
-                IdColumn::$key
-            }
-
-            fn routing(&self) -> &'static [IdColumn] {
-                &[$(IdColumn::$routing),*]
+            fn layout(&self) -> &Layout {
+                &self.0
             }
 
             fn knows(&self, column: &str) -> bool {
@@ -227,7 +245,8 @@ macro_rules! table {
             }
 
             fn read(&self, record: &mut Scanner<'_>) -> Read<RowRead> {
-                read_row::<$row<'_>>(self.key(), record)
+                const OWN: &[&str] = &[IdColumn::$key.name(), $($primary),*];
+                read_row::<$row<'_>>(OWN, record)
             }
         }
     };

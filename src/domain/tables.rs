@@ -3,13 +3,14 @@
 use super::column::{Bool, Cell, Date, Fit, Integer, Json, Scalar, Text, Timestamp};
 use super::error::Poison;
 use super::json::Read;
+use super::layout::Layout;
 use super::scan::Scanner;
 use super::table::{IdColumn, Row, RowRead, Table, read_row, table};
 
 table! {
     /// WhatsApp messages; partitioned by day, with the primary key (id, message_date).
     Messages = "messages", row MessageRow<'a>,
-    key Message, routing [Company, Agent, Chat],
+    key Message, primary ["id", "message_date"], routing [Company, Agent, Chat],
     ids [company_id = Company, agent_id = Agent, chat_id = Chat, message_id = Message],
     columns {
         id: Scalar<'a> = "id",
@@ -45,7 +46,8 @@ table! {
 table! {
     /// Conversations of an agent.
     Chats = "chats", row ChatRow<'a>,
-    key Chat, routing [Company, Agent], ids [company_id = Company, agent_id = Agent, chat_id = Chat],
+    key Chat, primary ["id"], routing [Company, Agent],
+    ids [company_id = Company, agent_id = Agent, chat_id = Chat],
     columns {
         id: Scalar<'a> = "id",
         chat_id: Text<'a> = "chat_id",
@@ -71,7 +73,8 @@ table! {
 table! {
     /// Agents: the WhatsApp accounts of a company.
     Agents = "agents", row AgentRow<'a>,
-    key Agent, routing [Company, Agent], ids [company_id = Company, agent_id = Agent],
+    key Agent, primary ["id"], routing [Company, Agent],
+    ids [company_id = Company, agent_id = Agent],
     columns {
         id: Integer<'a> = "id",
         agent_id: Text<'a> = "agent_id",

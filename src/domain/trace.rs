@@ -11,7 +11,6 @@ use serde_json::value::RawValue;
 
 use super::error::{Part, Poison};
 use super::explain::{Explanation, delivery, explain};
-use super::settings::TransformConfig;
 use super::subject::SourceSubject;
 use super::transform::CdcTransform;
 
@@ -84,15 +83,14 @@ pub struct Place {
 
 /// Decides on one event and says how.
 pub fn trace(
-    config: &TransformConfig,
+    transform: &CdcTransform,
     subject: &str,
     headers: Headers,
     payload: &Bytes,
     dead_letter_prefix: &str,
 ) -> (Explanation, Trace) {
-    let explanation = explain(config, subject, headers.clone(), payload.clone(), dead_letter_prefix);
+    let explanation = explain(transform, subject, headers.clone(), payload.clone(), dead_letter_prefix);
     let delivery = delivery(subject, headers, payload.clone());
-    let transform = CdcTransform::new(config.clone());
     let source = SourceSubject::parse(subject);
     let record = object(payload).and_then(|event| object(event.get("record")?.get().as_bytes()));
     let fields = record.as_ref().map(|record| in_order(record)).unwrap_or_default();
@@ -107,7 +105,7 @@ pub fn trace(
         fields,
         routing: record.map(|record| routing(&record)).unwrap_or_default(),
         order_key: format!("{:032x}", transform.order(&delivery).0.0),
-        place: place(&transform, &delivery),
+        place: place(transform, &delivery),
     };
     (explanation, trace)
 }
@@ -194,6 +192,12 @@ fn expectation(poison: &Poison) -> (String, String) {
         Poison::MissingKey { column, .. } | Poison::MissingRouting { column, .. } => {
             (record(column), "a value that is not empty".to_owned())
         }
+        Poison::NotInSchema { .. } => {
+            ("/metadata/table_schema".to_owned(), "a schema that fits the pattern".to_owned())
+        }
+        Poison::TenantMismatch { value, .. } => {
+            ("/metadata/table_schema".to_owned(), format!("the schema of the row's own {value}"))
+        }
         Poison::ReplicaIdentity { .. } => ("/record".to_owned(), "every column: REPLICA IDENTITY FULL".to_owned()),
         Poison::UnchangedToast { column, .. } => (record(column), "the value: REPLICA IDENTITY FULL".to_owned()),
         Poison::RejectedField { field, .. } => (record(field), "no such field".to_owned()),
@@ -234,7 +238,8 @@ mod tests {
 
     fn traced(payload: &str) -> Trace {
         let subject = "sequin.d.s.messages.insert";
-        trace(&TransformConfig::default(), subject, Headers::new(), &Bytes::copy_from_slice(payload.as_bytes()), "dl").1
+        let transform = CdcTransform::new(crate::domain::TransformConfig::default());
+        trace(&transform, subject, Headers::new(), &Bytes::copy_from_slice(payload.as_bytes()), "dl").1
     }
 
     fn event(record: &str) -> String {

@@ -12,10 +12,12 @@ use cdc_actors::ports::Transform;
 use super::change::{Change, Envelope};
 use super::enriched::Enriched;
 use super::error::Poison;
-use super::event_key::{KeyParts, row_order, sha256_hex, stray_order};
+use super::event_key::{KeyParts, row_order, sha256_hex, stray_order, value_order};
+use super::json::push_number;
+use super::layout::{IdPart, Values};
 use super::settings::{TableSettings, TransformConfig, UnhandledFields};
 use super::subject::{self, Action, SourceSubject, SubjectRules};
-use super::table::{Id, RowRead, Table};
+use super::table::{RowRead, Table};
 use super::tables::{Agents, Chats, Messages};
 
 /// Header that says how often the event was brought back from the dead letters.
@@ -38,13 +40,13 @@ pub struct CdcTransform {
 }
 
 /// A table that is enabled.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Allowed {
-    table: &'static dyn Table,
+    table: Arc<dyn Table>,
     unhandled: UnhandledFields,
 }
 
-/// What [`CdcTransform::order`] read of an event.
+/// What [`CdcTransform::order`] read of an event. It goes back to the transform that made it, and to no other.
 #[derive(Debug)]
 pub struct Parsed {
     found: Found,
@@ -57,26 +59,47 @@ pub struct Parsed {
     reason = "nearly all are changes, and a box for each would cost more than moving them"
 )]
 enum Found {
-    /// An event of a table that is not allowed.
+    /// An event of a table, a schema or an action that is not allowed.
     NotAllowed,
     /// An event that cannot be published.
     Poison { table: Option<&'static str>, poison: Poison },
-    /// A change of a row.
-    Change { allowed: Allowed, change: Change, row: RowRead },
+    /// A change of a row, and the place of its table.
+    Change { table: usize, change: Change, row: RowRead },
 }
 
 impl CdcTransform {
     /// A transform that follows `config`.
     pub fn new(config: TransformConfig) -> Self {
-        let all: [(&'static dyn Table, TableSettings); 3] =
-            [(&Messages, config.tables.messages), (&Chats, config.tables.chats), (&Agents, config.tables.agents)];
-        let enabled = all.into_iter().filter(|(_, settings)| settings.enabled);
-        let tables = enabled.map(|(table, settings)| Allowed { table, unhandled: settings.unhandled_fields }).collect();
+        let tables = &config.tables;
+        let typed: [(Arc<dyn Table>, TableSettings); 3] = [
+            (Arc::new(Messages::default()), tables.messages),
+            (Arc::new(Chats::default()), tables.chats),
+            (Arc::new(Agents::default()), tables.agents),
+        ];
+        let is_declared = |name: &str| tables.declared.iter().any(|declared| declared.name() == name);
+        let typed = typed.into_iter().filter(|(table, settings)| settings.enabled && !is_declared(table.name()));
+        let typed = typed.map(|(table, settings)| Allowed { table, unhandled: settings.unhandled_fields });
+        let declared = tables
+            .declared
+            .iter()
+            .filter(|declared| declared.enabled())
+            .map(|declared| Allowed { table: Arc::new(declared.clone()), unhandled: declared.unhandled_fields() });
+        let tables = typed.chain(declared).collect();
         Self { config, tables }
     }
 
-    fn allowed(&self, table: &str) -> Option<Allowed> {
-        self.tables.iter().find(|allowed| allowed.table.name() == table).copied()
+    /// The names of the tables that are enabled.
+    pub fn tables(&self) -> impl Iterator<Item = &'static str> {
+        self.tables.iter().map(|allowed| allowed.table.name())
+    }
+
+    /// The place of a table that is enabled.
+    fn allowed(&self, table: &str) -> Option<usize> {
+        self.tables.iter().position(|allowed| allowed.table.name() == table)
+    }
+
+    fn name(&self, table: usize) -> &'static str {
+        self.tables[table].table.name()
     }
 
     fn parse(&self, delivery: &Delivery) -> Parsed {
@@ -87,21 +110,21 @@ impl CdcTransform {
         }
         // Where the metadata cannot be read, the subject is the best there is to name the table by.
         let unreadable = |poison| Parsed {
-            found: Found::Poison { table: hint.map(|allowed| allowed.table.name()), poison },
+            found: Found::Poison { table: hint.map(|table| self.name(table)), poison },
             subject_mismatch: None,
         };
         let text = match str::from_utf8(&delivery.payload) {
             Ok(text) => text,
             Err(source) => return unreadable(Poison::NotUtf8(source)),
         };
-        let envelope = match Envelope::parse(text, hint.map(|allowed| allowed.table)) {
+        let envelope = match Envelope::parse(text, hint.map(|table| &*self.tables[table].table)) {
             Ok(envelope) => envelope,
             Err(poison) => return unreadable(poison),
         };
         let subject_mismatch = subject.and_then(|subject| envelope.contradiction(&subject));
         let found = match envelope.table() {
             Ok(name) => match self.allowed(&name) {
-                Some(allowed) => read(allowed, envelope, hint.is_some_and(|hint| hint.table.name() == name)),
+                Some(table) => self.read(table, envelope, hint == Some(table), text),
                 None => Found::NotAllowed,
             },
             Err(poison) => unreadable(poison).found,
@@ -109,19 +132,60 @@ impl CdcTransform {
         Parsed { found, subject_mismatch }
     }
 
+    /// Reads the row of an event whose table is allowed; `is_expected` says that it was read already.
+    fn read(&self, table: usize, mut envelope: Envelope<'_>, is_expected: bool, payload: &str) -> Found {
+        let allowed = &*self.tables[table].table;
+        let poisoned = |poison| Found::Poison { table: Some(allowed.name()), poison };
+        let change = match envelope.change() {
+            Ok(change) => change,
+            Err(poison) => return poisoned(poison),
+        };
+        let layout = allowed.layout();
+        if !layout.actions.contains(change.action) || !layout.schema.fits(change.schema.within(payload)) {
+            return Found::NotAllowed;
+        }
+        match envelope.row(allowed, is_expected) {
+            Ok(row) => Found::Change { table, change, row },
+            Err(poison) => poisoned(poison),
+        }
+    }
+
+    /// The order key of a row; `None` if what it is made of is not there.
+    fn order_of(&self, payload: &str, table: usize, change: &Change, row: &RowRead) -> Option<OrderKey> {
+        let table = &*self.tables[table].table;
+        let values = Values::new(table.layout(), change, row, payload);
+        let database = change.database.within(payload);
+        Some(match values.order()? {
+            (None, key) => row_order(database, values.schema, table.name(), &key),
+            (Some(name), value) => value_order(database, values.schema, table.name(), name, &value),
+        })
+    }
+
     /// Why an event can never be published; `None` if it can be, or is skipped.
     pub(super) fn poison(&self, delivery: &Delivery) -> Option<Poison> {
         match self.parse(delivery).found {
             Found::NotAllowed => None,
             Found::Poison { poison, .. } => Some(poison),
-            Found::Change { allowed, change, row } => self.event(delivery, allowed, &change, &row).err(),
+            Found::Change { table, change, row } => self.event(delivery, table, &change, &row).err(),
         }
     }
 
-    fn event(&self, delivery: &Delivery, allowed: Allowed, change: &Change, row: &RowRead) -> Result<Event, Poison> {
-        let Allowed { table, unhandled } = allowed;
+    /// The event to publish; `None` if its row is filtered out.
+    fn event(
+        &self,
+        delivery: &Delivery,
+        table: usize,
+        change: &Change,
+        row: &RowRead,
+    ) -> Result<Option<Event>, Poison> {
+        let Allowed { table, unhandled } = &self.tables[table];
+        let (table, unhandled) = (&**table, *unhandled);
         let source = str::from_utf8(&delivery.payload).map_err(Poison::NotUtf8)?;
-        let key = check_ids(table, change, row, source)?;
+        let values = Values::new(table.layout(), change, row, source);
+        if !is_meant(table, change, values)? {
+            return Ok(None);
+        }
+        let key = values.check(table.name())?;
         if let (UnhandledFields::Reject, Some(field)) = (unhandled, row.unhandled.first()) {
             return Err(Poison::RejectedField { table: table.name(), field: field.clone() });
         }
@@ -132,25 +196,25 @@ impl CdcTransform {
         };
         let parts = KeyParts {
             database: change.database.within(source),
-            schema: change.schema.within(source),
+            schema: values.schema,
             lsn: change.lsn.unwrap_or(0),
             table: table.name(),
-            key,
+            key: &key,
             place: &place,
         };
-        let enriched = Enriched { source, change, table, row, unhandled };
+        let enriched = Enriched { values, change, table, unhandled };
         // All that the event consists of stands in one piece of memory, which its parts share.
         let mut memory = Vec::with_capacity(enriched.room() + ROOM_FOR_NAMES);
-        parts.push_event_id(&mut memory);
+        push_event_id(&mut memory, values, change, &key);
         let id_end = memory.len();
         parts.push_event_key(&mut memory);
         let key_end = memory.len();
         let rules = SubjectRules { prefix: &self.config.subject_prefix, unsafe_tokens: self.config.unsafe_tokens };
-        subject::push_target(&mut memory, rules, table, row, source)?;
+        subject::push_target(&mut memory, rules, table.name(), values, change.action)?;
         let subject_end = memory.len();
         enriched.push(&mut memory, 0..id_end)?;
         let memory = Bytes::from(memory);
-        Ok(Event {
+        Ok(Some(Event {
             key: EventKey::new(text(memory.slice(id_end..key_end))).expect("push_event_key appends a legal key"),
             event_id: text(memory.slice(..id_end)),
             table: table.name(),
@@ -159,7 +223,7 @@ impl CdcTransform {
             payload: memory.slice(subject_end..),
             position: change.lsn.map(|lsn| CommitPosition { lsn, idx: change.idx.unwrap_or(0) }),
             committed: change.committed.map(|committed| committed.time.as_microsecond()),
-        })
+        }))
     }
 }
 
@@ -169,7 +233,10 @@ impl Transform for CdcTransform {
     fn order(&self, delivery: &Delivery) -> (OrderKey, Parsed) {
         let parsed = self.parse(delivery);
         let order = match &parsed.found {
-            Found::Change { allowed, change, row } => order_of(delivery, allowed, change, row),
+            Found::Change { table, change, row } => {
+                let payload = str::from_utf8(&delivery.payload).ok();
+                payload.and_then(|payload| self.order_of(payload, *table, change, row))
+            }
             Found::NotAllowed | Found::Poison { .. } => None,
         };
         let order = order.unwrap_or_else(|| stray_order(&delivery.subject, delivery.receipt.id.sequence));
@@ -181,10 +248,11 @@ impl Transform for CdcTransform {
         let verdict = match parsed.found {
             Found::NotAllowed => Verdict::Skip,
             Found::Poison { table, poison } => dead_letter(table, &poison),
-            Found::Change { allowed, change, row } => {
-                let verdict = match self.event(delivery, allowed, &change, &row) {
-                    Ok(event) => Verdict::Publish(Arc::new(event)),
-                    Err(poison) => dead_letter(Some(allowed.table.name()), &poison),
+            Found::Change { table, change, row } => {
+                let verdict = match self.event(delivery, table, &change, &row) {
+                    Ok(Some(event)) => Verdict::Publish(Arc::new(event)),
+                    Ok(None) => return Decision { verdict: Verdict::Skip, remarks },
+                    Err(poison) => dead_letter(Some(self.name(table)), &poison),
                 };
                 remarks.unhandled_fields = row.unhandled;
                 verdict
@@ -194,42 +262,44 @@ impl Transform for CdcTransform {
     }
 }
 
-/// Reads the row of an event whose table is allowed; `is_expected` says that it was read already.
-fn read(allowed: Allowed, mut envelope: Envelope<'_>, is_expected: bool) -> Found {
-    let change = envelope.change();
-    let read = change.and_then(|change| Ok((change, envelope.row(allowed.table, is_expected)?)));
-    match read {
-        Ok((change, row)) => Found::Change { allowed, change, row },
-        Err(poison) => Found::Poison { table: Some(allowed.table.name()), poison },
-    }
-}
-
-/// The order key of a row whose key is there.
-fn order_of(delivery: &Delivery, allowed: &Allowed, change: &Change, row: &RowRead) -> Option<OrderKey> {
-    let source = str::from_utf8(&delivery.payload).ok()?;
-    let key = row.value(allowed.table.key(), source)?;
-    Some(row_order(change.database.within(source), change.schema.within(source), allowed.table.name(), key))
-}
-
 fn dead_letter(table: Option<&'static str>, poison: &Poison) -> Verdict {
     Verdict::DeadLetter { table, reason: poison.reason(), detail: poison.to_string() }
 }
 
-/// Makes sure that key and routing values are there, and returns the key.
-fn check_ids<'r>(table: &dyn Table, change: &Change, row: &'r RowRead, source: &'r str) -> Result<&'r str, Poison> {
-    let name = table.name();
-    if change.action == Action::Delete && !row.more_than_key_columns {
-        return Err(Poison::ReplicaIdentity { table: name });
+/// Whether the row is one of those that are published, as far as its columns say.
+fn is_meant(table: &dyn Table, change: &Change, values: Values<'_>) -> Result<bool, Poison> {
+    if change.action == Action::Delete && !values.row.more_than_key_columns {
+        // What such a row held, nobody can tell: a filter would be a guess.
+        return Err(Poison::ReplicaIdentity { table: table.name() });
     }
-    let mut columns = std::iter::once(table.key()).chain(table.routing().iter().copied());
-    if let Some(column) = columns.find(|column| *row.id(*column) == Id::Unchanged) {
-        return Err(Poison::UnchangedToast { table: name, column: column.name() });
+    if let Some(poison) = values.row.lacking.and_then(|column| table.lacking(column)) {
+        return Err(poison);
     }
-    let key = row.value(table.key(), source);
-    let key = key.ok_or(Poison::MissingKey { table: name, column: table.key().name() })?;
-    match table.routing().iter().find(|column| *row.id(**column) == Id::Missing) {
-        Some(column) => Err(Poison::MissingRouting { table: name, column: column.name() }),
-        None => Ok(key),
+    match values.layout.filter.as_ref().map_or(Ok(true), |filter| filter.holds(values)) {
+        Ok(holds) => Ok(holds),
+        Err(slot) => Err(Poison::UnchangedToast { table: table.name(), column: values.layout.slots[slot].clone() }),
+    }
+}
+
+/// Appends the event id, as downstream knows the event.
+fn push_event_id(out: &mut Vec<u8>, values: Values<'_>, change: &Change, key: &str) {
+    for part in &values.layout.event_id {
+        let text = match part {
+            IdPart::Text(text) => text,
+            IdPart::Lsn => {
+                push_number(out, change.lsn.unwrap_or(0));
+                continue;
+            }
+            IdPart::Idx => {
+                push_number(out, change.idx.unwrap_or(0));
+                continue;
+            }
+            IdPart::Schema => values.schema,
+            IdPart::Action => change.action.name(),
+            IdPart::Key => key,
+            IdPart::Value(value) => values.get(*value).unwrap_or_default(),
+        };
+        out.extend_from_slice(text.as_bytes());
     }
 }
 

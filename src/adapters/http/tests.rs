@@ -50,7 +50,7 @@ fn start_with_long_answers() -> Http {
 
 fn start_with(stream: &str) -> (Http, Arc<Telemetry>, Arc<ManualClock>) {
     let clock = Arc::new(ManualClock::default());
-    let telemetry = Arc::new(Telemetry::new(logging::discard(), clock.clone()));
+    let telemetry = Arc::new(Telemetry::new(logging::discard(), clock.clone(), &["messages", "chats", "agents"]));
     let setting = |key: &str, value: &str| InForce { key: key.into(), value: value.into(), origin: "default".into() };
     let settings = vec![setting("source.stream", stream), setting("nats.password", "***")];
     let http = serve(SocketAddr::from(([127, 0, 0, 1], 0)), Arc::clone(&telemetry), settings).unwrap();

@@ -9,8 +9,6 @@ use cdc_actors::telemetry::{Outcome, PauseReason};
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
-/// The label `table`: the tables of the configuration, and the rest.
-pub(super) const TABLES: [&str; 4] = ["messages", "chats", "agents", OTHER];
 /// What a label is when it is none of the names it may be.
 pub(super) const OTHER: &str = "other";
 /// Names of unknown fields that get a series of their own, per table.
@@ -42,17 +40,20 @@ const PAUSES: [PauseReason; 7] = [
 ];
 
 /// One thing per table.
-pub(super) struct PerTable<T>([T; TABLES.len()]);
+pub(super) struct PerTable<T> {
+    tables: Vec<(&'static str, T)>,
+    others: T,
+}
 
 impl<T> PerTable<T> {
-    fn new(make: impl FnMut(&'static str) -> T) -> Self {
-        Self(TABLES.map(make))
+    fn new(tables: &[&'static str], mut make: impl FnMut(&'static str) -> T) -> Self {
+        Self { tables: tables.iter().map(|table| (*table, make(table))).collect(), others: make(OTHER) }
     }
 
     /// That of a configured table, else that of the rest.
     pub(super) fn of(&self, table: Option<&str>) -> &T {
-        let last = TABLES.len() - 1;
-        &self.0[table.and_then(|name| TABLES.iter().position(|known| *known == name)).unwrap_or(last)]
+        let found = self.tables.iter().find(|(known, _)| Some(*known) == table);
+        found.map_or(&self.others, |(_, own)| own)
     }
 }
 
@@ -107,8 +108,8 @@ pub(super) struct Metrics {
 }
 
 impl Metrics {
-    /// Registers every series whose labels are known, at zero.
-    pub(super) fn new() -> Self {
+    /// Registers every series whose labels are known, at zero; `tables` are those of the configuration.
+    pub(super) fn new(tables: &[&'static str]) -> Self {
         let buckets: [(&str, &[f64]); 3] = [(PROCESSING, &SHORT), (CALLS, &SHORT), (COMMIT, &LONG)];
         let builder = buckets.into_iter().fold(PrometheusBuilder::new(), |builder, (name, buckets)| {
             let named = builder.set_buckets_for_metric(Matcher::Full(name.to_owned()), buckets);
@@ -126,23 +127,25 @@ impl Metrics {
         };
         Self {
             handle: recorder.handle(),
-            events: PerTable::new(|table| {
+            events: PerTable::new(tables, |table| {
                 By::new(&Outcome::ALL, |outcome| {
                     r.counter("cdc_consumer_events_total", &[("table", table), ("result", outcome.name())])
                 })
             }),
-            processing: PerTable::new(|table| r.histogram(PROCESSING, &[("table", table)])),
-            commit_to_publish: PerTable::new(|table| r.histogram(COMMIT, &[("table", table)])),
-            redelivered: PerTable::new(|table| r.counter("cdc_consumer_redelivered_total", &[("table", table)])),
-            target_duplicates: PerTable::new(|table| {
+            processing: PerTable::new(tables, |table| r.histogram(PROCESSING, &[("table", table)])),
+            commit_to_publish: PerTable::new(tables, |table| r.histogram(COMMIT, &[("table", table)])),
+            redelivered: PerTable::new(tables, |table| {
+                r.counter("cdc_consumer_redelivered_total", &[("table", table)])
+            }),
+            target_duplicates: PerTable::new(tables, |table| {
                 r.counter("cdc_consumer_target_duplicates_total", &[("table", table)])
             }),
-            late: PerTable::new(|table| {
+            late: PerTable::new(tables, |table| {
                 By::new(&[Late::True, Late::Unknown], |certainty| {
                     r.counter("cdc_consumer_late_total", &[("table", table), ("certainty", certainty.name())])
                 })
             }),
-            dead_letters: PerTable::new(|table| {
+            dead_letters: PerTable::new(tables, |table| {
                 By::new(Reason::ALL, |reason| {
                     r.counter("cdc_consumer_dead_letters_total", &[("table", table), ("reason", reason.name())])
                 })

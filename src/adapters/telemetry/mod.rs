@@ -34,9 +34,10 @@ pub struct Telemetry {
 }
 
 impl Telemetry {
-    /// Registers every metric at zero; the clock decides what is logged again and since when something is wrong.
-    pub fn new(logger: Logger, clock: Arc<dyn Clock>) -> Self {
-        let metrics = Metrics::new();
+    /// Registers every metric at zero, for `tables` and the rest; the clock decides what is logged again and since when
+    /// something is wrong.
+    pub fn new(logger: Logger, clock: Arc<dyn Clock>, tables: &[&'static str]) -> Self {
+        let metrics = Metrics::new(tables);
         metrics.start_time.set(clock.unix_nanos() as f64 / 1e9);
         Self {
             logger,

@@ -52,7 +52,12 @@ impl Bench {
         let (clock, buffer) = (Arc::new(ManualClock::default()), Buffer::default());
         let config = Log { level: LogLevel::Info, format: LogFormat::Json };
         let (logger, guard) = logger_to(&config, buffer.clone());
-        Self { telemetry: Telemetry::new(logger, clock.clone()), clock, buffer, guard }
+        Self {
+            telemetry: Telemetry::new(logger, clock.clone(), &["messages", "chats", "agents"]),
+            clock,
+            buffer,
+            guard,
+        }
     }
 
     fn see(&self, event: Event<'_>) {

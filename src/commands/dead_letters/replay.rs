@@ -13,7 +13,7 @@ use crate::bootstrap::settings;
 use crate::cli::{ExitStatus, Output, ReplayArgs};
 use crate::commands::Pace;
 use crate::commands::output::{self, BAD, GOOD, one_line, styled};
-use crate::domain::{self, Explanation};
+use crate::domain::{self, CdcTransform, Explanation};
 use crate::logging::chain;
 
 /// What became of a letter, in words for people and for machines.
@@ -128,7 +128,7 @@ async fn try_all(desk: &Desk, chosen: &Chosen, json: bool, out: &mut impl Write)
     let target = StreamReader::new(desk.connection.clone(), &desk.config.target.stream);
     let own = target.info().await.ok().and_then(|info| info.max_message_size);
     let limit = own.unwrap_or(usize::MAX).min(desk.connection.client().max_payload());
-    let transform = settings::transform(&desk.config);
+    let transform = CdcTransform::new(settings::transform(&desk.config));
     let (mut good, mut bad) = (0, 0);
     for pick in &chosen.picks {
         let letter = read_letter(&desk.letters, &pick.sequences).await?;
@@ -146,7 +146,7 @@ async fn try_all(desk: &Desk, chosen: &Chosen, json: bool, out: &mut impl Write)
     Ok((good, bad))
 }
 
-fn decided(pick: &Pick, letter: &Letter, transform: &domain::TransformConfig, prefix: &str, limit: usize) -> Said {
+fn decided(pick: &Pick, letter: &Letter, transform: &CdcTransform, prefix: &str, limit: usize) -> Said {
     let original = match replayed(letter) {
         Ok(original) => original,
         Err(damage) => {

@@ -17,7 +17,7 @@ use crate::adapters::nats::{StoredMessage, StreamReader};
 use crate::bootstrap::settings;
 use crate::cli::{ConfigArgs, ExitStatus, Output, PreviewArgs};
 use crate::config::Config;
-use crate::domain::{self, Explanation};
+use crate::domain::{self, CdcTransform, Explanation};
 
 /// Says what would become of messages of the source stream.
 pub async fn preview(arguments: PreviewArgs) -> ExitStatus {
@@ -26,13 +26,14 @@ pub async fn preview(arguments: PreviewArgs) -> ExitStatus {
 
 /// A configuration that decides.
 struct Judge {
-    transform: domain::TransformConfig,
+    transform: CdcTransform,
     dead_letters: String,
 }
 
 impl Judge {
     fn new(config: &Config) -> Self {
-        Self { transform: settings::transform(config), dead_letters: config.dead_letter.subject_prefix.clone() }
+        let transform = CdcTransform::new(settings::transform(config));
+        Self { transform, dead_letters: config.dead_letter.subject_prefix.clone() }
     }
 
     /// The decision of the service's own transform.

@@ -16,7 +16,7 @@ use super::{CommandError, ended};
 use crate::bootstrap::settings;
 use crate::cli::{ExitStatus, Output, TestArgs};
 use crate::config::{Config, process_environment};
-use crate::domain;
+use crate::domain::{self, CdcTransform};
 
 /// Runs the cases of every file.
 pub fn test(arguments: &TestArgs) -> ExitStatus {
@@ -57,7 +57,7 @@ fn run(arguments: &TestArgs) -> Result<ExitStatus, CommandError> {
 fn judge(arguments: &TestArgs, file: &File, case: &Case) -> Result<Vec<Mismatch>, CommandError> {
     let own = file.settings.iter().chain(&case.settings).map(|(name, value)| variable(name, value));
     let config = Config::load(arguments.config.config.as_deref(), process_environment().chain(own))?;
-    let (transform, prefix) = (settings::transform(&config), &config.dead_letter.subject_prefix);
+    let (transform, prefix) = (CdcTransform::new(settings::transform(&config)), &config.dead_letter.subject_prefix);
     let input = case.input();
     let said = domain::explain(&transform, &input.subject, input.headers, input.payload, prefix);
     Ok(mismatches(&case.expect, &said))

@@ -251,21 +251,22 @@ fn the_order_key_is_the_rows() {
 fn explain_shows_what_the_service_does() {
     let config = TransformConfig::default();
     let body = message("insert").to_string();
-    let shown = explain(&config, SUBJECT, Vec::new(), body.clone().into(), "cdc.dead_letters");
+    let shown =
+        explain(&CdcTransform::new(config.clone()), SUBJECT, Vec::new(), body.clone().into(), "cdc.dead_letters");
     let event = published(run(&config, &delivery(SUBJECT, Vec::new(), body)).1);
     assert_eq!((shown.verdict, shown.reason, shown.detail), ("publish", None, None));
     assert_eq!(shown.payload.as_deref(), Some(text(&event)));
     assert_eq!(shown.headers.expect("headers")["Nats-Msg-Id"], event.key.as_str());
     assert_eq!((shown.subject, shown.event_id), (Some(event.subject.to_string()), Some(event.event_id.to_string())));
 
-    let shown = explain(&config, SUBJECT, Vec::new(), "{".into(), "cdc.dead_letters");
+    let shown = explain(&CdcTransform::new(config.clone()), SUBJECT, Vec::new(), "{".into(), "cdc.dead_letters");
     assert_eq!(shown.subject.as_deref(), Some("cdc.dead_letters.messages.not_json"));
     assert_eq!((shown.payload.as_deref(), shown.event_key), (Some("{"), None));
     assert_eq!(shown.headers.expect("headers")["Cdc-Reason"], "not_json");
-    let shown = explain(&config, "any", Vec::new(), "{".into(), "dead");
+    let shown = explain(&CdcTransform::new(config.clone()), "any", Vec::new(), "{".into(), "dead");
     assert_eq!(shown.subject.as_deref(), Some("dead.unknown.not_json"));
 
-    let shown = explain(&config, "sequin.d.s.orders.insert", Vec::new(), "{".into(), "dead");
+    let shown = explain(&CdcTransform::new(config.clone()), "sequin.d.s.orders.insert", Vec::new(), "{".into(), "dead");
     let json = serde_json::to_value(&shown).expect("JSON");
     assert_eq!(json.as_object().map(serde_json::Map::len), Some(9));
     assert!(json.as_object().expect("an object").iter().all(|(name, value)| (name == "verdict") != value.is_null()));

@@ -1,6 +1,7 @@
 //! Tests of the domain as a whole.
 
 mod decisions;
+mod declared;
 mod poison;
 mod properties;
 

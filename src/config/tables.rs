@@ -1,0 +1,311 @@
+//! Declared tables: entries as found into declarations, and declarations into tables.
+
+use super::layers::{COLUMNS, Entries, Setting, TABLES};
+use super::reader::{Reader, items_of, text_of};
+use super::values::{Choice, UnhandledFields};
+use super::yaml::{Node, Value};
+use crate::domain::column::Kind;
+use crate::domain::declaration::{ColumnDeclaration, Condition, Redaction, Source};
+use crate::domain::subject::Action;
+use crate::domain::{Declaration, DeclaredTable, Mistake};
+
+/// Every entry that a declaration may have.
+const ENTRIES: [&str; 17] = [
+    "enabled",
+    "unhandled_fields",
+    "schema",
+    "key",
+    "primary_key",
+    COLUMNS,
+    "routing",
+    "required",
+    "subject",
+    "event_id",
+    "actions",
+    "order_by",
+    "rename",
+    "drop",
+    "redact",
+    "filter",
+    "tenant_guard",
+];
+
+/// The tables that are declared, each of which can be used; what is wrong with the others has been noted.
+pub(super) fn declared(r: &mut Reader<'_>) -> Vec<DeclaredTable> {
+    let declared = r.declared().clone();
+    declared.into_iter().filter_map(|(name, entries)| table(r, &name, &entries)).collect()
+}
+
+fn table(r: &mut Reader<'_>, name: &str, entries: &Entries) -> Option<DeclaredTable> {
+    for entry in entries.keys() {
+        r.note_seen(&format!("{TABLES}.{name}.{entry}"));
+    }
+    let (declaration, mut mistakes) = declaration(name, entries);
+    let is_known = |at: &str, mistakes: &[Mistake]| mistakes.iter().any(|known| is_within(at, &known.at));
+    let compiled = match ["routing", COLUMNS].iter().any(|at| is_known(at, &mistakes)) {
+        // Without any values or columns nearly everything else would be wrong, too.
+        true => Err(Vec::new()),
+        false => declaration.compile(),
+    };
+    let table = match compiled {
+        Ok(table) => Some(table).filter(|_| mistakes.is_empty()),
+        Err(more) => {
+            // What could not be read has something harmless in its place, of which nothing is to be said.
+            let more: Vec<_> = more.into_iter().filter(|mistake| !is_known(&mistake.at, &mistakes)).collect();
+            mistakes.extend(more);
+            None
+        }
+    };
+    for mistake in mistakes {
+        let (line, origin) = place(entries, &mistake);
+        r.note_mistake(&format!("{TABLES}.{name}"), mistake, line, origin);
+    }
+    table
+}
+
+/// Whether a place is another or within it.
+fn is_within(place: &str, outer: &str) -> bool {
+    place.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
+/// The line of a mistake, and the entry that it is in.
+fn place<'e>(entries: &'e Entries, mistake: &Mistake) -> (Option<usize>, Option<&'e Setting>) {
+    let (entry, rest) = mistake.at.split_once('.').unwrap_or((&mistake.at, ""));
+    let Some(setting) = entries.get(entry) else { return (None, entries.get(COLUMNS)) };
+    let line = within(&setting.value, rest, &mistake.value).or(setting.line);
+    (line, Some(setting))
+}
+
+/// The line of what stands at `path`; in a list of texts, that of the text that is wrong.
+fn within(value: &Value, path: &str, wrong: &str) -> Option<usize> {
+    let (node, rest) = match value {
+        Value::Table(members) => {
+            let behind = |name: &str| match path.strip_prefix(name)? {
+                "" => Some(""),
+                rest => rest.strip_prefix('.'),
+            };
+            members.iter().find_map(|(name, node)| Some((node, behind(name)?)))?
+        }
+        Value::Array(items) => {
+            let (number, rest) = path.split_once('.').unwrap_or((path, ""));
+            match number.parse::<usize>() {
+                Ok(number) => (items.get(number)?, rest),
+                Err(_) => (items.iter().rfind(|item| item.value.to_string() == wrong)?, ""),
+            }
+        }
+        _ => return None,
+    };
+    within(&node.value, rest, wrong).or(Some(node.line))
+}
+
+/// Reads every entry. One that cannot be read is a mistake, and left as it is when nothing is said.
+fn declaration(name: &str, entries: &Entries) -> (Declaration, Vec<Mistake>) {
+    let mut it = Declaration::new(name);
+    let mut mistakes = Vec::new();
+    for (entry, Setting { value, .. }) in entries.iter().filter(|(_, setting)| setting.value != Value::Nil) {
+        let at = At { place: entry, value };
+        let read = match entry.as_str() {
+            "enabled" => at.flag().map(|read| it.enabled = read),
+            "unhandled_fields" => at.choice(UnhandledFields::ALL).map(|read| it.unhandled_fields = read.into()),
+            "schema" => at.text().map(|read| it.schema = read),
+            "key" => at.texts().map(|read| it.key = read),
+            "primary_key" => at.texts().map(|read| it.primary_key = read),
+            COLUMNS => at.members(&mut mistakes, ANY_COLUMN, |at| at.column()).map(|read| it.columns = read),
+            "routing" => at.routing(&mut mistakes).map(|read| it.routing = read),
+            "required" => at.texts().map(|read| it.required = read),
+            "subject" => at.text().map(|read| it.subject = read),
+            "event_id" => at.text().map(|read| it.event_id = read),
+            "actions" => at.actions().map(|read| it.actions = read),
+            "order_by" => at.text().map(|read| it.order_by = read),
+            "rename" => at.members(&mut mistakes, String::new(), |at| at.text()).map(|read| it.rename = read),
+            "drop" => at.texts().map(|read| it.drop = read),
+            "redact" => {
+                let redaction = |at: At<'_>| at.choice(&Redaction::NAMES);
+                at.members(&mut mistakes, Redaction::Mask, redaction).map(|read| it.redact = read)
+            }
+            "filter" => at.condition(&mut mistakes).map(|read| it.filter = read),
+            "tenant_guard" => at.text().map(|read| it.tenant_guard = Some(read)),
+            _ => Err(Mistake {
+                at: entry.clone(),
+                value: "(not shown)".to_owned(),
+                expected: format!("a known entry of a table: {}", ENTRIES.join(", ")),
+            }),
+        };
+        mistakes.extend(read.err());
+    }
+    (it, mistakes)
+}
+
+/// What a column is taken for whose type cannot be read.
+const ANY_COLUMN: ColumnDeclaration = ColumnDeclaration { kind: Kind::Text, is_array: false, nullable: true };
+
+/// A value and its place below the table.
+#[derive(Clone, Copy)]
+struct At<'v> {
+    place: &'v str,
+    value: &'v Value,
+}
+
+impl<'v> At<'v> {
+    fn wrong(self, expected: impl Into<String>) -> Mistake {
+        Mistake { at: self.place.to_owned(), value: self.value.to_string(), expected: expected.into() }
+    }
+
+    fn flag(self) -> Result<bool, Mistake> {
+        let read = match self.value {
+            Value::Boolean(flag) => Some(*flag),
+            other => text_of(other).and_then(|text| text.parse().ok()),
+        };
+        read.ok_or_else(|| self.wrong("true or false"))
+    }
+
+    fn text(self) -> Result<String, Mistake> {
+        text_of(self.value).map(str::to_owned).ok_or_else(|| self.wrong("a text; put it in quotes"))
+    }
+
+    fn texts(self) -> Result<Vec<String>, Mistake> {
+        let items = items_of(self.value).ok_or_else(|| self.wrong("a list of texts, or one text with commas"))?;
+        Ok(items.into_iter().map(str::to_owned).collect())
+    }
+
+    fn choice<T: Copy>(self, all: &[(&'static str, T)]) -> Result<T, Mistake> {
+        let found = text_of(self.value).and_then(|text| all.iter().find(|(name, _)| *name == text));
+        let names = || all.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+        found.map(|(_, choice)| *choice).ok_or_else(|| self.wrong(format!("one of {}", names())))
+    }
+
+    fn actions(self) -> Result<Vec<Action>, Mistake> {
+        let actions: Option<_> = self.texts()?.iter().map(|name| Action::parse(name)).collect();
+        actions.ok_or_else(|| self.wrong(format!("a list of {}", Action::ALL.map(Action::name).join(", "))))
+    }
+
+    fn column(self) -> Result<ColumnDeclaration, Mistake> {
+        let names = || Kind::NAMES.map(|(name, _)| name).join(", ");
+        text_of(self.value).and_then(ColumnDeclaration::parse).ok_or_else(|| {
+            self.wrong(format!("a type: one of {}, or `array of` one of them, perhaps with `not null`", names()))
+        })
+    }
+
+    /// Reads names with what belongs to each; what cannot be read is noted, and `instead` taken for it.
+    fn members<T: Clone>(
+        self,
+        mistakes: &mut Vec<Mistake>,
+        instead: T,
+        read: impl Fn(At<'_>) -> Result<T, Mistake>,
+    ) -> Result<Vec<(String, T)>, Mistake> {
+        let Value::Table(members) = self.value else {
+            return Err(self.wrong("names, each with its value: `name: value`"));
+        };
+        let read = |(name, node): &(String, Node)| {
+            let place = format!("{}.{name}", self.place);
+            let value = read(At { place: &place, value: &node.value }).unwrap_or_else(|mistake| {
+                mistakes.push(mistake);
+                instead.clone()
+            });
+            (name.clone(), value)
+        };
+        Ok(members.iter().map(read).collect())
+    }
+
+    /// Reads a list of columns that bear the values' names, or names with their sources.
+    fn routing(self, mistakes: &mut Vec<Mistake>) -> Result<Vec<(String, Source)>, Mistake> {
+        if let Value::Table(_) = self.value {
+            return self.members(mistakes, Source::Constant("-".to_owned()), |at| at.source());
+        }
+        let named = items_of(self.value)
+            .ok_or_else(|| self.wrong("a list of columns, or names with the column each comes from"))?;
+        Ok(named.into_iter().map(|name| (name.to_owned(), Source::Column(name.to_owned()))).collect())
+    }
+
+    fn source(self) -> Result<Source, Mistake> {
+        if let Some(column) = text_of(self.value) {
+            return Ok(Source::Column(column.to_owned()));
+        }
+        let text = |name: &str| self.member(name).and_then(text_of).map(str::to_owned);
+        let read = match (self.names().as_deref(), text("column"), text("pointer")) {
+            (Some(["column", "pointer"]), Some(column), Some(pointer)) => Some(Source::Pointer { column, pointer }),
+            (Some(["column"]), Some(column), _) => Some(Source::Column(column)),
+            (Some(["schema"]), ..) => text("schema").map(Source::Schema),
+            (Some(["constant"]), ..) => text("constant").map(Source::Constant),
+            _ => None,
+        };
+        read.ok_or_else(|| {
+            self.wrong("a column, {column: …, pointer: /…}, {schema: …} or {constant: …}, each a text in quotes")
+        })
+    }
+
+    /// The names in a section, in alphabetical order.
+    fn names(self) -> Option<Vec<&'v str>> {
+        let Value::Table(members) = self.value else { return None };
+        let mut names: Vec<_> = members.iter().map(|(name, _)| name.as_str()).collect();
+        names.sort_unstable();
+        Some(names)
+    }
+
+    fn member(self, name: &str) -> Option<&'v Value> {
+        let Value::Table(members) = self.value else { return None };
+        members.iter().find(|(known, _)| known == name).map(|(_, node)| &node.value)
+    }
+
+    /// Reads a condition; `None` if something within could not be read, which is noted.
+    fn condition(self, mistakes: &mut Vec<Mistake>) -> Result<Option<Condition>, Mistake> {
+        let column = self.member("column").and_then(text_of).map(str::to_owned);
+        let place = |name: &str| format!("{}.{name}", self.place);
+        let value = |name: &str| self.member(name).unwrap_or(&Value::Nil);
+        Ok(match (self.names().as_deref(), column) {
+            (Some(&[name @ ("and" | "or")]), _) => {
+                let of = if name == "and" { Condition::And } else { Condition::Or };
+                At { place: &place(name), value: value(name) }.conditions(mistakes)?.map(of)
+            }
+            (Some(["not"]), _) => {
+                let inner = At { place: &place("not"), value: value("not") }.condition(mistakes)?;
+                inner.map(|inner| Condition::Not(Box::new(inner)))
+            }
+            (Some(["column", "equals"]), Some(column)) => {
+                let literal = At { place: &place("equals"), value: value("equals") }.literal()?;
+                Some(Condition::In { column, values: vec![literal] })
+            }
+            (Some(["column", "in"]), Some(column)) => {
+                let (place, value) = (place("in"), value("in"));
+                let Value::Array(items) = value else {
+                    return Err(At { place: &place, value }.wrong("a list of values"));
+                };
+                let literals = items.iter().map(|item| At { place: &place, value: &item.value }.literal());
+                Some(Condition::In { column, values: literals.collect::<Result<_, _>>()? })
+            }
+            (Some(["column", "is_null"]), Some(column)) => {
+                let is_null = Condition::IsNull { column };
+                let wanted = At { place: &place("is_null"), value: value("is_null") }.flag()?;
+                Some(if wanted { is_null } else { Condition::Not(Box::new(is_null)) })
+            }
+            _ => {
+                return Err(self.wrong(
+                    "{column: …, equals: …}, {column: …, in: […]}, {column: …, is_null: true}, {and: […]}, {or: […]} or {not: …}",
+                ));
+            }
+        })
+    }
+
+    fn conditions(self, mistakes: &mut Vec<Mistake>) -> Result<Option<Vec<Condition>>, Mistake> {
+        let Value::Array(items) = self.value else { return Err(self.wrong("a list of conditions")) };
+        let mut read = Vec::new();
+        for (number, item) in items.iter().enumerate() {
+            let place = format!("{}.{number}", self.place);
+            let condition = At { place: &place, value: &item.value }.condition(mistakes);
+            read.push(condition.unwrap_or_else(|mistake| {
+                mistakes.push(mistake);
+                None
+            }));
+        }
+        Ok(read.into_iter().collect())
+    }
+
+    /// A value to compare with, as it stands in a record without its quotes.
+    fn literal(self) -> Result<String, Mistake> {
+        match self.value {
+            Value::Boolean(_) | Value::I64(_) | Value::Number(_) | Value::String(_) => Ok(self.value.to_string()),
+            Value::Nil => Err(self.wrong("a value; null is {column: …, is_null: true}")),
+            Value::Array(_) | Value::Table(_) => Err(self.wrong("a text, a number, true or false")),
+        }
+    }
+}

@@ -1,0 +1,305 @@
+//! A declared table as it runs: the plan that a declaration was compiled into.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use foldhash::HashMap;
+
+use super::column::{Kind, is_unchanged};
+use super::error::{Part, Poison};
+use super::excerpt::Excerpt;
+use super::json::{Read, is_integer, members, text, type_of};
+use super::layout::Layout;
+use super::scan::Scanner;
+use super::settings::UnhandledFields;
+use super::table::{Id, RowRead, Table};
+
+/// Columns that a table may declare.
+pub const MAX_COLUMNS: usize = 256;
+/// Columns that may identify, route or filter.
+pub const MAX_CAPTURES: usize = 16;
+
+/// A declared table. Cloning it copies nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeclaredTable(Arc<Plan>);
+
+/// What a declaration was compiled into.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Plan {
+    /// Lives as long as the process, as labels and events do that bear it.
+    pub name: &'static str,
+    pub enabled: bool,
+    pub unhandled: UnhandledFields,
+    pub layout: Layout,
+    pub columns: Vec<Column>,
+    /// The columns by name.
+    pub places: HashMap<String, u16>,
+    pub slots: Vec<Slot>,
+}
+
+/// A column.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Column {
+    pub name: String,
+    pub kind: Kind,
+    pub is_array: bool,
+    pub nullable: bool,
+    /// Whether it must come as text: a key may not be written in two ways.
+    pub as_text: bool,
+    /// Whether it belongs to key or primary key.
+    pub own: bool,
+    /// Where its value is kept while the record is read, if it is needed.
+    pub capture: Option<u8>,
+}
+
+/// Where the value of a slot comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Slot {
+    pub capture: u8,
+    /// The column's place.
+    pub column: u16,
+    /// The names on the way to a place within a JSON column; none for the column itself.
+    pub pointer: Vec<String>,
+}
+
+impl Column {
+    fn expected(&self) -> &'static str {
+        if self.as_text { "a string" } else { self.kind.expected(self.is_array) }
+    }
+
+    fn accepts(&self, raw: &str) -> bool {
+        let fits = if self.is_array { self.kind.accepts_all(raw) } else { self.kind.accepts(raw) };
+        fits && (!self.as_text || raw.starts_with('"'))
+    }
+
+    fn wrong_type(&self, found: &'static str) -> Poison {
+        Poison::WrongType { part: Part::Record, field: self.field(), expected: self.expected(), found }
+    }
+
+    fn field(&self) -> Cow<'static, str> {
+        Cow::Owned(self.name.clone())
+    }
+}
+
+/// A set of columns.
+#[derive(Debug, Default, Clone, Copy)]
+struct Columns([u64; MAX_COLUMNS / 64]);
+
+impl Columns {
+    /// Takes a column in; `false` if it was there.
+    fn insert(&mut self, column: usize) -> bool {
+        let (word, bit) = (&mut self.0[column / 64], 1 << (column % 64));
+        let is_new = *word & bit == 0;
+        *word |= bit;
+        is_new
+    }
+
+    fn contains(&self, column: usize) -> bool {
+        self.0[column / 64] & (1 << (column % 64)) != 0
+    }
+}
+
+/// What has been read of a record so far.
+struct Reading<'a> {
+    read: RowRead,
+    /// The place after that of the last column: the next one comes there as a rule.
+    next: usize,
+    seen: Columns,
+    /// Columns with a value, or with one that was not sent.
+    there: Columns,
+    captures: [Option<&'a str>; MAX_CAPTURES],
+}
+
+impl DeclaredTable {
+    pub(super) fn new(plan: Plan) -> Self {
+        Self(Arc::new(plan))
+    }
+
+    /// Whether its events are published; if not, they are skipped.
+    pub fn enabled(&self) -> bool {
+        self.0.enabled
+    }
+
+    /// What becomes of fields that are not declared.
+    pub fn unhandled_fields(&self) -> UnhandledFields {
+        self.0.unhandled
+    }
+}
+
+impl Plan {
+    /// The place of a column, sought at `guess` first.
+    fn place(&self, name: &str, guess: usize) -> Option<usize> {
+        match self.columns.get(guess) {
+            Some(column) if column.name == name => Some(guess),
+            _ => self.places.get(name).map(|place| usize::from(*place)),
+        }
+    }
+
+    fn take<'a>(
+        &self,
+        now: &mut Reading<'a>,
+        name: &str,
+        raw: &'a str,
+        at: std::ops::Range<usize>,
+    ) -> Result<(), Poison> {
+        let is_null = raw == "null";
+        let Some(place) = self.place(name, now.next) else {
+            now.read.note_unknown(name, raw, at);
+            now.read.more_than_key_columns |= !is_null;
+            return Ok(());
+        };
+        let column = &self.columns[place];
+        now.next = place + 1;
+        if is_null {
+        } else if is_unchanged(raw) {
+            now.read.unchanged.push(name.to_owned());
+            now.there.insert(place);
+        } else if column.accepts(raw) {
+            now.there.insert(place);
+        } else {
+            return Err(column.wrong_type(type_of(raw)));
+        }
+        if !now.seen.insert(place) {
+            return Err(Poison::Twice { part: Part::Record, field: column.field() });
+        }
+        if let Some(capture) = column.capture {
+            now.captures[usize::from(capture)] = Some(raw);
+        }
+        now.read.more_than_key_columns |= !is_null && !column.own;
+        Ok(())
+    }
+
+    fn finish(&self, now: Reading<'_>, payload: &str) -> Result<RowRead, Poison> {
+        let mut read = now.read;
+        for (place, slot) in self.slots.iter().enumerate() {
+            let raw = now.captures[usize::from(slot.capture)];
+            read.put(place, self.id(slot, raw, payload)?);
+        }
+        let lacks = |(place, column): &(usize, &Column)| !column.nullable && !now.there.contains(*place);
+        let lacking = self.columns.iter().enumerate().find(lacks);
+        read.lacking = lacking.and_then(|(place, _)| u16::try_from(place).ok());
+        Ok(read)
+    }
+
+    fn id(&self, slot: &Slot, raw: Option<&str>, payload: &str) -> Result<Id, Poison> {
+        let Some(raw) = raw.filter(|raw| *raw != "null") else { return Ok(Id::Missing) };
+        if is_unchanged(raw) {
+            return Ok(Id::Unchanged);
+        }
+        let column = &self.columns[usize::from(slot.column)];
+        let value = match &slot.pointer[..] {
+            [] => Some(raw),
+            pointer => within(raw, pointer, column)?,
+        };
+        let Some(value) = value.filter(|value| *value != "null") else { return Ok(Id::Missing) };
+        let undecodable = |source| Poison::Undecodable { part: Part::Record, field: column.field(), source };
+        match text(value).map_err(undecodable)? {
+            Some(text) => Ok(Id::Value(Excerpt::of(payload, text))),
+            // A place in a JSON column may hold anything.
+            None if slot.pointer.is_empty() || is_integer(value) => {
+                Ok(Id::Value(Excerpt::of(payload, Cow::Borrowed(value))))
+            }
+            None => Err(Poison::WrongType {
+                part: Part::Record,
+                field: column.field(),
+                expected: "a string or an integer where a routing value is taken from it",
+                found: type_of(value),
+            }),
+        }
+    }
+}
+
+/// The raw value at a place within a JSON value, if there is one.
+///
+/// # Errors
+/// [`Poison::Twice`] where a name on the way comes twice: which value counts would be a guess.
+fn within<'a>(raw: &'a str, pointer: &[String], column: &Column) -> Result<Option<&'a str>, Poison> {
+    let mut value = raw;
+    for step in pointer {
+        let mut found = None;
+        let mut twice = false;
+        let not_json = |malformed| Poison::not_json(raw, malformed);
+        match value.as_bytes().first() {
+            Some(b'{') => {
+                let mut scanner = Scanner::new(value);
+                let visited = scanner.object(|scanner, name| {
+                    let member = scanner.value()?;
+                    if name == step.as_str() {
+                        twice |= found.replace(member).is_some();
+                    }
+                    Ok(())
+                });
+                visited.map_err(not_json)?;
+            }
+            Some(b'[') => {
+                let place = step.parse::<usize>().ok().filter(|place| place.to_string() == *step);
+                if let Some(place) = place {
+                    found = element(value, place).map_err(not_json)?;
+                }
+            }
+            _ => {}
+        }
+        if twice {
+            return Err(Poison::Twice { part: Part::Record, field: column.field() });
+        }
+        match found {
+            Some(member) => value = member,
+            None => return Ok(None),
+        }
+    }
+    Ok(Some(value))
+}
+
+/// The raw element of an array at a place.
+fn element(raw: &str, place: usize) -> Result<Option<&str>, super::scan::Malformed> {
+    let mut scanner = Scanner::new(raw);
+    let mut at = 0;
+    let mut found = None;
+    scanner.array(|scanner| {
+        let value = scanner.value()?;
+        if at == place {
+            found = Some(value);
+        }
+        at += 1;
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+impl Table for DeclaredTable {
+    fn name(&self) -> &'static str {
+        self.0.name
+    }
+
+    fn layout(&self) -> &Layout {
+        &self.0.layout
+    }
+
+    fn knows(&self, column: &str) -> bool {
+        self.0.places.contains_key(column)
+    }
+
+    fn lacking(&self, column: u16) -> Option<Poison> {
+        self.0.columns.get(usize::from(column)).map(|column| column.wrong_type("null or nothing"))
+    }
+
+    fn read(&self, record: &mut Scanner<'_>) -> Read<RowRead> {
+        let plan = &*self.0;
+        let mut now = Reading {
+            read: RowRead::default(),
+            next: 0,
+            seen: Columns::default(),
+            there: Columns::default(),
+            captures: [None; MAX_CAPTURES],
+        };
+        let begin = record.at();
+        // The opening brace is read before the first member.
+        let mut end = 1;
+        let members = members(Part::Record, record, |scanner, name| {
+            let raw = scanner.value()?;
+            let start = std::mem::replace(&mut end, scanner.at() - begin);
+            Ok(plan.take(&mut now, name, raw, start..end))
+        })?;
+        Ok(members.and_then(|_| plan.finish(now, record.text())))
+    }
+}

@@ -1,0 +1,313 @@
+//! How the rows of a table are identified, routed and named: plain data, of the same kind for typed rows and declarations.
+
+use std::borrow::Cow;
+
+use super::change::Change;
+use super::edits::Edits;
+use super::error::Poison;
+use super::event_key::joined;
+use super::filter::Filter;
+use super::subject::Action;
+use super::table::{Id, IdColumn, RowRead};
+
+/// What becomes of the rows of a table. Places in [`RowRead`] are slots; places in `values` are values.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Layout {
+    /// What the slots are called in messages: a column, or `column#/pointer` for a place within it.
+    pub(super) slots: Vec<String>,
+    /// The slots that identify a row: at least one.
+    pub(super) key: Vec<usize>,
+    /// The routing values, in the order of the enriched event.
+    pub(super) values: Vec<RoutingValue>,
+    /// The values that an event must have, in the order they are asked for.
+    pub(super) required: Vec<usize>,
+    /// The target subject behind its prefix.
+    pub(super) subject: Vec<Token>,
+    /// The event id.
+    pub(super) event_id: Vec<IdPart>,
+    /// The value that order is kept by; `None` keeps it by row.
+    pub(super) order: Option<usize>,
+    /// What is published.
+    pub(super) actions: Actions,
+    /// Which schemas the table is published of.
+    pub(super) schema: Pattern,
+    /// The value that is tied to the schema's name.
+    pub(super) guard: Option<(usize, Pattern)>,
+    /// Which rows are published; `None` is all.
+    pub(super) filter: Option<Filter>,
+    /// What is changed of a row; `None` is nothing.
+    pub(super) edits: Option<Edits>,
+}
+
+/// A routing value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoutingValue {
+    /// Its name, which is that of the enriched event's field, too; it needs no escapes in JSON.
+    pub(super) name: String,
+    /// Where it comes from.
+    pub(super) source: ValueSource,
+}
+
+/// Where a routing value comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum ValueSource {
+    /// A slot of the row.
+    Slot(usize),
+    /// What stands for the star in the schema's name.
+    Schema(Pattern),
+    /// The same for every row.
+    Constant(String),
+}
+
+/// A token of the target subject.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Token {
+    /// This text: one or more legal tokens.
+    Text(String),
+    /// The schema's name.
+    Schema,
+    /// The action's name.
+    Action,
+    /// A routing value.
+    Value(usize),
+}
+
+/// A part of the event id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum IdPart {
+    /// This text.
+    Text(String),
+    /// Log sequence number of the commit, 0 if there is none.
+    Lsn,
+    /// Place within the transaction, 0 if there is none.
+    Idx,
+    /// The schema's name.
+    Schema,
+    /// The action's name.
+    Action,
+    /// The row's key.
+    Key,
+    /// A routing value.
+    Value(usize),
+}
+
+/// A set of actions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Actions([bool; 4]);
+
+impl Default for Actions {
+    fn default() -> Self {
+        Self([true; 4])
+    }
+}
+
+impl FromIterator<Action> for Actions {
+    fn from_iter<I: IntoIterator<Item = Action>>(actions: I) -> Self {
+        let mut set = [false; 4];
+        actions.into_iter().for_each(|action| set[action as usize] = true);
+        Self(set)
+    }
+}
+
+impl Actions {
+    pub(super) fn contains(self, action: Action) -> bool {
+        self.0[action as usize]
+    }
+}
+
+/// A name with one star that stands for any text, or with none. By default it is the star alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Pattern {
+    before: String,
+    /// `None` where there is no star.
+    after: Option<String>,
+}
+
+impl Default for Pattern {
+    fn default() -> Self {
+        Self::around("", "")
+    }
+}
+
+impl Pattern {
+    /// A star between two texts.
+    pub(super) fn around(before: &str, after: &str) -> Self {
+        Self { before: before.to_owned(), after: Some(after.to_owned()) }
+    }
+
+    /// A name as it is.
+    pub(super) fn exactly(name: &str) -> Self {
+        Self { before: name.to_owned(), after: None }
+    }
+
+    /// Whether a name fits.
+    pub(super) fn fits(&self, name: &str) -> bool {
+        match self.after {
+            Some(_) => self.star(name).is_some(),
+            None => name == self.before,
+        }
+    }
+
+    /// What stands for the star, possibly nothing; `None` for a name that does not fit.
+    pub(super) fn star<'a>(&self, name: &'a str) -> Option<&'a str> {
+        name.strip_prefix(self.before.as_str())?.strip_suffix(self.after.as_deref()?)
+    }
+}
+
+impl Layout {
+    /// The layout of a typed row: two routing columns before the table's name in the subject, the others behind it.
+    pub(super) fn typed(table: &str, key: IdColumn, routing: &[IdColumn], ids: &[IdColumn]) -> Self {
+        let place = |column: IdColumn| ids.iter().position(|id| *id == column).unwrap_or_default();
+        let values =
+            ids.iter().map(|id| RoutingValue { name: id.name().to_owned(), source: ValueSource::Slot(*id as usize) });
+        let mut subject: Vec<_> = routing.iter().map(|column| Token::Value(place(*column))).collect();
+        subject.insert(2.min(subject.len()), Token::Text(table.to_owned()));
+        Self {
+            slots: IdColumn::ALL.map(|column| column.name().to_owned()).to_vec(),
+            key: vec![key as usize],
+            values: values.collect(),
+            required: routing.iter().map(|column| place(*column)).collect(),
+            subject,
+            event_id: Self::usual_event_id(table),
+            ..Self::default()
+        }
+    }
+
+    /// `LSN:Table:PK`.
+    pub(super) fn usual_event_id(table: &str) -> Vec<IdPart> {
+        vec![IdPart::Lsn, IdPart::Text(format!(":{table}:")), IdPart::Key]
+    }
+
+    /// The values that the subject names, in its order.
+    pub(super) fn values_of_subject(&self) -> impl Iterator<Item = usize> {
+        self.subject.iter().filter_map(|token| match token {
+            Token::Value(value) => Some(*value),
+            Token::Text(_) | Token::Schema | Token::Action => None,
+        })
+    }
+
+    /// The values that the event id names.
+    pub(super) fn values_of_id(&self) -> impl Iterator<Item = usize> {
+        self.event_id.iter().filter_map(|part| match part {
+            IdPart::Value(value) => Some(*value),
+            _ => None,
+        })
+    }
+
+    /// The slots whose texts go out as they are: key and routing values.
+    pub(super) fn shown_slots(&self) -> impl Iterator<Item = usize> {
+        let values = self.values.iter().filter_map(|value| match value.source {
+            ValueSource::Slot(slot) => Some(slot),
+            ValueSource::Schema(_) | ValueSource::Constant(_) => None,
+        });
+        self.key.iter().copied().chain(values)
+    }
+
+    /// What a value is called in messages: the column it comes from, else its name.
+    pub(super) fn named(&self, value: usize) -> &str {
+        match self.values[value].source {
+            ValueSource::Slot(slot) => &self.slots[slot],
+            ValueSource::Schema(_) | ValueSource::Constant(_) => &self.values[value].name,
+        }
+    }
+
+    /// The name of the value that stands behind the prefix of every subject, which tells tenants apart.
+    pub fn tenant(&self) -> Option<&str> {
+        match self.subject.first() {
+            Some(Token::Value(value)) => Some(&self.values[*value].name),
+            Some(Token::Schema) => Some("schema"),
+            Some(Token::Text(_) | Token::Action) | None => None,
+        }
+    }
+}
+
+/// The values of one row.
+#[derive(Debug, Clone, Copy)]
+pub struct Values<'a> {
+    /// The layout of its table.
+    pub layout: &'a Layout,
+    /// What was read of it.
+    pub row: &'a RowRead,
+    /// The schema it came from.
+    pub schema: &'a str,
+    /// The payload that it was read from.
+    pub payload: &'a str,
+}
+
+impl<'a> Values<'a> {
+    /// The values of a row that was changed.
+    pub fn new(layout: &'a Layout, change: &'a Change, row: &'a RowRead, payload: &'a str) -> Self {
+        Self { layout, row, schema: change.schema.within(payload), payload }
+    }
+
+    /// What stands in a slot, empty text included.
+    pub(super) fn slot(&self, slot: usize) -> Option<&'a str> {
+        match self.row.id(slot) {
+            Id::Value(value) => Some(value.within(self.payload)),
+            Id::Missing | Id::Unchanged => None,
+        }
+    }
+
+    /// A routing value, if the row has it; an empty one is none.
+    pub(super) fn get(&self, value: usize) -> Option<&'a str> {
+        let found = match &self.layout.values[value].source {
+            ValueSource::Slot(slot) => self.slot(*slot)?,
+            ValueSource::Schema(pattern) => pattern.star(self.schema)?,
+            ValueSource::Constant(text) => text,
+        };
+        (!found.is_empty()).then_some(found)
+    }
+
+    /// The row's key, if all of it is there. Several columns are joined by commas, each percent-encoded, so that no two
+    /// lists of values become one text.
+    pub fn key(&self) -> Option<Cow<'a, str>> {
+        let part = |slot: &usize| self.slot(*slot).filter(|text| !text.is_empty());
+        if let [slot] = self.layout.key[..] {
+            return part(&slot).map(Cow::Borrowed);
+        }
+        let parts: Option<Vec<&str>> = self.layout.key.iter().map(part).collect();
+        Some(Cow::Owned(joined(&parts?)))
+    }
+
+    /// What order is kept by: the name of a value and the value, or the key alone; `None` if it is not there.
+    pub(super) fn order(&self) -> Option<(Option<&'a str>, Cow<'a, str>)> {
+        match self.layout.order {
+            None => self.key().map(|key| (None, key)),
+            Some(value) => Some((Some(&self.layout.values[value].name), Cow::Borrowed(self.get(value)?))),
+        }
+    }
+
+    /// Makes sure that key and routing values are there, and returns the key.
+    ///
+    /// # Errors
+    /// [`Poison::UnchangedToast`], [`Poison::MissingKey`], [`Poison::MissingRouting`], [`Poison::NotInSchema`] or
+    /// [`Poison::TenantMismatch`].
+    pub fn check(&self, table: &'static str) -> Result<Cow<'a, str>, Poison> {
+        let layout = self.layout;
+        let slot_of = |value: &usize| match layout.values[*value].source {
+            ValueSource::Slot(slot) => Some(slot),
+            ValueSource::Schema(_) | ValueSource::Constant(_) => None,
+        };
+        let mut needed = layout.key.iter().copied().chain(layout.required.iter().filter_map(slot_of));
+        if let Some(slot) = needed.find(|slot| *self.row.id(*slot) == Id::Unchanged) {
+            return Err(Poison::UnchangedToast { table, column: layout.slots[slot].clone() });
+        }
+        let Some(key) = self.key() else {
+            let is_missing = |slot: &&usize| self.slot(**slot).is_none_or(str::is_empty);
+            let slot = layout.key.iter().find(is_missing).or(layout.key.first()).copied().unwrap_or_default();
+            return Err(Poison::MissingKey { table, column: layout.slots[slot].clone() });
+        };
+        if let Some(value) = layout.required.iter().find(|value| self.get(**value).is_none()) {
+            return Err(match slot_of(value) {
+                Some(slot) => Poison::MissingRouting { table, column: layout.slots[slot].clone() },
+                None => Poison::NotInSchema { table, value: layout.values[*value].name.clone() },
+            });
+        }
+        match &layout.guard {
+            Some((value, schema)) if schema.star(self.schema) != self.get(*value) => {
+                Err(Poison::TenantMismatch { table, value: layout.values[*value].name.clone() })
+            }
+            _ => Ok(key),
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! What declarations can say, and what becomes of events then.
+
+use cdc_actors::message::{Event, OrderKey};
+use serde_json::{Value, json};
+
+use super::*;
+use crate::domain::declaration::{ColumnDeclaration, Condition, Redaction, Source};
+use crate::domain::subject::Action;
+use crate::domain::{Declaration, DeclaredTable, Tables, UnhandledFields, UnsafeTokens};
+
+/// Orders of a shop, by tenant.
+fn orders() -> Declaration {
+    let column = |(name, kind): (&str, &str)| (name.to_owned(), ColumnDeclaration::parse(kind).expect("a type"));
+    let columns = [
+        ("id", "bigint not null"),
+        ("company_id", "string"),
+        ("chat_id", "string"),
+        ("status", "string"),
+        ("paid", "boolean"),
+        ("due", "date"),
+        ("ref", "uuid"),
+        ("origin", "json"),
+        ("email", "string"),
+        ("labels", "array of string"),
+    ];
+    Declaration {
+        columns: columns.map(column).to_vec(),
+        key: vec!["id".to_owned()],
+        routing: vec![("company_id".to_owned(), Source::Column("company_id".to_owned()))],
+        subject: "{prefix}.{company_id}.orders".to_owned(),
+        ..Declaration::new("orders")
+    }
+}
+
+fn with(table: &DeclaredTable) -> TransformConfig {
+    let tables = Tables { declared: vec![table.clone()], ..Tables::default() };
+    TransformConfig { tables, ..TransformConfig::default() }
+}
+
+fn configured(declaration: &Declaration) -> TransformConfig {
+    with(&declaration.compile().expect("a sound declaration"))
+}
+
+fn order(record: &Value) -> Value {
+    json!({"record": record, "changes": null, "action": "insert", "metadata": metadata("orders")})
+}
+
+fn usual() -> Value {
+    json!({
+        "id": 7, "company_id": "acme", "chat_id": "c", "status": "open", "paid": false, "due": "2026-01-05",
+        "ref": "018f3a00-5b6c-7d8e-9f00-112233445566", "origin": {"chat": [{"id": "c.9"}]}, "email": "a@b.c",
+        "labels": ["x", null],
+    })
+}
+
+/// An order with another value in one column.
+fn but(column: &str, value: Value) -> Value {
+    let mut record = usual();
+    record[column] = value;
+    order(&record)
+}
+
+fn body(event: &Event) -> Value {
+    serde_json::from_slice(&event.payload).expect("JSON")
+}
+
+fn is_skipped(declaration: &Declaration, event: &Value) -> bool {
+    matches!(decide_with(&configured(declaration), event).verdict, Verdict::Skip)
+}
+
+#[test]
+fn a_declared_table_is_published_as_it_says() {
+    let event = published(decide_with(&configured(&orders()), &order(&usual())));
+    assert_eq!((event.table, &*event.subject, &*event.event_id), ("orders", "wa.acme.orders", "26824376:orders:7"));
+    assert_eq!(event.key.as_str(), "db-1:daisi_acme:26824376:orders:7:3");
+    assert_eq!((&body(&event)["company_id"], &body(&event)["row_data"]), (&json!("acme"), &usual()));
+    let off = Declaration { enabled: false, ..orders() };
+    assert!(is_skipped(&off, &order(&usual())));
+}
+
+#[test]
+fn a_declaration_called_like_a_typed_row_replaces_it() {
+    let declaration = Declaration { name: "messages".to_owned(), ..orders() };
+    let mut event = order(&usual());
+    event["metadata"] = metadata("messages");
+    assert_eq!(published(decide_with(&configured(&declaration), &event)).subject, "wa.acme.orders");
+    assert!(is_skipped(&Declaration { enabled: false, ..declaration }, &message("insert")));
+}
+
+#[test]
+fn every_column_is_held_to_its_type() {
+    let config = configured(&orders());
+    for (column, wrong) in [
+        ("id", json!("7")),
+        ("id", json!(7.5)),
+        ("company_id", json!(1)),
+        ("paid", json!("no")),
+        ("due", json!("2026-13-01")),
+        ("ref", json!("018f3a00")),
+        ("labels", json!([1])),
+        ("labels", json!("x")),
+    ] {
+        let (table, reason, detail) = dead(decide_with(&config, &but(column, wrong)));
+        assert_eq!((table, reason), (Some("orders"), Reason::WrongShape), "{detail}");
+        assert!(detail.contains(column), "{detail}");
+    }
+    for null in [Value::Null, json!("absent")] {
+        let mut event = but("id", Value::Null);
+        if !null.is_null() {
+            event["record"].as_object_mut().expect("an object").remove("id");
+        }
+        let (_, reason, detail) = dead(decide_with(&config, &event));
+        assert_eq!(
+            (reason, detail.as_str()),
+            (Reason::WrongShape, "record: id should be an integer, found null or nothing")
+        );
+    }
+    let twice = order(&usual()).to_string().replacen("\"paid\"", "\"paid\":null,\"paid\"", 1);
+    assert!(dead(run(&config, &delivery("any", Vec::new(), twice)).1).2.contains("paid appears twice"));
+    published(decide_with(&config, &but("labels", json!([["a"], ["b", null]]))));
+}
+
+#[test]
+fn values_come_from_columns_places_in_json_the_schema_and_constants() {
+    let mut declaration = orders();
+    declaration.routing.extend([
+        ("chat_id".to_owned(), Source::Pointer { column: "origin".to_owned(), pointer: "/chat/0/id".to_owned() }),
+        ("region".to_owned(), Source::Constant("eu".to_owned())),
+        ("tenant".to_owned(), Source::Schema("daisi_{tenant}".to_owned())),
+    ]);
+    declaration.subject = "{prefix}.{company_id}.{region}.{tenant}.{schema}.{table}.{chat_id}.{action}".to_owned();
+    let config = configured(&declaration);
+    let event = published(decide_with(&config, &order(&usual())));
+    assert_eq!(event.subject, "wa.acme.eu.acme.daisi_acme.orders.c%2E9.insert");
+    let ids = ["company_id", "chat_id", "region", "tenant"].map(|name| body(&event)[name].clone());
+    assert_eq!(ids, [json!("acme"), json!("c.9"), json!("eu"), json!("acme")]);
+
+    for (origin, wanted) in [
+        (json!({"chat": []}), Reason::MissingRouting),
+        (json!({"chat": [{"id": ""}]}), Reason::MissingRouting),
+        (json!({"chat": [{"id": null}]}), Reason::MissingRouting),
+        (json!("text"), Reason::MissingRouting),
+        (Value::Null, Reason::MissingRouting),
+        (json!({"chat": [{"id": {"a": 1}}]}), Reason::WrongShape),
+        (json!({"chat": [{"id": 1.5}]}), Reason::WrongShape),
+        (json!("unchanged_toast"), Reason::UnchangedToast),
+    ] {
+        let (_, reason, detail) = dead(decide_with(&config, &but("origin", origin.clone())));
+        assert_eq!(reason, wanted, "{origin}: {detail}");
+    }
+    let twice = order(&usual()).to_string().replacen("\"id\":\"c.9\"", "\"id\":\"other\",\"id\":\"c.9\"", 1);
+    assert_eq!(dead(run(&config, &delivery("any", Vec::new(), twice)).1).1, Reason::WrongShape);
+    let mut elsewhere = order(&usual());
+    elsewhere["metadata"]["table_schema"] = json!("public");
+    let (_, reason, detail) = dead(decide_with(&config, &elsewhere));
+    assert_eq!((reason, detail.contains("tenant")), (Reason::MissingRouting, true));
+}
+
+#[test]
+fn several_columns_make_one_key_that_no_others_make() {
+    let declaration = Declaration { key: vec!["id".to_owned(), "chat_id".to_owned()], ..orders() };
+    let key = |record: Value| published(decide_with(&configured(&declaration), &record)).key;
+    assert_eq!(key(order(&usual())).as_str(), "db-1:daisi_acme:26824376:orders:7,c:3");
+    assert_eq!(key(but("chat_id", json!("a,b%"))).as_str(), "db-1:daisi_acme:26824376:orders:7,a%252Cb%2525:3");
+    let (_, reason, detail) = dead(decide_with(&configured(&declaration), &but("chat_id", Value::Null)));
+    assert_eq!((reason, detail.contains("chat_id")), (Reason::MissingKey, true));
+}
+
+#[test]
+fn order_is_kept_by_row_or_by_a_value() {
+    let of = |declaration: &Declaration, record: &Value| -> OrderKey {
+        run(&configured(declaration), &delivery("any", Vec::new(), record.to_string())).0
+    };
+    let (mine, other) = (order(&usual()), but("id", json!(8)));
+    assert_ne!(of(&orders(), &mine), of(&orders(), &other));
+    let by_tenant = Declaration { order_by: "company_id".to_owned(), ..orders() };
+    assert_eq!(of(&by_tenant, &mine), of(&by_tenant, &other));
+    assert_ne!(of(&by_tenant, &mine), of(&by_tenant, &but("company_id", json!("else"))));
+}
+
+#[test]
+fn actions_and_schemas_that_are_not_meant_are_skipped_whatever_they_hold() {
+    let inserts = Declaration { actions: vec![Action::Insert, Action::Read], ..orders() };
+    let mut deleted = but("id", json!("of the wrong type"));
+    deleted["action"] = json!("delete");
+    assert!(is_skipped(&inserts, &deleted) && !is_skipped(&inserts, &order(&usual())));
+    for (pattern, skipped) in
+        [("daisi_*", false), ("*_acme", false), ("daisi_acme", false), ("public", true), ("dais*x", true)]
+    {
+        let declaration = Declaration { schema: pattern.to_owned(), ..orders() };
+        assert_eq!(is_skipped(&declaration, &order(&usual())), skipped, "{pattern}");
+    }
+}
+
+#[test]
+fn a_filter_decides_by_column_and_never_guesses() {
+    let is_in = |column: &str, values: &[&str]| Condition::In {
+        column: column.to_owned(),
+        values: values.iter().map(|value| (*value).to_owned()).collect(),
+    };
+    let null = |column: &str| Condition::IsNull { column: column.to_owned() };
+    let not = |condition| Condition::Not(Box::new(condition));
+    let passes = |condition: &Condition, event: &Value| {
+        let declaration = Declaration { filter: Some(condition.clone()), ..orders() };
+        match decide_with(&configured(&declaration), event).verdict {
+            Verdict::Publish(_) => Ok(true),
+            Verdict::Skip => Ok(false),
+            Verdict::DeadLetter { reason, .. } => Err(reason),
+        }
+    };
+    let usual = order(&usual());
+    for (condition, expected) in [
+        (is_in("status", &["open", "waiting"]), true),
+        (is_in("status", &["Open"]), false),
+        (is_in("id", &["7"]), true),
+        (is_in("paid", &["false"]), true),
+        (is_in("due", &["2026-01-06"]), false),
+        (is_in("ref", &["018F3A00-5B6C-7D8E-9F00-112233445566"]), true),
+        (null("labels"), false),
+        (not(null("labels")), true),
+        (Condition::And(vec![is_in("id", &["7"]), is_in("id", &["8"])]), false),
+        (Condition::Or(vec![is_in("id", &["8"]), is_in("id", &["7"])]), true),
+    ] {
+        assert_eq!(passes(&condition, &usual), Ok(expected), "{condition:?}");
+        assert_eq!(passes(&not(condition.clone()), &usual), Ok(!expected), "not {condition:?}");
+    }
+    assert_eq!(passes(&null("status"), &but("status", Value::Null)), Ok(true));
+    assert_eq!(passes(&is_in("status", &["open"]), &but("status", Value::Null)), Ok(false));
+    assert_eq!(passes(&is_in("status", &[""]), &but("status", json!(""))), Ok(true), "empty is not null");
+    // What did not come decides only where nothing else does.
+    let toast = but("status", json!("unchanged_toast"));
+    assert_eq!(passes(&is_in("status", &["open"]), &toast), Err(Reason::UnchangedToast));
+    assert_eq!(passes(&Condition::Or(vec![is_in("status", &["open"]), is_in("id", &["7"])]), &toast), Ok(true));
+    assert_eq!(passes(&Condition::And(vec![is_in("status", &["open"]), is_in("id", &["8"])]), &toast), Ok(false));
+    // A delete that carries its key alone tells nothing that a filter could go by.
+    let mut deleted = order(&json!({"id": 7, "status": null}));
+    deleted["action"] = json!("delete");
+    assert_eq!(passes(&is_in("status", &["open"]), &deleted), Err(Reason::ReplicaIdentity));
+}
+
+#[test]
+fn columns_are_renamed_dropped_and_redacted_wherever_they_stand() {
+    let mut declaration = Declaration { unhandled_fields: UnhandledFields::Keep, ..orders() };
+    declaration.rename = vec![("status".to_owned(), "state".to_owned()), ("email".to_owned(), "mail".to_owned())];
+    declaration.drop = vec!["origin".to_owned()];
+    declaration.redact = vec![("email".to_owned(), Redaction::Hash), ("labels".to_owned(), Redaction::Mask)];
+    let config = configured(&declaration);
+    let mut update = but("origin", json!("unchanged_toast"));
+    update["record"]["status"] = json!("unchanged_toast");
+    update["action"] = json!("update");
+    update["changes"] = json!({"origin": 1, "email": null, "labels": ["old"], "due": "2025-01-01"});
+    let event = published(decide_with(&config, &update));
+    let body = body(&event);
+    let hash = format!("sha256:{}", crate::domain::event_key::sha256_hex(b"a@b.c"));
+    let mut expected = usual();
+    let row = expected.as_object_mut().expect("an object");
+    row.retain(|name, _| !["origin", "status", "email"].contains(&name.as_str()));
+    row.insert("labels".to_owned(), json!("***"));
+    row.insert("mail".to_owned(), json!(hash));
+    row.insert("state".to_owned(), json!("unchanged_toast"));
+    assert_eq!(body["row_data"], expected);
+    assert_eq!(body["changes"], json!({"mail": null, "labels": "***", "due": "2025-01-01"}));
+    assert_eq!(body["unchanged"], json!(["state"]));
+    assert!(!std::str::from_utf8(&event.payload).expect("text").contains("a@b.c"));
+    // A field of that name that is not declared would stand there twice.
+    let (_, reason, detail) = dead(decide_with(&config, &but("mail", json!(1))));
+    assert_eq!((reason, detail.contains("mail appears twice")), (Reason::WrongShape, true));
+    declaration.unhandled_fields = UnhandledFields::Drop;
+    published(decide_with(&configured(&declaration), &but("mail", json!(1))));
+}
+
+#[test]
+fn a_row_of_another_tenant_than_its_schemas_is_a_dead_letter() {
+    let declaration = Declaration { tenant_guard: Some("daisi_{company_id}".to_owned()), ..orders() };
+    let config = configured(&declaration);
+    published(decide_with(&config, &order(&usual())));
+    for (schema, company) in [("daisi_acme", "Acme"), ("daisi_acme2", "acme"), ("acme", "acme"), ("daisi_", "acme")] {
+        let mut event = but("company_id", json!(company));
+        event["metadata"]["table_schema"] = json!(schema);
+        let (table, reason, detail) = dead(decide_with(&config, &event));
+        assert_eq!((table, reason), (Some("orders"), Reason::TenantMismatch), "{schema} {company}");
+        assert!(!detail.contains("acme") && detail.contains("tenant_guard"), "{detail}");
+    }
+}
+
+#[test]
+fn what_no_token_may_hold_is_encoded_or_rejected_wherever_it_comes_from() {
+    let mut declaration = orders();
+    declaration.routing.push(("region".to_owned(), Source::Constant("a.>".to_owned())));
+    declaration.subject = "{prefix}.{company_id}.{region}.{schema}".to_owned();
+    let mut event = but("company_id", json!("x.*"));
+    event["metadata"]["table_schema"] = json!("s. >");
+    let mut config = configured(&declaration);
+    assert_eq!(published(decide_with(&config, &event)).subject, "wa.x%2E%2A.a%2E%3E.s%2E%20%3E");
+    config.unsafe_tokens = UnsafeTokens::Reject;
+    assert_eq!(dead(decide_with(&config, &event)).1, Reason::IllegalToken);
+    event["metadata"]["table_schema"] = json!("");
+    config.unsafe_tokens = UnsafeTokens::Encode;
+    assert_eq!(dead(decide_with(&config, &event)).1, Reason::MissingRouting);
+}

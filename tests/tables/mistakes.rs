@@ -1,0 +1,200 @@
+//! Everything that is wrong with a declaration is found at once, with its line.
+
+use daisi_cdc_consumer::config::{Config, Problem};
+
+use crate::file;
+use crate::support::service::{Settings, command};
+
+const SOUND: &str = "tables:
+  orders:
+    key: id
+    routing: [company_id]
+    subject: \"{prefix}.{company_id}.orders\"
+    columns:
+      id: bigint not null
+      company_id: string
+      origin: json
+      labels: array of string
+      total: numeric
+      at: timestamp
+";
+
+/// The problems of the sound file with one text replaced.
+fn problems(from: &str, to: &str) -> Vec<Problem> {
+    let text = SOUND.replacen(from, to, 1);
+    assert_ne!(text, SOUND, "{from}");
+    let file = file(&text);
+    match Config::load(Some(file.path()), []) {
+        Ok(_) => Vec::new(),
+        Err(error) => error.problems,
+    }
+}
+
+#[track_caller]
+fn refused(from: &str, to: &str, key: &str, line: usize, expected: &str) {
+    let problems = problems(from, to);
+    let [problem] = &problems[..] else { panic!("{to}: {problems:#?}") };
+    assert_eq!((problem.key.as_str(), problem.line), (key, Some(line)), "{problem}");
+    assert!(problem.expected.contains(expected), "{problem}");
+}
+
+#[test]
+fn the_sound_one_is_sound() {
+    Config::load(Some(file(SOUND).path()), []).unwrap();
+    for example in ["typed", "everything"] {
+        let path = format!("examples/tables/{example}.yaml");
+        Config::load(Some(path.as_ref()), []).unwrap_or_else(|error| panic!("{path}: {error}"));
+    }
+}
+
+#[test]
+fn each_mistake_names_key_line_and_what_is_allowed() {
+    let more = |text: &str| format!("    key: id\n    {text}\n");
+    let key = "    key: id\n";
+    for (from, to, at, line, expected) in [
+        ("key: id", "key: no", "key", 3, "declared under columns"),
+        ("key: id", "key: [id, id]", "key", 3, "once"),
+        ("key: id", "key: total", "key", 3, "written in one way"),
+        ("key: id", "key: {a: b}", "key", 3, "a list of texts"),
+        ("[company_id]", "{company_id: nowhere}", "routing.company_id", 4, "declared under columns"),
+        ("[company_id]", "{company_id: origin}", "routing.company_id", 4, "neither json"),
+        ("[company_id]", "{company_id: {column: id, pointer: /a}}", "routing.company_id.column", 4, "a json column"),
+        ("[company_id]", "{company_id: {column: origin, pointer: a}}", "routing.company_id.pointer", 4, "JSON pointer"),
+        ("[company_id]", "{company_id: {schema: daisi_}}", "routing.company_id.schema", 4, "{company_id}"),
+        ("[company_id]", "{company_id: {constant: ''}}", "routing.company_id.constant", 4, "not empty"),
+        ("[company_id]", "{company_id: {colum: id}}", "routing.company_id", 4, "{constant: …}"),
+        ("[company_id]", "{company_id: company_id, Row: id}", "routing.Row", 4, "small letters"),
+        ("[company_id]", "{company_id: company_id, event_id: id}", "routing.event_id", 4, "none of event_id"),
+        ("{prefix}.{company_id}.orders", "{company_id}.orders", "subject", 5, "{prefix}"),
+        ("{prefix}.{company_id}.orders", "{prefix}.{company}.orders", "subject", 5, "{company} is none"),
+        ("{prefix}.{company_id}.orders", "{prefix}.orders.{company_id}", "subject", 5, "tells tenants apart"),
+        ("{prefix}.{company_id}.orders", "{prefix}.{company_id}..orders", "subject", 5, "tokens joined by dots"),
+        ("{prefix}.{company_id}.orders", "{prefix}.{company_id}.*", "subject", 5, "tokens joined by dots"),
+        ("{prefix}.{company_id}.orders", "{prefix}.{company_id}.a b", "subject", 5, "tokens joined by dots"),
+        ("{prefix}.{company_id}.orders", "{prefix}.{company_id}{company_id}", "subject", 5, "tokens joined by dots"),
+        ("{prefix}.{company_id}.orders", "{prefix}.{company_id}.{", "subject", 5, "tokens joined by dots"),
+        ("id: bigint not null", "id: bigint not nul", "columns.id", 7, "one of string, integer"),
+        ("id: bigint not null", "id: 5", "columns.id", 7, "one of string, integer"),
+        ("orders:\n", "or.ders:\n", "or.ders", 0, "a table's name"),
+        (key, &more("primary_key: no"), "primary_key", 4, "declared"),
+        (key, &more("required: [agent_id]"), "required", 4, "one of company_id"),
+        (key, &more("event_id: \"{commit_lsn}\""), "event_id", 4, "{key}"),
+        (key, &more("event_id: \"{key}{x}\""), "event_id", 4, "{x} is none"),
+        (key, &more("event_id: \"{key\""), "event_id", 4, "every { has its }"),
+        (key, &more("actions: [insert, upsert]"), "actions", 4, "insert, update, delete, read"),
+        (key, &more("actions: []"), "actions", 4, "at least one"),
+        (key, &more("order_by: chat_id"), "order_by", 4, "row or one of company_id"),
+        (key, &more("schema: daisi_*_*"), "schema", 4, "one *"),
+        (key, &more("tenant_guard: daisi_company_id"), "tenant_guard", 4, "one value in braces"),
+        (key, &more("tenant_guard: daisi_{agent_id}"), "tenant_guard", 4, "of company_id"),
+        (key, &more("unhandled_fields: ignore"), "unhandled_fields", 4, "keep, drop, reject"),
+        (key, &more("enabled: perhaps"), "enabled", 4, "true or false"),
+        (key, &more("rename: {origin: company_id}"), "rename.origin", 4, "no other column"),
+        (key, &more("rename: {nowhere: x}"), "rename.nowhere", 4, "declared"),
+        (key, &more("rename: {origin: origin}"), "rename.origin", 4, "no other column"),
+        (key, &more("drop: [origin, nowhere]"), "drop", 4, "declared"),
+        (key, &more("redact: {origin: blur}"), "redact.origin", 4, "hash, mask"),
+        (key, &more("redact: {company_id: hash}"), "redact.company_id", 4, "neither key nor routing value"),
+        (key, &more("redact: {id: mask}"), "redact.id", 4, "neither key nor routing value"),
+        (key, &more("filter: {column: status, equals: x}"), "filter.column", 4, "declared"),
+        (key, &more("filter: {column: id, equals: x}"), "filter", 4, "an integer"),
+        (key, &more("filter: {column: id, in: []}"), "filter", 4, "at least one value"),
+        (key, &more("filter: {column: id, equals: null}"), "filter.equals", 4, "is_null"),
+        (key, &more("filter: {column: total, equals: 1}"), "filter", 4, "only is_null"),
+        (key, &more("filter: {column: labels, equals: 1}"), "filter", 4, "no array"),
+        (key, &more("filter: {colum: id, equals: 1}"), "filter", 4, "{not: …}"),
+        (key, &more("filter: {and: []}"), "filter.and", 4, "at least one condition"),
+        (
+            key,
+            &more("filter: {and: [{column: id, equals: 1}, {column: no, equals: 1}]}"),
+            "filter.and.1.column",
+            4,
+            "declared",
+        ),
+        (key, &more("colums: {}"), "colums", 4, "a known entry of a table: enabled"),
+        (key, &more("key: company_id"), "key", 4, "the first is on line 3"),
+    ] {
+        if line == 0 {
+            let found = problems(from, to);
+            assert!(found[0].key.ends_with(at) && found[0].expected.contains(expected), "{found:#?}");
+            continue;
+        }
+        refused(from, to, &format!("tables.orders.{at}"), line, expected);
+    }
+}
+
+#[test]
+fn mistakes_further_in_have_their_own_lines() {
+    let filter = "    key: id\n    filter:\n      or:\n        - {column: id, equals: 1}\n        - not:\n            column: no\n            equals: 2\n";
+    refused("    key: id\n", filter, "tables.orders.filter.or.1.not.column", 8, "declared");
+    let routing = "{\n      company_id: company_id,\n      chat_id: nowhere}";
+    refused("[company_id]", routing, "tables.orders.routing.chat_id", 6, "declared");
+    refused("key: id", "key:\n      - id\n      - nowhere", "tables.orders.key", 5, "declared");
+}
+
+#[test]
+fn tables_that_contradict_each_other_are_refused() {
+    let twice = format!("{SOUND}{}", SOUND.replacen("tables:\n", "", 1));
+    let file_twice = file(&twice);
+    let error = Config::load(Some(file_twice.path()), []).unwrap_err();
+    assert_eq!((error.problems[0].key.as_str(), error.problems[0].line), ("tables.orders", Some(13)), "{error}");
+    // The second value behind the prefix would reach the subjects of the tenant that is called so.
+    refused(
+        "{prefix}.{company_id}.orders",
+        "{prefix}.{schema}.{company_id}",
+        "tables.orders.subject",
+        5,
+        "{company_id}",
+    );
+    let unknown = file("tables: {ordres: {enabled: true}}\n");
+    let error = Config::load(Some(unknown.path()), []).unwrap_err().to_string();
+    assert!(error.contains("tables.ordres.enabled") && error.contains("agents, chats, contacts, messages"), "{error}");
+    let deep = file("tables: {messages: {enabled: {x: 1}}}\n");
+    assert!(Config::load(Some(deep.path()), []).unwrap_err().to_string().contains("true or false"));
+}
+
+#[test]
+fn all_of_them_are_told_at_once_by_check_and_by_run() {
+    let text = SOUND
+        .replacen("key: id", "key: no", 1)
+        .replacen("[company_id]", "{company_id: none}", 1)
+        .replacen("orders\"", "{x}\"", 1)
+        .replacen("numeric", "float", 1);
+    let file = file(&format!("workers: many\n{text}"));
+    for arguments in [&["check", "--offline"][..], &["run"]] {
+        let path = file.path().to_str().unwrap();
+        let output = command(&Settings::new(), &[arguments, &["--config", path]].concat(), b"");
+        assert_eq!(output.status.code(), Some(78));
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        let at = |line: usize| format!("(file {path}, line {line}): expected");
+        for part in [
+            format!("workers = \"many\" {}", at(1)),
+            format!("tables.orders.key = \"no\" {}", at(4)),
+            format!("tables.orders.routing.company_id = \"none\" {}", at(5)),
+            format!("tables.orders.subject = \"{{prefix}}.{{company_id}}.{{x}}\" {}", at(6)),
+            format!("tables.orders.columns.total = \"float\" {}", at(12)),
+        ] {
+            assert!(told.contains(&part), "{part} is missing:\n{told}");
+        }
+    }
+}
+
+#[test]
+fn a_table_that_ships_is_switched_on_by_one_variable_and_changed_entry_by_entry() {
+    let set = |pairs: &[(&str, &str)]| pairs.iter().map(|(n, v)| (format!("DAISI_CDC_{n}"), (*v).to_owned())).collect();
+    let env: Vec<_> = set(&[("TABLES__CONTACTS__ENABLED", "true"), ("TABLES__CONTACTS__ACTIONS", "insert, update")]);
+    let config = Config::load(None, env).unwrap();
+    assert!(config.tables.declared[0].enabled());
+    let in_force = |key: &str| config.in_force().iter().find(|setting| setting.key == key).unwrap().clone();
+    assert_eq!(in_force("tables.contacts.enabled").value, "true");
+    assert_eq!(in_force("tables.contacts.actions").origin, "environment DAISI_CDC_TABLES__CONTACTS__ACTIONS");
+    assert_eq!(in_force("tables.contacts.key").origin, "default");
+    let wrong: Vec<_> = set(&[("TABLES__CONTACTS__KEY", "phone")]);
+    let problem = Config::load(None, wrong).unwrap_err().problems.remove(0);
+    assert_eq!((problem.key.as_str(), problem.value.as_str()), ("tables.contacts.key", "\"phone\""));
+    // Columns declare the table anew: nothing of the one that ships is left.
+    let anew = file(&SOUND.replacen("orders:", "contacts:", 1));
+    let config = Config::load(Some(anew.path()), []).unwrap();
+    assert!(config.tables.declared[0].enabled());
+    assert!(!config.in_force().iter().any(|setting| setting.key == "tables.contacts.unhandled_fields"));
+}
