@@ -7,7 +7,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cdc_actors::message::{EventKey, Record};
+use cdc_actors::message::{DeliveryId, EventKey, Record};
 use cdc_actors::ports::{DedupStore, Failure, FailureClass, Target};
 use cdc_actors::testkit::contract::{dedup_store_contract, malformed_records_contract};
 use cdc_actors::testkit::{FakeDedupStore, ManualClock};
@@ -16,6 +16,7 @@ use daisi_cdc_consumer::adapters::redis::{RedisSettings, RedisStore};
 use support::redis::RedisServer;
 
 const TTL: Duration = Duration::from_secs(2);
+const SUSPECT: DeliveryId = DeliveryId { stream_created: 5, sequence: 9, timestamp: 7 };
 
 fn run(test: impl Future<Output = ()>) {
     actix_rt::System::new().block_on(test);
@@ -110,11 +111,11 @@ fn memory_forgets_on_the_dot() {
         clock.advance(instant);
         assert!(!known().await);
         let day = std::time::Duration::from_hours(24);
-        assert_eq!(store.mark("suspect".to_owned()).await.unwrap(), 1);
+        store.set_markers(vec![(SUSPECT, 3)]).await.unwrap();
         clock.advance(day - instant);
-        assert_eq!(store.mark("suspect".to_owned()).await.unwrap(), 2, "a marker lives for a day");
-        clock.advance(day);
-        assert_eq!(store.mark("suspect".to_owned()).await.unwrap(), 1);
+        assert_eq!(store.markers(vec![SUSPECT]).await.unwrap(), [3], "a marker lives for a day");
+        clock.advance(instant);
+        assert_eq!(store.markers(vec![SUSPECT]).await.unwrap(), [0]);
     });
 }
 
@@ -136,9 +137,9 @@ fn replicas_share_records_generation_and_markers() {
             1,
             "one of them raises the alarm"
         );
-        one.mark("s".to_owned()).await.unwrap();
-        assert_eq!(two.mark("s".to_owned()).await.unwrap(), 2);
-        let ttl: i64 = server.command(&["TTL", "dedup:suspect:s"]).trim_start_matches(':').parse().unwrap();
+        one.set_markers(vec![(SUSPECT, 3)]).await.unwrap();
+        assert_eq!(two.markers(vec![SUSPECT]).await.unwrap(), [3]);
+        let ttl: i64 = server.command(&["TTL", "dedup:suspect:5-9-7"]).trim_start_matches(':').parse().unwrap();
         assert!((86_000..=86_400).contains(&ttl), "a marker lives a day, not {ttl} s");
     });
 }
@@ -208,7 +209,7 @@ fn a_full_server_still_answers_checks() {
         for result in results {
             assert_eq!(class(result), FailureClass::Unavailable);
         }
-        assert_eq!(class(store.mark("s".to_owned()).await), FailureClass::Unavailable);
+        assert_eq!(class(store.set_markers(vec![(SUSPECT, 1)]).await), FailureClass::Unavailable);
         server.command(&["CONFIG", "SET", "maxmemory", "0"]);
         store.record(vec![(key("a"), record(2))]).await.unwrap()[0].clone().unwrap();
     });

@@ -1,6 +1,7 @@
 //! The IngestActor: pulls what permits allow, sends each delivery to the worker of its row, and settles it in the end.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,13 +15,12 @@ use crate::ports::{DedupStore, Dependency, Failure, Source, Transform};
 use crate::shared::{
     ActorKind, Buried, Bury, Core, Drain, Drained, HandBack, Intake, Life, LookAtTarget, SetTarget, Slot, beat,
 };
+use crate::suspects::{DEATHS_ALONE, Group, Next, Suspects};
 use crate::telemetry::{Outcome, PauseReason, Telemetry};
 use crate::transform::{Job, Work, caught};
 
 /// Settlements handed to the source in one go.
 const SETTLEMENTS: usize = 1024;
-/// Markers that a suspect may have left behind before it counts as one that kills the process.
-const CRASHES: u64 = 3;
 /// Between two looks at the backlog.
 const BACKLOG_INTERVAL: Duration = Duration::from_secs(2);
 
@@ -30,17 +30,6 @@ struct Ending {
     table: Option<&'static str>,
     outcome: Outcome,
     received: Instant,
-}
-
-/// A suspect runs alone: this is how far it has come.
-enum Suspect {
-    Nobody,
-    Marking,
-    Running {
-        marker: Option<String>,
-    },
-    /// It has ended; its marker is being taken back.
-    Unmarking,
 }
 
 /// How far the end of intake has come.
@@ -75,10 +64,11 @@ pub struct IngestActor<T: Transform> {
     paused: BTreeSet<PauseReason>,
     pulling: Option<SpawnHandle>,
     pull_failures: u32,
-    /// Admitted but not yet sent to a worker: a suspect, and whatever came after it.
-    held: VecDeque<Delivery>,
-    suspect: Suspect,
-    mark_failures: u32,
+    /// Admitted but not yet sent to a worker: suspects, and whatever came after them.
+    suspects: Suspects,
+    /// The store is being asked about suspects, or told of them; one call at a time.
+    calling: bool,
+    call_failures: u32,
     told_suspects: bool,
     to_settle: VecDeque<(Settlement, Option<Ending>)>,
     /// Acknowledgements, which rest on what the target holds: while that is in doubt they wait.
@@ -101,6 +91,7 @@ impl<T: Transform> IngestActor<T> {
     ) -> Self {
         let (fates, reported) = unbounded_channel();
         let flight = Flight::new(core.settings.in_flight, core.settings.remembered_deliveries);
+        let suspects = Suspects::new(core.settings.suspect_after);
         Self {
             core,
             source,
@@ -116,9 +107,9 @@ impl<T: Transform> IngestActor<T> {
             paused,
             pulling: None,
             pull_failures: 0,
-            held: VecDeque::new(),
-            suspect: Suspect::Nobody,
-            mark_failures: 0,
+            suspects,
+            calling: false,
+            call_failures: 0,
             told_suspects: false,
             to_settle: VecDeque::new(),
             to_acknowledge: VecDeque::new(),
@@ -131,11 +122,8 @@ impl<T: Transform> IngestActor<T> {
 
     /// Starts the next pull if there is a reason to and room for it.
     fn pump(&mut self, ctx: &mut Context<Self>) {
-        let alone = !self.held.is_empty() || !matches!(self.suspect, Suspect::Nobody);
-        if self.pulling.is_some() || self.draining != Draining::No || !self.paused.is_empty() || alone {
-            return;
-        }
-        if !self.unreconciled.is_empty() {
+        let held_up = self.suspects.hold_up() || !self.unreconciled.is_empty();
+        if self.pulling.is_some() || self.draining != Draining::No || !self.paused.is_empty() || held_up {
             return;
         }
         let settings = &self.core.settings;
@@ -191,7 +179,7 @@ impl<T: Transform> IngestActor<T> {
         let mut fresh = Vec::with_capacity(deliveries.len());
         for delivery in deliveries {
             match self.flight.admit(&delivery) {
-                Admission::New if self.is_suspect(&delivery) || !self.held.is_empty() => self.held.push_back(delivery),
+                Admission::New if self.suspects.concerns(&delivery) => self.suspects.hold(delivery),
                 Admission::New => fresh.push(delivery),
                 Admission::InFlight => {}
                 Admission::Finished => {
@@ -202,12 +190,8 @@ impl<T: Transform> IngestActor<T> {
         }
         self.tell_in_flight();
         self.dispatch(fresh);
-        self.run_held(ctx);
+        self.run_suspects(ctx);
         self.settle(ctx);
-    }
-
-    fn is_suspect(&self, delivery: &Delivery) -> bool {
-        delivery.deliveries >= self.core.settings.suspect_after
     }
 
     fn tell_in_flight(&self) {
@@ -233,94 +217,118 @@ impl<T: Transform> IngestActor<T> {
         }
     }
 
-    /// Lets suspects run one by one, with nothing else in flight, and innocents that came behind them follow.
-    fn run_held(&mut self, ctx: &mut Context<Self>) {
-        if !matches!(self.suspect, Suspect::Nobody) {
-            return;
+    /// Does what is next with what is held.
+    fn run_suspects(&mut self, ctx: &mut Context<Self>) {
+        while !self.calling {
+            let markers = self.suspects.take_to_set();
+            if !markers.is_empty() {
+                self.unmark(markers, ctx);
+                break;
+            }
+            match self.suspects.next(self.flight.messages()) {
+                Next::Wait => break,
+                Next::Look(suspects) => self.look_up(suspects, ctx),
+                Next::Run(group) => match group.markers() {
+                    markers if markers.is_empty() => self.start(group),
+                    markers => self.mark(group, markers, ctx),
+                },
+                Next::Convict(deliveries) => self.convict(deliveries),
+            }
         }
-        let mut innocent = Vec::new();
-        while self.held.front().is_some_and(|delivery| !self.is_suspect(delivery)) {
-            innocent.extend(self.held.pop_front());
-        }
-        let innocents = !innocent.is_empty();
-        self.dispatch(innocent);
         self.tell_suspects();
-        if self.held.is_empty() || innocents || self.flight.messages() > self.held.len() {
-            return;
-        }
-        self.mark(ctx);
+    }
+
+    fn start(&mut self, group: Group) {
+        let deliveries = self.suspects.start(group);
+        self.dispatch(deliveries);
     }
 
     fn tell_suspects(&mut self) {
-        let (reason, paused) = (PauseReason::Suspect, !self.held.is_empty());
+        let (reason, paused) = (PauseReason::Suspect, self.suspects.hold_up());
         if std::mem::replace(&mut self.told_suspects, paused) != paused {
             self.core.observer.observe(Telemetry::Paused { reason, paused });
         }
     }
 
-    /// Counts up the marker of the suspect in front, then runs it.
-    fn mark(&mut self, ctx: &mut Context<Self>) {
-        let Some(suspect) = self.held.front() else { return };
-        let id = suspect.receipt.id;
-        let marker = format!("{}-{}-{}", id.stream_created, id.sequence, id.timestamp);
-        self.suspect = Suspect::Marking;
-        let (dedup, started, name) = (Arc::clone(&self.dedup), self.core.clock.now(), marker.clone());
-        let call = async move { dedup.mark(name).await };
+    /// Asks the store about suspects or tells it of them; what comes of it is told to `then`.
+    fn call<V: 'static>(
+        &mut self,
+        operation: &'static str,
+        call: impl Future<Output = Result<V, Failure>> + 'static,
+        ctx: &mut Context<Self>,
+        then: impl FnOnce(&mut Self, Result<V, Failure>, &mut Context<Self>) + 'static,
+    ) {
+        self.calling = true;
+        let started = self.core.clock.now();
         ctx.spawn(call.into_actor(self).map(move |result, actor, ctx| {
-            let bypass = actor.core.settings.bypass_dedup;
-            actor.core.called(Dependency::Dedup, "mark", started, result.as_ref().err(), bypass);
-            match result {
-                Ok(count) => {
-                    actor.mark_failures = 0;
-                    actor.run_suspect(Some(marker), count > CRASHES, ctx);
-                }
-                Err(_) if bypass => actor.run_suspect(None, false, ctx),
-                Err(_) => {
-                    actor.mark_failures += 1;
-                    let delay = actor.core.settings.backoff.delay(actor.mark_failures);
-                    ctx.run_later(delay, |actor, ctx| {
-                        actor.suspect = Suspect::Nobody;
-                        actor.run_held(ctx);
-                        actor.pump(ctx);
-                    });
-                }
-            }
-        }));
-    }
-
-    /// Runs the suspect in front, or buries it if it is known to kill the process.
-    fn run_suspect(&mut self, marker: Option<String>, convicted: bool, ctx: &mut Context<Self>) {
-        self.suspect = Suspect::Running { marker };
-        // It may have been handed back in the meantime: then its marker must not stay.
-        let Some(suspect) = self.held.pop_front() else {
-            self.release_suspect(ctx);
-            return self.pump(ctx);
-        };
-        if !convicted {
-            return self.dispatch(vec![suspect]);
-        }
-        let ticket = Ticket::new(Arc::new(suspect), self.fates.clone());
-        let detail = format!("the process died {CRASHES} times while this message was the only one in flight");
-        self.core.bury.send(Bury(vec![Buried { ticket, table: None, reason: Reason::CrashesProcess, detail }]));
-    }
-
-    /// The suspect that ran alone has come to an orderly end.
-    fn release_suspect(&mut self, ctx: &mut Context<Self>) {
-        let Suspect::Running { marker } = std::mem::replace(&mut self.suspect, Suspect::Nobody) else {
-            return;
-        };
-        let Some(marker) = marker else { return };
-        self.suspect = Suspect::Unmarking;
-        let (dedup, started) = (Arc::clone(&self.dedup), self.core.clock.now());
-        let call = async move { dedup.unmark(marker).await };
-        ctx.spawn(call.into_actor(self).map(move |result, actor, ctx| {
-            // A marker that stays expires; three must stay before it matters.
-            actor.core.called(Dependency::Dedup, "unmark", started, result.as_ref().err(), true);
-            actor.suspect = Suspect::Nobody;
-            actor.run_held(ctx);
+            // A marker that stays expires, and its message is done with or was accused before.
+            let tolerated = actor.core.settings.bypass_dedup || operation == "unmark";
+            actor.core.called(Dependency::Dedup, operation, started, result.as_ref().err(), tolerated);
+            actor.calling = false;
+            then(actor, result, ctx);
+            actor.run_suspects(ctx);
             actor.settle(ctx);
             actor.pump(ctx);
         }));
+    }
+
+    /// The store does not answer about suspects: asks again later.
+    fn call_again(&mut self, ctx: &mut Context<Self>) {
+        self.call_failures += 1;
+        if self.draining != Draining::No {
+            return self.hand_back_held();
+        }
+        self.calling = true;
+        ctx.run_later(self.core.settings.backoff.delay(self.call_failures), |actor, ctx| {
+            actor.calling = false;
+            actor.run_suspects(ctx);
+            actor.pump(ctx);
+        });
+    }
+
+    fn look_up(&mut self, suspects: Vec<DeliveryId>, ctx: &mut Context<Self>) {
+        let (dedup, ids) = (Arc::clone(&self.dedup), suspects.clone());
+        let call = async move { dedup.markers(ids).await };
+        self.call("markers", call, ctx, move |actor, result, ctx| match result {
+            Ok(markers) => {
+                actor.call_failures = 0;
+                actor.suspects.found(suspects.into_iter().zip(markers));
+            }
+            Err(_) if actor.core.settings.bypass_dedup => {
+                actor.suspects.found(suspects.into_iter().map(|suspect| (suspect, 0)));
+            }
+            Err(_) => actor.call_again(ctx),
+        });
+    }
+
+    /// Sets the markers of a group, then lets it run.
+    fn mark(&mut self, group: Group, markers: Vec<(DeliveryId, u64)>, ctx: &mut Context<Self>) {
+        let dedup = Arc::clone(&self.dedup);
+        let call = async move { dedup.set_markers(markers).await };
+        self.call("mark", call, ctx, move |actor, result, ctx| {
+            if result.is_ok() || actor.core.settings.bypass_dedup {
+                actor.call_failures = 0;
+                return actor.start(group);
+            }
+            actor.suspects.put_back(group);
+            actor.call_again(ctx);
+        });
+    }
+
+    /// Takes back the markers of what has come to an orderly end.
+    fn unmark(&mut self, markers: Vec<(DeliveryId, u64)>, ctx: &mut Context<Self>) {
+        let dedup = Arc::clone(&self.dedup);
+        let call = async move { dedup.set_markers(markers).await };
+        self.call("unmark", call, ctx, |_, _, _| {});
+    }
+
+    fn convict(&self, deliveries: Vec<Delivery>) {
+        let letters = deliveries.into_iter().map(|delivery| {
+            let ticket = Ticket::new(Arc::new(delivery), self.fates.clone());
+            let detail = format!("the process died {DEATHS_ALONE} times while this message was the only one in flight");
+            Buried { ticket, table: None, reason: Reason::CrashesProcess, detail }
+        });
+        self.core.bury.send(Bury(letters.collect()));
     }
 
     fn take_fates(&mut self, fates: Vec<(DeliveryId, Fate)>, ctx: &mut Context<Self>) {
@@ -329,6 +337,7 @@ impl<T: Transform> IngestActor<T> {
             let Some((receipt, received)) = self.flight.leave(id, finished) else {
                 continue;
             };
+            self.suspects.ended(id, finished);
             match fate {
                 Fate::Done { table, outcome } => {
                     let settlement = Settlement { receipt, settle: Settle::Ack };
@@ -339,11 +348,8 @@ impl<T: Transform> IngestActor<T> {
                 }
             }
         }
-        if matches!(self.suspect, Suspect::Running { .. }) && self.flight.messages() == self.held.len() {
-            self.release_suspect(ctx);
-        }
         self.tell_in_flight();
-        self.run_held(ctx);
+        self.run_suspects(ctx);
         self.settle(ctx);
         self.pump(ctx);
     }
@@ -463,6 +469,7 @@ impl<T: Transform> IngestActor<T> {
             ctx.cancel_future(pulling);
         }
         self.hand_back_held();
+        self.run_suspects(ctx);
         let unreconciled = std::mem::take(&mut self.unreconciled);
         self.hand_back(unreconciled, ctx);
         let source = Arc::clone(&self.source);
@@ -474,7 +481,7 @@ impl<T: Transform> IngestActor<T> {
     }
 
     fn hand_back_held(&mut self) {
-        for delivery in std::mem::take(&mut self.held) {
+        for delivery in self.suspects.take_held() {
             drop(Ticket::new(Arc::new(delivery), self.fates.clone()));
         }
         self.tell_suspects();
@@ -491,8 +498,8 @@ impl<T: Transform> IngestActor<T> {
         if self.draining != Draining::Stopped || self.settling || self.flight.messages() > 0 {
             return;
         }
-        // A marker that stayed would count as a crash. One that cannot be set was not.
-        if !matches!(self.suspect, Suspect::Nobody) && self.mark_failures == 0 {
+        // A marker that stayed would count as a death.
+        if self.calling || !self.suspects.is_settled() {
             return;
         }
         self.settling = true;
@@ -585,7 +592,8 @@ impl<T: Transform> Handler<Drain> for IngestActor<T> {
 impl<T: Transform> Handler<HandBack> for IngestActor<T> {
     type Result = ();
 
-    fn handle(&mut self, _: HandBack, _: &mut Self::Context) {
+    fn handle(&mut self, _: HandBack, ctx: &mut Self::Context) {
         self.hand_back_held();
+        self.run_suspects(ctx);
     }
 }

@@ -4,7 +4,7 @@
 //!
 //! A delivery travels Ingest → Transform → Dedup (check) → Publish → Dedup (record) → Ingest (ack), as a [`flight::Ticket`]
 //! that gives itself back to the source when it is dropped anywhere on its way. What the actors decide stands in plain
-//! types: [`flight`], [`order`], [`retry`], [`guard`].
+//! types: [`flight`], [`order`], [`retry`], [`guard`], `suspects`.
 
 pub mod dedup;
 pub mod flight;
@@ -18,6 +18,7 @@ pub mod publish;
 pub mod retry;
 pub mod shared;
 pub mod supervisor;
+mod suspects;
 pub mod telemetry;
 #[cfg(any(test, feature = "testkit"))]
 pub mod testkit;

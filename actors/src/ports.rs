@@ -12,7 +12,9 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::message::{Answer, Attempt, DeadLetter, Decision, Delivery, EventKey, OrderKey, Record, Settlement};
+use crate::message::{
+    Answer, Attempt, DeadLetter, Decision, Delivery, DeliveryId, EventKey, OrderKey, Record, Settlement,
+};
 use crate::telemetry::Telemetry;
 
 /// What a pull may bring at most.
@@ -113,11 +115,11 @@ pub trait DedupStore: Send + Sync {
     /// To be called when the target was found behind what [`Self::highest`] said before the target was asked.
     fn reconcile(&self, target: Target) -> BoxFuture<'_, Result<Reconciled, Failure>>;
 
-    /// Counts up the marker of a suspect delivery and returns the new count.
-    fn mark(&self, suspect: String) -> BoxFuture<'_, Result<u64, Failure>>;
+    /// The markers of suspect deliveries, in that order; 0 where there is none.
+    fn markers(&self, suspects: Vec<DeliveryId>) -> BoxFuture<'_, Result<Vec<u64>, Failure>>;
 
-    /// Takes one count of a marker back; at zero the marker is gone.
-    fn unmark(&self, suspect: String) -> BoxFuture<'_, Result<(), Failure>>;
+    /// Sets markers of suspect deliveries to these values, each for a day; 0 removes one. On an error any of them may be set.
+    fn set_markers(&self, markers: Vec<(DeliveryId, u64)>) -> BoxFuture<'_, Result<(), Failure>>;
 }
 
 /// The stream that enriched events go to.

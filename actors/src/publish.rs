@@ -30,6 +30,8 @@ struct Flying {
     pending: Pending,
     place: Place,
     handed: Instant,
+    /// The connection that it was handed to; none before it is.
+    epoch: Option<u64>,
 }
 
 /// What is known of the target's health.
@@ -113,7 +115,7 @@ impl PublishActor {
                 self.core.observer.observe(Telemetry::Late { table, key, certainty });
             }
             self.outbox.push(Attempt { ticket: number, event: Arc::clone(&item.event), late });
-            self.flying.insert(number, Flying { pending: item, place, handed });
+            self.flying.insert(number, Flying { pending: item, place, handed, epoch: None });
         }
     }
 
@@ -131,6 +133,11 @@ impl PublishActor {
         self.sending = true;
         let (publisher, answers) = (Arc::clone(&self.publisher), self.answers.clone());
         let batch = std::mem::take(&mut self.outbox);
+        for attempt in &batch {
+            if let Some(flying) = self.flying.get_mut(&attempt.ticket) {
+                flying.epoch = self.looked;
+            }
+        }
         let send = async move { publisher.publish(batch, answers).await };
         ctx.spawn(send.into_actor(self).map(|(), actor, ctx| {
             actor.sending = false;
@@ -142,12 +149,19 @@ impl PublishActor {
         let (now, unix_nanos) = (self.core.clock.now(), self.core.clock.unix_nanos());
         let (mut confirmed, mut failed, mut last, mut oldest) = (Vec::with_capacity(answers.len()), 0, None, now);
         let (core, mut departures) = (Arc::clone(&self.core), Vec::new());
+        let connection = self.publisher.connection_epoch();
         let mut rows = core.lock_rows();
         for Answer { ticket, outcome } in answers {
-            let Some(Flying { pending, place, handed }) = self.flying.remove(&ticket) else {
+            let Some(Flying { mut pending, place, handed, epoch }) = self.flying.remove(&ticket) else {
                 continue;
             };
             let (sent, again) = match outcome {
+                // Heard after its connection was gone: what it confirms the target may have lost since, and another replica
+                // may have filled up. Sent again under its id it is stored once in either case.
+                Ok(_) if epoch != Some(connection) => {
+                    pending.attempts += 1;
+                    (Sent::Unknown, Some(pending))
+                }
                 Ok(stored) => {
                     oldest = oldest.min(handed);
                     self.look_if_other(stored);

@@ -135,7 +135,7 @@ fn a_record_that_fails_for_too_long_is_given_up_and_intake_resumes() {
 fn with_bypass_a_store_that_is_down_stops_nothing() {
     run(async {
         let fakes = Fakes::new(settings().ack_wait);
-        for operation in ["highest", "check", "record", "mark", "unmark"] {
+        for operation in ["highest", "check", "record", "markers", "set_markers"] {
             fakes.dedup.faults.fail_next(operation, FOR_EVER, unavailable());
         }
         let backoff = Backoff { initial: Duration::from_secs(600), max: Duration::from_secs(600) };
@@ -473,6 +473,27 @@ fn what_the_target_lost_and_another_replica_filled_up_is_published_again() {
         bench.dedup.faults.clear("record");
         bench.until_done().await;
         assert_eq!(bench.row("a"), (1..=10).collect::<Vec<_>>());
+        bench.stop().await;
+    });
+}
+
+#[test]
+fn what_is_heard_of_an_earlier_connection_after_the_look_is_asked_again() {
+    run(async {
+        let bench = Bench::start(settings());
+        bench.publisher.hold();
+        feed(&bench, "a", 1..=10);
+        bench.until("all are stored, and nothing was heard", |fakes| fakes.publisher.held() == 10).await;
+        bench.publisher.regress_to(4);
+        bench.publisher.store_others(6);
+        bench.publisher.reconnect();
+        bench.feed("b 1 publish");
+        bench.until("the target was looked at: more is sent", |fakes| fakes.publisher.held() == 11).await;
+        bench.publisher.release();
+        // Every acknowledgement is held against what is stored at that moment.
+        bench.until_done().await;
+        assert_eq!(bench.row("a"), (1..=10).collect::<Vec<_>>());
+        assert_eq!(bench.settled(Outcome::Processed), 11, "what the target had kept was our own");
         bench.stop().await;
     });
 }

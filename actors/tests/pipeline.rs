@@ -2,14 +2,15 @@
 
 mod bench;
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use bench::{Bench, Fakes, key, run, settings};
+use bench::{Bench, Fakes, key, run, settings, suspect};
 use cdc_actors::message::{Reason, Record, Settle};
 use cdc_actors::ports::Budget;
 use cdc_actors::shared::Settings;
 use cdc_actors::telemetry::Outcome;
-use cdc_actors::testkit::{ManualClock, Observed, unavailable};
+use cdc_actors::testkit::{Observed, unavailable};
 
 #[test]
 fn every_event_is_stored_once_recorded_and_then_acknowledged() {
@@ -151,39 +152,48 @@ fn a_redelivery_of_what_was_finished_is_acknowledged_from_memory() {
     });
 }
 
+/// Feeds so many changes of a row that have been delivered seven times, and left this marker behind.
+fn feed_suspects(fakes: &Fakes, row: &str, lsns: RangeInclusive<u64>, marker: u64) -> Vec<u64> {
+    let feed = |lsn| {
+        let sequence = fakes.feed(format!("{row} {lsn} publish"));
+        fakes.source.set_deliveries(sequence, 7);
+        fakes.dedup.mark(suspect(sequence), marker);
+        sequence
+    };
+    lsns.map(feed).collect()
+}
+
 #[test]
-fn a_suspect_runs_alone_and_its_marker_is_taken_back() {
+fn suspects_that_left_no_marker_run_with_everything_else_and_take_theirs_back() {
     run(async {
         let fakes = Fakes::new(settings().ack_wait);
         let sequences: Vec<u64> = (1..=20).map(|lsn| fakes.feed(format!("a {lsn} publish"))).collect();
-        for suspect in [5, 6, 12] {
-            fakes.source.set_deliveries(sequences[suspect], 7);
+        for of_many in [5, 6, 12] {
+            fakes.source.set_deliveries(sequences[of_many], 7);
         }
+        fakes.publisher.hold();
         let bench = Bench::start_on(fakes, settings());
+        bench.until("all of them are published", |fakes| fakes.publisher.held() == 20).await;
+        let markers =
+            |fakes: &Fakes| sequences.iter().map(|sequence| fakes.dedup.marker(suspect(*sequence))).sum::<u64>();
+        assert_eq!(markers(&bench), 3, "a death would be laid at the door of the suspects");
+        bench.publisher.release();
         bench.until_done().await;
         assert_eq!(bench.row("a"), (1..=20).collect::<Vec<_>>(), "those behind a suspect wait for it");
-        bench.until("markers are taken back", |fakes| fakes.dedup.faults.calls("unmark") == 3).await;
-        assert_eq!(bench.dedup.faults.calls("mark"), 3);
+        bench.until("markers are taken back", |fakes| markers(fakes) == 0).await;
         bench.stop().await;
     });
 }
 
-/// The marker of a message that was fed before the clock moved.
-fn marker(sequence: u64) -> String {
-    let created = ManualClock::EPOCH_NANOS;
-    format!("{created}-{sequence}-{created}")
-}
-
 #[test]
-fn nothing_else_is_pulled_while_a_suspect_runs() {
+fn a_suspect_that_left_a_marker_runs_with_nothing_else_in_flight() {
     run(async {
         let fakes = Fakes::new(settings().ack_wait);
-        let sequence = fakes.feed("a 1 publish");
-        fakes.source.set_deliveries(sequence, 7);
+        let [sequence] = feed_suspects(&fakes, "a", 1..=1, 1)[..] else { unreachable!("one was fed") };
         fakes.publisher.hold();
         let bench = Bench::start_on(fakes, settings());
         bench.until("the suspect is published", |fakes| fakes.publisher.held() == 1).await;
-        assert_eq!(bench.dedup.marked(&marker(sequence)), 1);
+        assert_eq!(bench.dedup.marker(suspect(sequence)), 4, "a death alone weighs more");
         // A pause that ends resumes intake; the suspect must stay alone all the same.
         bench.publisher.reconnect();
         bench.feed("b 1 publish");
@@ -193,39 +203,59 @@ fn nothing_else_is_pulled_while_a_suspect_runs() {
         assert_eq!(bench.watch.most_outstanding().0, 1);
         bench.publisher.release();
         bench.until_done().await;
-        bench.until("the marker is taken back", |fakes| fakes.dedup.marked(&marker(sequence)) == 0).await;
+        bench.until("the marker is taken back", |fakes| fakes.dedup.marker(suspect(sequence)) == 0).await;
         bench.stop().await;
     });
 }
 
 #[test]
-fn a_message_that_left_three_markers_is_a_dead_letter() {
+fn many_suspects_that_left_markers_run_in_groups_the_least_suspected_first() {
     run(async {
         let fakes = Fakes::new(settings().ack_wait);
-        let sequence = fakes.feed("a 1 publish");
-        fakes.source.set_deliveries(sequence, 7);
-        fakes.dedup.set_marked(&marker(sequence), 3);
-        fakes.feed("a 2 publish");
+        feed_suspects(&fakes, "a", 1..=20, 2);
+        feed_suspects(&fakes, "b", 1..=20, 1);
         let bench = Bench::start_on(fakes, settings());
         bench.until_done().await;
-        let reasons: Vec<_> = bench.dead_letters.stored().iter().map(|letter| letter.reason).collect();
-        assert_eq!((reasons, bench.row("a")), (vec![Reason::CrashesProcess], vec![2]));
+        let rows: Vec<_> = bench.publisher.stored().iter().map(|stored| stored.subject.clone()).collect();
+        assert_eq!(rows, [["out.b"; 20], ["out.a"; 20]].concat());
+        // Sixteen at once and four alone, twice; each group is marked and unmarked.
+        bench.until("markers are taken back", |fakes| fakes.dedup.faults.calls("set_markers") == 20).await;
         bench.stop().await;
     });
 }
 
 #[test]
-fn a_suspect_whose_marker_cannot_be_set_waits_for_the_store() {
+fn a_message_that_the_process_died_under_alone_is_a_dead_letter_in_the_end() {
     run(async {
         let fakes = Fakes::new(settings().ack_wait);
-        let sequence = fakes.feed("a 1 publish");
-        fakes.source.set_deliveries(sequence, 7);
-        fakes.dedup.faults.fail_next("mark", 5, unavailable());
+        let sequence = feed_suspects(&fakes, "a", 1..=1, 7)[0];
+        feed_suspects(&fakes, "a", 2..=2, 6);
+        fakes.feed("a 3 publish");
         let bench = Bench::start_on(fakes, settings());
         bench.until_done().await;
-        assert_eq!((bench.dedup.faults.calls("mark"), bench.row("a")), (6, vec![1]));
-        bench.feed("a 2 publish");
-        bench.until_done().await;
+        let letters = bench.dead_letters.stored();
+        let reasons: Vec<_> = letters.iter().map(|letter| (letter.reason, letter.delivery.receipt.id)).collect();
+        assert_eq!(reasons, [(Reason::CrashesProcess, suspect(sequence))]);
+        assert_eq!(bench.row("a"), [3, 2], "one that may be innocent runs once more");
+        bench.until("its marker is taken back", |fakes| fakes.dedup.marker(suspect(sequence)) == 0).await;
         bench.stop().await;
     });
+}
+
+#[test]
+fn suspects_wait_for_a_store_that_cannot_be_asked_or_told() {
+    for operation in ["markers", "set_markers"] {
+        run(async move {
+            let fakes = Fakes::new(settings().ack_wait);
+            feed_suspects(&fakes, "a", 1..=1, 0);
+            fakes.dedup.faults.fail_next(operation, 5, unavailable());
+            let bench = Bench::start_on(fakes, settings());
+            bench.until("it is tried again", |fakes| fakes.dedup.faults.calls(operation) >= 6).await;
+            bench.until_done().await;
+            assert_eq!(bench.row("a"), [1]);
+            bench.feed("a 2 publish");
+            bench.until_done().await;
+            bench.stop().await;
+        });
+    }
 }

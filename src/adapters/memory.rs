@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use cdc_actors::message::{EventKey, Record};
+use cdc_actors::message::{DeliveryId, EventKey, Record};
 use cdc_actors::ports::{Checked, Clock, DedupStore, Failure, Reconciled, SystemClock, Target};
 use foldhash::{HashMap, HashMapExt};
 use futures::FutureExt;
@@ -31,8 +31,8 @@ struct State {
     /// again stands here twice until its older place is reached.
     by_age: VecDeque<(u64, EventKey)>,
     next_age: u64,
-    /// Suspect -> count and when it is forgotten.
-    suspects: HashMap<String, (u64, Instant)>,
+    /// Suspect -> marker and when it is forgotten.
+    suspects: HashMap<DeliveryId, (u64, Instant)>,
 }
 
 struct Kept {
@@ -105,24 +105,19 @@ impl MemoryStore {
         Reconciled { generation: state.generation, regressed_from }
     }
 
-    fn mark_now(&self, suspect: String) -> u64 {
+    fn markers_now(&self, suspects: &[DeliveryId]) -> Vec<u64> {
         let now = self.clock.now();
-        let mut state = self.state();
-        state.suspects.retain(|_, (_, expires)| *expires > now);
-        let (count, expires) = state.suspects.entry(suspect).or_insert((0, now));
-        *count += 1;
-        *expires = now + SUSPECT_TTL;
-        *count
+        let state = self.state();
+        let find =
+            |suspect| state.suspects.get(suspect).filter(|(_, expires)| *expires > now).map(|(marker, _)| *marker);
+        suspects.iter().map(|suspect| find(suspect).unwrap_or(0)).collect()
     }
 
-    fn unmark_now(&self, suspect: &str) {
+    fn set_markers_now(&self, markers: Vec<(DeliveryId, u64)>) {
+        let now = self.clock.now();
         let mut state = self.state();
-        if let Some((count, _)) = state.suspects.get_mut(suspect) {
-            *count -= 1;
-            if *count == 0 {
-                state.suspects.remove(suspect);
-            }
-        }
+        state.suspects.extend(markers.into_iter().map(|(suspect, marker)| (suspect, (marker, now + SUSPECT_TTL))));
+        state.suspects.retain(|_, (marker, expires)| *marker > 0 && *expires > now);
     }
 }
 
@@ -175,12 +170,12 @@ impl DedupStore for MemoryStore {
         ready(Ok(self.reconcile_now(target))).boxed()
     }
 
-    fn mark(&self, suspect: String) -> BoxFuture<'_, Result<u64, Failure>> {
-        ready(Ok(self.mark_now(suspect))).boxed()
+    fn markers(&self, suspects: Vec<DeliveryId>) -> BoxFuture<'_, Result<Vec<u64>, Failure>> {
+        ready(Ok(self.markers_now(&suspects))).boxed()
     }
 
-    fn unmark(&self, suspect: String) -> BoxFuture<'_, Result<(), Failure>> {
-        self.unmark_now(&suspect);
+    fn set_markers(&self, markers: Vec<(DeliveryId, u64)>) -> BoxFuture<'_, Result<(), Failure>> {
+        self.set_markers_now(markers);
         ready(Ok(())).boxed()
     }
 }

@@ -1,7 +1,7 @@
 //! Dedup records in Redis, shared by all replicas.
 //!
 //! Keys, all under one prefix: `generation` (a number), `highest` (a sorted set: stream created -> highest sequence recorded),
-//! `suspect:<id>` (a counter that lives a day) and `<event key>` (a [`Record`] that lives as long as the configured ttl).
+//! `suspect:<delivery>` (a number that lives a day) and `<event key>` (a [`Record`] that lives as long as the configured ttl).
 //! An event key is six parts joined by colons or 32 hex digits, so it is none of the other names.
 //!
 //! One Redis, alone or with replicas behind a stable address; not Redis Cluster, where one MGET may not span slots.
@@ -15,7 +15,7 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cdc_actors::message::{EventKey, Record};
+use cdc_actors::message::{DeliveryId, EventKey, Record};
 use cdc_actors::ports::{Checked, Clock, DedupStore, Failure, FailureClass, Reconciled, SystemClock, Target};
 use deadpool_redis::redis::{self, Cmd, FromRedisValue, RedisWrite};
 use futures::FutureExt;
@@ -51,11 +51,6 @@ if highest and tonumber(ARGV[3]) < tonumber(highest) then
   return {generation, string.format('%.0f', tonumber(highest))}
 end
 return {generation}
-";
-
-/// Takes one count back: KEYS marker.
-const UNMARK: &str = r"
-if redis.call('DECR', KEYS[1]) <= 0 then redis.call('DEL', KEYS[1]) end
 ";
 
 /// A script failed, not for want of a connection.
@@ -139,8 +134,9 @@ impl RedisStore {
             .expect("writing to memory cannot fail");
     }
 
-    fn suspect_key(&self, suspect: &str) -> String {
-        format!("{}suspect:{suspect}", self.prefix)
+    fn suspect_key(&self, suspect: DeliveryId) -> String {
+        let DeliveryId { stream_created, sequence, timestamp } = suspect;
+        format!("{}suspect:{stream_created}-{sequence}-{timestamp}", self.prefix)
     }
 
     fn now_micros(&self) -> i64 {
@@ -237,22 +233,33 @@ impl RedisStore {
         }
     }
 
-    async fn count_up(&self, suspect: String) -> Result<u64, Failure> {
-        const ACTION: &str = "mark a suspect";
-        let key = self.suspect_key(&suspect);
-        let mut pipeline = redis::pipe();
-        pipeline.cmd("INCR").arg(&key);
-        pipeline.cmd("EXPIRE").arg(&key).arg(SUSPECT_TTL.as_secs());
-        let mut answers = self.link.pipeline(ACTION, &mut pipeline).await?.into_iter();
-        let count = answers.next().unwrap_or_else(|| Err(Failure::new(ACTION, FailureClass::Protocol, "no answer")))?;
-        answers.next().transpose()?;
-        redis::from_redis_value(count).map_err(|error| Failure::new(ACTION, FailureClass::Protocol, error))
+    async fn read_markers(&self, suspects: Vec<DeliveryId>) -> Result<Vec<u64>, Failure> {
+        const ACTION: &str = "read the markers of suspects";
+        let mut command = redis::cmd("MGET");
+        for suspect in &suspects {
+            command.arg(self.suspect_key(*suspect));
+        }
+        let values: Vec<Option<Vec<u8>>> = self.link.command(ACTION, &command).await?;
+        if values.len() != suspects.len() {
+            let cause = format!("{} answers to {} keys", values.len(), suspects.len());
+            return Err(Failure::new(ACTION, FailureClass::Protocol, cause));
+        }
+        // What is no number was not left by this service.
+        let number = |value: Option<Vec<u8>>| std::str::from_utf8(&value?).ok()?.parse().ok();
+        Ok(values.into_iter().map(|value| number(value).unwrap_or(0)).collect())
     }
 
-    async fn count_down(&self, suspect: String) -> Result<(), Failure> {
-        let mut command = redis::cmd("EVAL");
-        command.arg(UNMARK).arg(1).arg(self.suspect_key(&suspect));
-        self.run_script("unmark a suspect", "DECR and DEL", &command).await
+    async fn write_markers(&self, markers: Vec<(DeliveryId, u64)>) -> Result<(), Failure> {
+        let mut pipeline = redis::Pipeline::with_capacity(markers.len());
+        for (suspect, marker) in markers {
+            let key = self.suspect_key(suspect);
+            match marker {
+                0 => pipeline.cmd("DEL").arg(key),
+                _ => pipeline.cmd("SET").arg(key).arg(marker).arg("EX").arg(SUSPECT_TTL.as_secs()),
+            };
+        }
+        let answers = self.link.pipeline("mark suspects", &mut pipeline).await?;
+        answers.into_iter().try_for_each(|answer| answer.map(drop))
     }
 
     /// Runs a script. Where its user may not do what the script does, Redis does not say what that is: `needs` does.
@@ -289,12 +296,12 @@ impl DedupStore for RedisStore {
         self.reconcile_with(target).boxed()
     }
 
-    fn mark(&self, suspect: String) -> BoxFuture<'_, Result<u64, Failure>> {
-        self.count_up(suspect).boxed()
+    fn markers(&self, suspects: Vec<DeliveryId>) -> BoxFuture<'_, Result<Vec<u64>, Failure>> {
+        self.read_markers(suspects).boxed()
     }
 
-    fn unmark(&self, suspect: String) -> BoxFuture<'_, Result<(), Failure>> {
-        self.count_down(suspect).boxed()
+    fn set_markers(&self, markers: Vec<(DeliveryId, u64)>) -> BoxFuture<'_, Result<(), Failure>> {
+        self.write_markers(markers).boxed()
     }
 }
 

@@ -233,7 +233,7 @@ pub struct DeadLetter {
     pub stream: String,
     /// What every subject begins with.
     pub subject_prefix: String,
-    /// Deliveries after which a message runs alone.
+    /// Deliveries after which a message may be killing the process.
     pub suspect_after: u64,
     /// What it is created with.
     pub limits: StreamLimits,

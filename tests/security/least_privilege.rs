@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use async_nats::{Client, ConnectOptions};
-use cdc_actors::message::{EventKey, Record};
+use cdc_actors::message::{DeliveryId, EventKey, Record};
 use cdc_actors::ports::{DedupStore, Failure, FailureClass, Target};
 use daisi_cdc_consumer::adapters::redis::{RedisSettings, RedisStore};
 use nkeys::KeyPair;
@@ -251,10 +251,11 @@ async fn what_it_does_not_need_is_refused_by_nats() {
     }
 }
 
-/// Every call that the store knows, with a suspect of that name.
-async fn everything(store: &RedisStore, suspect: &str) -> Vec<Failure> {
+/// Every call that the store knows.
+async fn everything(store: &RedisStore) -> Vec<Failure> {
     let key = EventKey::new("k").unwrap();
     let record = Record { stream_created: 5, generation: 1, sequence: 9 };
+    let suspect = DeliveryId { stream_created: 5, sequence: 9, timestamp: 7 };
     let recorded = match store.record(vec![(key.clone(), record)]).await {
         Ok(mut results) => results.remove(0),
         Err(failure) => Err(failure),
@@ -269,8 +270,9 @@ async fn everything(store: &RedisStore, suspect: &str) -> Vec<Failure> {
         store.check(vec![key]).await.map(drop),
         store.highest(5).await.map(drop),
         store.reconcile(behind).await.map(drop),
-        store.mark(suspect.to_owned()).await.map(drop),
-        store.unmark(suspect.to_owned()).await,
+        store.markers(vec![suspect]).await.map(drop),
+        store.set_markers(vec![(suspect, 1)]).await,
+        store.set_markers(vec![(suspect, 0)]).await,
         asked,
     ];
     results.into_iter().filter_map(Result::err).collect()
@@ -293,13 +295,13 @@ async fn without_any_one_right_on_redis_it_says_which() {
         ..RedisSettings::new(server.url())
     };
     let store = RedisStore::new(&settings).unwrap();
-    assert!(everything(&store, "none").await.is_empty(), "all of them are enough");
+    assert!(everything(&store).await.is_empty(), "all of them are enough");
     let acl = read("redis-users.acl");
     let commands: Vec<&str> = acl.split_whitespace().filter_map(|rule| rule.strip_prefix('+')).collect();
-    assert_eq!(commands.len(), 11, "{commands:?}");
+    assert_eq!(commands.len(), 8, "{commands:?}");
     for command in commands {
         change(&format!("-{command}")).await;
-        let failures = everything(&store, command).await;
+        let failures = everything(&store).await;
         let named = |failure: &Failure| {
             // What a script may not do, Redis 7.0 says without an error code of its own.
             let refused = matches!(failure.class, FailureClass::Denied | FailureClass::Protocol);
@@ -309,13 +311,13 @@ async fn without_any_one_right_on_redis_it_says_which() {
         change(&format!("+{command}")).await;
     }
     change("resetkeys").await;
-    let failures = everything(&store, "keys").await;
+    let failures = everything(&store).await;
     assert!(
         failures.iter().any(|failure| failure.class == FailureClass::Denied),
         "the keys are not missed: {failures:?}"
     );
     change("~dedup:*").await;
-    assert!(everything(&store, "all").await.is_empty(), "all of them are enough again");
+    assert!(everything(&store).await.is_empty(), "all of them are enough again");
 }
 
 #[tokio::test]

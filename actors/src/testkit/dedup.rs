@@ -8,13 +8,13 @@ use futures::FutureExt;
 use futures::future::{BoxFuture, ready};
 
 use super::{Faults, ManualClock, lock};
-use crate::message::{EventKey, Record};
+use crate::message::{DeliveryId, EventKey, Record};
 use crate::ports::{Checked, Clock, DedupStore, Failure, Reconciled, Target};
 
 /// A dedup store that keeps encoded records until its clock says that they have expired.
 #[derive(Debug)]
 pub struct FakeDedupStore {
-    /// Orders to fail: `check`, `record`, `highest`, `reconcile`, `mark`, `unmark`, and `check key` and
+    /// Orders to fail: `check`, `record`, `highest`, `reconcile`, `markers`, `set_markers`, and `check key` and
     /// `record key` for single keys within a call.
     pub faults: Faults,
     clock: ManualClock,
@@ -27,7 +27,7 @@ struct State {
     generation: u64,
     highest: HashMap<i64, u64>,
     values: HashMap<EventKey, (String, Instant)>,
-    suspects: HashMap<String, u64>,
+    suspects: HashMap<DeliveryId, u64>,
 }
 
 impl FakeDedupStore {
@@ -58,14 +58,14 @@ impl FakeDedupStore {
         state.values.get(key).filter(|(_, expires)| *expires > now).and_then(|(text, _)| Record::decode(text))
     }
 
-    /// The count of a marker.
-    pub fn marked(&self, suspect: &str) -> u64 {
-        lock(&self.state).suspects.get(suspect).copied().unwrap_or(0)
+    /// A marker; 0 if there is none.
+    pub fn marker(&self, suspect: DeliveryId) -> u64 {
+        lock(&self.state).suspects.get(&suspect).copied().unwrap_or(0)
     }
 
-    /// Sets the count of a marker, as a process that died would have left it.
-    pub fn set_marked(&self, suspect: &str, count: u64) {
-        lock(&self.state).suspects.insert(suspect.to_owned(), count);
+    /// Sets a marker, as a process that died would have left it.
+    pub fn mark(&self, suspect: DeliveryId, marker: u64) {
+        lock(&self.state).suspects.insert(suspect, marker);
     }
 
     fn check_now(&self, keys: &[EventKey]) -> Result<Checked, Failure> {
@@ -107,23 +107,16 @@ impl FakeDedupStore {
         Ok(Reconciled { generation: state.generation, regressed_from })
     }
 
-    fn mark_now(&self, suspect: String) -> Result<u64, Failure> {
-        self.faults.enter("mark")?;
-        let mut state = lock(&self.state);
-        let count = state.suspects.entry(suspect).or_insert(0);
-        *count += 1;
-        Ok(*count)
+    fn markers_now(&self, suspects: &[DeliveryId]) -> Result<Vec<u64>, Failure> {
+        self.faults.enter("markers")?;
+        Ok(suspects.iter().map(|suspect| self.marker(*suspect)).collect())
     }
 
-    fn unmark_now(&self, suspect: &str) -> Result<(), Failure> {
-        self.faults.enter("unmark")?;
+    fn set_markers_now(&self, markers: &[(DeliveryId, u64)]) -> Result<(), Failure> {
+        self.faults.enter("set_markers")?;
         let mut state = lock(&self.state);
-        if let Some(count) = state.suspects.get_mut(suspect) {
-            *count -= 1;
-            if *count == 0 {
-                state.suspects.remove(suspect);
-            }
-        }
+        state.suspects.extend(markers.iter().copied());
+        state.suspects.retain(|_, marker| *marker > 0);
         Ok(())
     }
 }
@@ -145,11 +138,11 @@ impl DedupStore for FakeDedupStore {
         ready(self.reconcile_now(target)).boxed()
     }
 
-    fn mark(&self, suspect: String) -> BoxFuture<'_, Result<u64, Failure>> {
-        ready(self.mark_now(suspect)).boxed()
+    fn markers(&self, suspects: Vec<DeliveryId>) -> BoxFuture<'_, Result<Vec<u64>, Failure>> {
+        ready(self.markers_now(&suspects)).boxed()
     }
 
-    fn unmark(&self, suspect: String) -> BoxFuture<'_, Result<(), Failure>> {
-        ready(self.unmark_now(&suspect)).boxed()
+    fn set_markers(&self, markers: Vec<(DeliveryId, u64)>) -> BoxFuture<'_, Result<(), Failure>> {
+        ready(self.set_markers_now(&markers)).boxed()
     }
 }

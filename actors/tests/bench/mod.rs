@@ -69,6 +69,11 @@ pub fn key(row: &str, lsn: u64) -> EventKey {
     EventKey::new(format!("{row}:{lsn}")).expect("legal")
 }
 
+/// The delivery with this sequence, as a suspect: one that was fed before the clock moved.
+pub fn suspect(sequence: u64) -> DeliveryId {
+    DeliveryId { stream_created: ManualClock::EPOCH_NANOS, sequence, timestamp: ManualClock::EPOCH_NANOS }
+}
+
 impl Transform for Orders {
     type Parsed = ();
 
@@ -304,12 +309,12 @@ impl DedupStore for Watched {
         self.0.dedup.reconcile(target)
     }
 
-    fn mark(&self, suspect: String) -> BoxFuture<'_, Result<u64, Failure>> {
-        self.0.dedup.mark(suspect)
+    fn markers(&self, suspects: Vec<DeliveryId>) -> BoxFuture<'_, Result<Vec<u64>, Failure>> {
+        self.0.dedup.markers(suspects)
     }
 
-    fn unmark(&self, suspect: String) -> BoxFuture<'_, Result<(), Failure>> {
-        self.0.dedup.unmark(suspect)
+    fn set_markers(&self, markers: Vec<(DeliveryId, u64)>) -> BoxFuture<'_, Result<(), Failure>> {
+        self.0.dedup.set_markers(markers)
     }
 }
 

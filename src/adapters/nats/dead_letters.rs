@@ -173,9 +173,10 @@ fn size_of(headers: &Headers) -> usize {
     wire_size(headers.iter().map(|(name, value)| (name.as_str(), value.as_str())))
 }
 
+/// One delivery, one letter: a second one, for whatever other reason, is the same to the duplicate window.
 fn identity(letter: &DeadLetter) -> String {
     let id = letter.delivery.receipt.id;
-    format!("{}-{}-{}-{}", id.stream_created, id.sequence, id.timestamp, letter.reason.name())
+    format!("{}-{}-{}", id.stream_created, id.sequence, id.timestamp)
 }
 
 /// The messages that a letter becomes: one, or several parts, none larger than `limit`.
@@ -209,6 +210,8 @@ fn compose(
         return Ok(vec![event(settings, letter, &id, headers, body)?]);
     }
     let parts = body.len().div_ceil(room);
+    // The reason stands in the body of a letter in parts: those of one must not take the place of another's.
+    let id = format!("{id}-{}", letter.reason.name());
     (1..=parts)
         .map(|part| {
             let mut headers = headers.clone();

@@ -112,7 +112,7 @@ impl Status {
         self.set(Cause::Down(dependency), error);
     }
 
-    /// Takes note that intake was paused or resumed. A suspect running alone does not make the service unready.
+    /// Takes note that intake was paused or resumed. A suspect running apart does not make the service unready.
     pub(super) fn paused(&self, reason: PauseReason, paused: bool) {
         let (cause, error) = match reason {
             PauseReason::Dependency(dependency) => (Cause::Paused(dependency), "intake is paused"),

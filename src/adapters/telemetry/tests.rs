@@ -312,7 +312,7 @@ fn readiness_names_every_reason_with_its_beginning() {
     assert_eq!(named(), []);
 
     bench.see(Event::Paused { reason: PauseReason::Suspect, paused: true });
-    assert_eq!(named(), [], "a suspect running alone is work");
+    assert_eq!(named(), [], "a suspect running apart is work");
     bench.see(Event::Paused { reason: PauseReason::Reconcile, paused: true });
     bench.see(Event::Paused { reason: PauseReason::Shutdown, paused: true });
     assert_eq!(named(), [("service", at("23")), ("target", at("23"))]);

@@ -1,11 +1,12 @@
 //! The dedup store, sabotaged.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-use cdc_actors::message::{EventKey, Record};
+use cdc_actors::message::{DeliveryId, EventKey, Record};
 use cdc_actors::ports::{Checked, DedupStore, Failure, Publisher, Reconciled, Target};
 use futures::FutureExt;
-use futures::future::{BoxFuture, try_join_all};
+use futures::future::BoxFuture;
 
 use crate::defences::Sabotage;
 
@@ -31,10 +32,12 @@ struct Untrue {
 impl Untrue {
     /// SETNX of every key, and then the check: whoever was first may publish, everybody else takes it for published.
     async fn mark(&self, keys: Vec<EventKey>) -> Result<Checked, Failure> {
-        let counts = try_join_all(keys.iter().map(|key| self.inner.mark(key.to_string()))).await?;
+        let marks: Vec<DeliveryId> = keys.iter().map(mark_of).collect();
+        let before = self.inner.markers(marks.clone()).await?;
+        self.inner.set_markers(marks.into_iter().map(|mark| (mark, 1)).collect()).await?;
         let mut checked = self.inner.check(keys).await?;
-        for (record, count) in checked.records.iter_mut().zip(counts) {
-            *record = Ok(if count > 1 { self.valid(checked.generation).await? } else { None });
+        for (record, before) in checked.records.iter_mut().zip(before) {
+            *record = Ok(if before > 0 { self.valid(checked.generation).await? } else { None });
         }
         Ok(checked)
     }
@@ -44,6 +47,13 @@ impl Untrue {
         let stream_created = self.publisher.target().await?.created;
         Ok(Some(Record { stream_created, generation, sequence: 0 }))
     }
+}
+
+/// A name for the mark of an event, of the kind that the store keeps marks under.
+fn mark_of(key: &EventKey) -> DeliveryId {
+    let mut hasher = DefaultHasher::new();
+    key.as_str().hash(&mut hasher);
+    DeliveryId { stream_created: 0, sequence: hasher.finish(), timestamp: 0 }
 }
 
 impl DedupStore for Untrue {
@@ -77,11 +87,11 @@ impl DedupStore for Untrue {
         self.inner.reconcile(target)
     }
 
-    fn mark(&self, suspect: String) -> BoxFuture<'_, Result<u64, Failure>> {
-        self.inner.mark(suspect)
+    fn markers(&self, suspects: Vec<DeliveryId>) -> BoxFuture<'_, Result<Vec<u64>, Failure>> {
+        self.inner.markers(suspects)
     }
 
-    fn unmark(&self, suspect: String) -> BoxFuture<'_, Result<(), Failure>> {
-        self.inner.unmark(suspect)
+    fn set_markers(&self, markers: Vec<(DeliveryId, u64)>) -> BoxFuture<'_, Result<(), Failure>> {
+        self.inner.set_markers(markers)
     }
 }

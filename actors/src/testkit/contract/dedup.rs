@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::message::{EventKey, Record};
+use crate::message::{DeliveryId, EventKey, Record};
 use crate::ports::{DedupStore, Target};
 
 fn key(name: &str) -> EventKey {
@@ -40,7 +40,7 @@ pub async fn dedup_store_contract(store: &dyn DedupStore, ttl: Duration, pass: i
     records_are_found_again(store).await;
     many_at_once(store).await;
     a_regression_raises_the_generation_once(store).await;
-    markers_count(store).await;
+    markers_are_kept(store).await;
     records_expire(store, ttl, pass).await;
 }
 
@@ -116,18 +116,17 @@ async fn a_regression_raises_the_generation_once(store: &dyn DedupStore) {
     assert!(further.generation > behind.generation, "raised again");
 }
 
-async fn markers_count(store: &dyn DedupStore) {
-    let mark = async |name: &str| store.mark(name.to_owned()).await.expect("mark");
-    let unmark = async |name: &str| store.unmark(name.to_owned()).await.expect("unmark");
-    assert_eq!((mark("s1").await, mark("s1").await, mark("s2").await), (1, 2, 1), "each suspect has its own count");
-    unmark("s1").await;
-    assert_eq!(mark("s1").await, 2, "one taken back, one added");
-    unmark("s1").await;
-    unmark("s1").await;
-    // One more than was marked must not become a credit.
-    unmark("s1").await;
-    unmark("never-marked").await;
-    assert_eq!((mark("s1").await, mark("never-marked").await), (1, 1));
+async fn markers_are_kept(store: &dyn DedupStore) {
+    let suspect = |stream_created, sequence, timestamp| DeliveryId { stream_created, sequence, timestamp };
+    let all = [suspect(1, 1, 1), suspect(2, 1, 1), suspect(1, 2, 1), suspect(1, 1, 2)];
+    let markers = async || store.markers(all.to_vec()).await.expect("markers");
+    let set = async |markers: &[(DeliveryId, u64)]| store.set_markers(markers.to_vec()).await.expect("set markers");
+    assert_eq!(markers().await, [0; 4], "nobody is marked");
+    set(&[(all[0], 1), (all[2], 7)]).await;
+    assert_eq!(markers().await, [1, 0, 7, 0], "each suspect has its own, in the order asked for");
+    set(&[(all[0], 2), (all[2], 0), (all[3], 0)]).await;
+    assert_eq!(markers().await, [2, 0, 0, 0], "changed, taken back, and none taken back");
+    assert_eq!(store.markers(vec![all[3], all[0]]).await.expect("markers"), [0, 2]);
 }
 
 async fn records_expire(store: &dyn DedupStore, ttl: Duration, pass: impl AsyncFn(Duration)) {

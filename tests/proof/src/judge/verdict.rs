@@ -141,9 +141,11 @@ impl<'a> Court<'a> {
             if !matches!(sent.expect, Expect::DeadLetter(reason) if reason == letter.reason) {
                 self.findings.wrong.add(|| format!("dead letter {at} says {}: {:?}", letter.reason, sent.expect));
             }
-            if self.places.insert(sent.number, Place::DeadLetter(at)).is_some() {
+            if self.places.contains_key(&sent.number) {
                 self.findings.doubled.add(|| format!("dead letter of change {} again at {at}", sent.number));
+                continue;
             }
+            self.places.insert(sent.number, Place::DeadLetter(at));
         }
     }
 
@@ -288,6 +290,15 @@ mod tests {
         assert_eq!(symptoms(&good().1, &[early]), [Symptom::AckedEarly]);
         let poison = Sample { floor: 4, target: 3, dead_letters: 0 };
         assert_eq!(symptoms(&good().1, &[poison]), [Symptom::AckedEarly]);
+    }
+
+    #[test]
+    fn what_is_stored_again_later_was_stored_when_it_was_acknowledged() {
+        let mut harvest = good().1;
+        harvest.letters.push(Letter { sequence: 2, ..harvest.letters[0].clone() });
+        harvest.stored.push(stored(4, 1));
+        let before = Sample { floor: 4, target: 3, dead_letters: 1 };
+        assert_eq!(symptoms(&harvest, &[before]), [Symptom::Doubled]);
     }
 
     #[test]
