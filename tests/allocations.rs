@@ -11,6 +11,8 @@ use std::hint::black_box;
 use cdc_actors::message::Verdict;
 use cdc_actors::ports::Transform;
 use common::Size;
+use daisi_cdc_consumer::bootstrap::settings;
+use daisi_cdc_consumer::config::Config;
 use daisi_cdc_consumer::domain::{CdcTransform, TransformConfig};
 use delivery::delivery;
 
@@ -20,7 +22,13 @@ const BUDGET: u64 = 3;
 
 #[test]
 fn the_transform_keeps_within_its_budget_of_allocations() {
-    let transform = CdcTransform::new(TransformConfig::default());
+    let declared = Config::load(Some("examples/tables/typed.yaml".as_ref()), []).unwrap();
+    for config in [TransformConfig::default(), settings::transform(&declared)] {
+        budget(&CdcTransform::new(config));
+    }
+}
+
+fn budget(transform: &CdcTransform) {
     for size in [Size::Small, Size::Medium, Size::Large, Size::Bytes(64 * 1024)] {
         let delivery = delivery(size);
         let measured = allocation_counter::measure(|| {

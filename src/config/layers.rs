@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use config::{Config, ConfigError, Map, Source, Value, ValueKind};
+
 use super::problem::Problem;
-use super::yaml::{self, Node, NotYaml, Value};
+use super::yaml::{self, Document, NotYaml, Twice};
 
 /// The config.yaml of this version: it is the documentation of every setting and the source of every default.
 pub const DEFAULTS: &str = include_str!("../../config.yaml");
@@ -37,7 +39,7 @@ impl fmt::Display for Origin {
 /// A setting as it was found, before anybody looked at its type.
 #[derive(Debug, Clone)]
 pub(super) struct Setting {
-    pub value: Value,
+    pub value: ValueKind,
     pub origin: Origin,
     /// Its line in a file.
     pub line: Option<usize>,
@@ -65,11 +67,28 @@ pub(super) struct Layers {
     pub declared: BTreeMap<String, Entries>,
 }
 
-/// What one layer says.
-#[derive(Default)]
+/// What one layer says, as far as it is a setting.
+#[derive(Debug, Clone, Default)]
 struct Layer {
     settings: Settings,
     tables: BTreeMap<String, Entries>,
+}
+
+impl Source for Layer {
+    fn clone_into_box(&self) -> Box<dyn Source + Send + Sync> {
+        Box::new(self.clone())
+    }
+
+    fn collect(&self) -> Result<Map<String, Value>, ConfigError> {
+        let value = |setting: &Setting| Value::new(None, setting.value.clone());
+        let section = |entries: &Entries| -> Map<String, Value> {
+            entries.iter().map(|(name, entry)| (name.clone(), value(entry))).collect()
+        };
+        let tables: Map<String, Value> =
+            self.tables.iter().map(|(name, entries)| (name.clone(), section(entries).into())).collect();
+        let settings = self.settings.iter().map(|(key, setting)| (key.clone(), value(setting)));
+        Ok(settings.chain([(TABLES.to_owned(), tables.into())]).collect())
+    }
 }
 
 impl Layers {
@@ -79,46 +98,76 @@ impl Layers {
         env: impl IntoIterator<Item = (String, String)>,
         problems: &mut Vec<Problem>,
     ) -> Self {
-        let mut layers = Self::default();
-        match parse(DEFAULTS, &Origin::Default, problems) {
-            Ok(Layer { settings, tables }) => {
-                layers.defaults = settings;
-                for (name, entries) in tables {
-                    if entries.contains_key(COLUMNS) {
-                        layers.declared.insert(name, entries);
-                        continue;
-                    }
-                    let settings = entries.into_iter().map(|(entry, it)| (format!("{TABLES}.{name}.{entry}"), it));
-                    layers.defaults.extend(settings);
-                }
-            }
-            // Cannot happen in a build whose tests passed; reported all the same rather than assumed.
-            Err(NotYaml(cause)) => {
-                problems.push(Problem::new("config.yaml", "", Origin::Default, format!("valid YAML ({cause})")))
-            }
-        }
-        layers.effective.clone_from(&layers.defaults);
+        let mut this = Self::default();
+        let mut layers = vec![this.defaults(problems)];
         if let Some(path) = file {
             match read_file(path, problems) {
-                Ok(layer) => layers.put(layer, problems),
+                Ok(layer) => this.put(layer, &mut layers, problems),
                 Err(expected) => {
                     let origin = Origin::File(path.to_owned());
                     problems.push(Problem::new("--config", path.display().to_string(), origin, expected));
                 }
             }
         }
-        layers.put(from_environment(env), problems);
-        layers
+        this.put(from_environment(env), &mut layers, problems);
+        if let Err(error) = this.merge(&layers) {
+            // Cannot happen: every layer is there in whole.
+            problems.push(Problem::new("config.yaml", "", Origin::Default, format!("layers that merge ({error})")));
+        }
+        this
     }
 
-    fn put(&mut self, layer: Layer, problems: &mut Vec<Problem>) {
+    /// The built-in defaults, with which it is known what is a setting.
+    fn defaults(&mut self, problems: &mut Vec<Problem>) -> Layer {
+        let mut layer = parse(DEFAULTS, &Origin::Default, problems).unwrap_or_else(|NotYaml(cause)| {
+            // Cannot happen in a build whose tests passed; reported all the same rather than assumed.
+            problems.push(Problem::new("config.yaml", "", Origin::Default, format!("valid YAML ({cause})")));
+            Layer::default()
+        });
+        let (declared, typed): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            layer.tables.into_iter().partition(|(_, entries)| entries.contains_key(COLUMNS));
+        layer.settings.extend(typed.into_iter().flat_map(|(name, entries)| keyed(name, entries)));
+        layer.tables = declared;
+        self.defaults.clone_from(&layer.settings);
+        layer
+    }
+
+    /// Lays a layer on top of the others, without what is no setting.
+    fn put(&mut self, layer: Layer, below: &mut Vec<Layer>, problems: &mut Vec<Problem>) {
+        let mut known = Layer::default();
+        let mut settings = layer.settings;
         for (name, entries) in layer.tables {
-            self.put_table(name, entries, problems);
+            let typed = self.is_section(&format!("{TABLES}.{name}"));
+            let declares = entries.get(COLUMNS).is_some_and(|columns| matches!(columns.value, ValueKind::Table(_)));
+            if declares {
+                // Columns declare a table anew: nothing of it is left below.
+                let section = format!("{TABLES}.{name}.");
+                for layer in below.iter_mut() {
+                    layer.tables.remove(&name);
+                    layer.settings.retain(|key, _| !key.starts_with(&section));
+                }
+                known.tables.insert(name, entries);
+            } else if below.iter().any(|layer| layer.tables.contains_key(&name)) {
+                // An entry changes as a whole what is there.
+                for layer in below.iter_mut().filter_map(|layer| layer.tables.get_mut(&name)) {
+                    layer.retain(|entry, _| !entries.contains_key(entry));
+                }
+                known.tables.insert(name, entries);
+            } else if typed {
+                settings.extend(keyed(name, entries));
+            } else {
+                let names = self.table_names(below).join(", ");
+                let expected = format!("a known table ({names}), or {COLUMNS} that declare one");
+                let Some((entry, setting)) = entries.into_iter().next() else { continue };
+                let problem =
+                    Problem::new(&format!("{TABLES}.{name}.{entry}"), "(not shown)", setting.origin, expected);
+                problems.push(problem.on(setting.line));
+            }
         }
-        for (key, setting) in layer.settings {
+        for (key, setting) in settings {
             if self.defaults.contains_key(&key) {
-                self.effective.insert(key, setting);
-            } else if self.is_section(&key) && setting.value == Value::Nil {
+                known.settings.insert(key, setting);
+            } else if self.is_section(&key) && setting.value == ValueKind::Nil {
                 // `nats:` with every line below it commented out means "nothing to say".
             } else if let Some(whole) = self.setting_around(&key) {
                 // `password: {x}` is a section to YAML, whose keys are no names of settings but the value itself.
@@ -130,33 +179,36 @@ impl Layers {
                 problems.push(problem.on(setting.line));
             }
         }
+        below.push(known);
     }
 
-    /// Takes in what a layer says of a table: columns declare it anew, other entries change what is there.
-    fn put_table(&mut self, name: String, entries: Entries, problems: &mut Vec<Problem>) {
-        let declares = entries.get(COLUMNS).is_some_and(|columns| matches!(columns.value, Value::Table(_)));
-        if declares {
-            let typed = format!("{TABLES}.{name}.");
-            self.effective.retain(|key, _| !key.starts_with(&typed));
-            self.declared.insert(name, entries);
-        } else if let Some(declared) = self.declared.get_mut(&name) {
-            declared.extend(entries);
-        } else if self.is_section(&format!("{TABLES}.{name}")) {
-            let settings = entries.into_iter().map(|(entry, setting)| (format!("{TABLES}.{name}.{entry}"), setting));
-            self.put(Layer { settings: settings.collect(), ..Layer::default() }, problems);
-        } else {
-            let Some((entry, setting)) = entries.into_iter().next() else { return };
-            let expected = format!("a known table ({}), or {COLUMNS} that declare one", self.table_names().join(", "));
-            let problem = Problem::new(&format!("{TABLES}.{name}.{entry}"), "(not shown)", setting.origin, expected);
-            problems.push(problem.on(setting.line));
+    /// Merges the layers, later ones on top; each setting keeps the origin of the layer that it is from.
+    fn merge(&mut self, layers: &[Layer]) -> Result<(), ConfigError> {
+        let builder = layers.iter().fold(Config::builder(), |builder, layer| builder.add_source(layer.clone()));
+        let merged = builder.build()?.cache;
+        for layer in layers {
+            for (key, setting) in &layer.settings {
+                let Some(value) = value_at(&merged, key) else { continue };
+                self.effective.insert(key.clone(), Setting { value: value.kind.clone(), ..setting.clone() });
+            }
+            for (name, entries) in &layer.tables {
+                let Some(table) = member(&merged, TABLES).and_then(|tables| member(tables, name)) else { continue };
+                let declared = self.declared.entry(name.clone()).or_default();
+                for (entry, setting) in entries {
+                    let Some(value) = member(table, entry) else { continue };
+                    declared.insert(entry.clone(), Setting { value: value.kind.clone(), ..setting.clone() });
+                }
+            }
         }
+        Ok(())
     }
 
     /// The tables there are.
-    fn table_names(&self) -> Vec<&str> {
+    fn table_names<'a>(&'a self, layers: &'a [Layer]) -> Vec<&'a str> {
         let typed =
             self.defaults.keys().filter_map(|key| key.strip_prefix(TABLES)?.strip_prefix('.')?.split('.').next());
-        let mut names: Vec<_> = typed.chain(self.declared.keys().map(String::as_str)).collect();
+        let declared = layers.iter().flat_map(|layer| layer.tables.keys().map(String::as_str));
+        let mut names: Vec<_> = typed.chain(declared).collect();
         names.sort_unstable();
         names.dedup();
         names
@@ -210,6 +262,22 @@ impl Layers {
     }
 }
 
+/// The settings of a table by their dotted keys.
+fn keyed(table: String, entries: Entries) -> impl Iterator<Item = (String, Setting)> {
+    entries.into_iter().map(move |(entry, setting)| (format!("{TABLES}.{table}.{entry}"), setting))
+}
+
+fn member<'v>(section: &'v Value, name: &str) -> Option<&'v Value> {
+    match &section.kind {
+        ValueKind::Table(members) => members.get(name),
+        _ => None,
+    }
+}
+
+fn value_at<'v>(root: &'v Value, key: &str) -> Option<&'v Value> {
+    key.split('.').try_fold(root, member)
+}
+
 fn read_file(path: &Path, problems: &mut Vec<Problem>) -> Result<Layer, String> {
     let text = std::fs::read_to_string(path).map_err(|cause| format!("a readable file ({cause})"))?;
     let layer = parse(&text, &Origin::File(path.to_owned()), problems);
@@ -217,66 +285,43 @@ fn read_file(path: &Path, problems: &mut Vec<Problem>) -> Result<Layer, String> 
 }
 
 fn parse(text: &str, origin: &Origin, problems: &mut Vec<Problem>) -> Result<Layer, NotYaml> {
+    let Document { members, twice } = yaml::load(text)?;
+    for Twice { key, line, first } in twice {
+        let expected = format!("each name once; the first is on line {first}");
+        problems.push(Problem::new(&key, "(not shown)", origin.clone(), expected).on(Some(line)));
+    }
     let mut layer = Layer::default();
-    for (name, node) in once("", yaml::load(text)?, origin, problems) {
-        match node.value {
-            Value::Table(tables) if name == TABLES => {
-                for (table, node) in once(TABLES, tables, origin, problems) {
-                    layer.take_table(table, node, origin, problems);
+    let setting = |value: Value| Setting { line: yaml::line(&value), value: value.kind, origin: origin.clone() };
+    for (name, value) in members {
+        let ValueKind::Table(tables) = &value.kind else {
+            flatten(name, value, &setting, &mut layer.settings);
+            continue;
+        };
+        if name != TABLES {
+            flatten(name, value, &setting, &mut layer.settings);
+            continue;
+        }
+        for (table, value) in tables.clone() {
+            match value.kind {
+                ValueKind::Table(entries) => {
+                    let entries = entries.into_iter().map(|(entry, value)| (entry, setting(value)));
+                    layer.tables.insert(table, entries.collect());
                 }
+                _ => flatten(format!("{TABLES}.{table}"), value, &setting, &mut layer.settings),
             }
-            _ => flatten(name, node, origin, &mut layer.settings, problems),
         }
     }
     Ok(layer)
 }
 
-impl Layer {
-    fn take_table(&mut self, name: String, node: Node, origin: &Origin, problems: &mut Vec<Problem>) {
-        let key = format!("{TABLES}.{name}");
-        match node.value {
-            Value::Table(members) => {
-                let entries = once(&key, members, origin, problems).into_iter().map(|(entry, node)| {
-                    (entry, Setting { value: node.value, origin: origin.clone(), line: Some(node.line) })
-                });
-                self.tables.insert(name, entries.collect());
-            }
-            _ => flatten(key, node, origin, &mut self.settings, problems),
-        }
-    }
-}
-
-/// The members of a section; one that comes twice becomes a problem, and the first of them counts.
-fn once(
-    section: &str,
-    members: Vec<(String, Node)>,
-    origin: &Origin,
-    problems: &mut Vec<Problem>,
-) -> Vec<(String, Node)> {
-    let mut kept: Vec<(String, Node)> = Vec::with_capacity(members.len());
-    for (name, node) in members {
-        match kept.iter().find(|(known, _)| *known == name) {
-            Some((_, first)) => {
-                let key = if section.is_empty() { name } else { format!("{section}.{name}") };
-                let expected = format!("each name once; the first is on line {}", first.line);
-                problems.push(Problem::new(&key, "(not shown)", origin.clone(), expected).on(Some(node.line)));
-            }
-            None => kept.push((name, node)),
-        }
-    }
-    kept
-}
-
-fn flatten(key: String, node: Node, origin: &Origin, settings: &mut Settings, problems: &mut Vec<Problem>) {
-    match node.value {
-        Value::Table(members) => {
-            for (name, node) in once(&key, members, origin, problems) {
-                flatten(format!("{key}.{name}"), node, origin, settings, problems);
+fn flatten(key: String, value: Value, setting: &impl Fn(Value) -> Setting, settings: &mut Settings) {
+    match value.kind {
+        ValueKind::Table(members) => {
+            for (name, value) in members {
+                flatten(format!("{key}.{name}"), value, setting, settings);
             }
         }
-        value => {
-            settings.insert(key, Setting { value, origin: origin.clone(), line: Some(node.line) });
-        }
+        _ => drop(settings.insert(key, setting(value))),
     }
 }
 
@@ -285,7 +330,7 @@ fn from_environment(env: impl IntoIterator<Item = (String, String)>) -> Layer {
     for (name, value) in env {
         let Some(rest) = name.strip_prefix(ENV_PREFIX).filter(|rest| !is_service_link(rest)) else { continue };
         let key = rest.to_ascii_lowercase().replace("__", ".");
-        let setting = Setting { value: Value::String(value), line: None, origin: Origin::Environment(name) };
+        let setting = Setting { value: ValueKind::String(value), line: None, origin: Origin::Environment(name) };
         match key.strip_prefix(TABLES).and_then(|rest| rest.strip_prefix('.')?.split_once('.')) {
             Some((table, entry)) => {
                 drop(layer.tables.entry(table.to_owned()).or_default().insert(entry.to_owned(), setting))

@@ -7,11 +7,13 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use config::ValueKind;
+
 use super::InForce;
 use super::layers::{Entries, Layers, Origin, Setting};
 use super::problem::Problem;
 use super::values::{self, Choice, redact_url, written_duration, written_size};
-use super::yaml::Value;
+use super::yaml::written;
 use crate::domain::Mistake;
 use crate::secret::Secret;
 
@@ -98,15 +100,15 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads an optional setting: null and the empty variable are "not set".
-    fn optional<T>(&mut self, key: &str, shown: Shown, parse: impl Fn(&Value) -> Parsed<T>) -> Option<T> {
+    fn optional<T>(&mut self, key: &str, shown: Shown, parse: impl Fn(&ValueKind) -> Parsed<T>) -> Option<T> {
         self.seen.insert(key.to_owned());
         if shown == Shown::Redacted {
             self.secret.insert(key.to_owned());
         }
         let setting = self.layers.effective.get(key)?;
         match &setting.value {
-            Value::Nil => None,
-            Value::String(text) if text.is_empty() => None,
+            ValueKind::Nil => None,
+            ValueKind::String(text) if text.is_empty() => None,
             value => match parse(value) {
                 Ok(value) => Some(value),
                 Err(expected) => {
@@ -120,7 +122,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads a setting that must have a value.
-    fn required<T: Default>(&mut self, key: &str, parse: impl Fn(&Value) -> Parsed<T>) -> T {
+    fn required<T: Default>(&mut self, key: &str, parse: impl Fn(&ValueKind) -> Parsed<T>) -> T {
         self.seen.insert(key.to_owned());
         let found = self.layers.effective.get(key);
         let parsed = found.map_or(Err("a value".to_owned()), |setting| parse(&setting.value));
@@ -161,8 +163,8 @@ impl<'a> Reader<'a> {
 
     pub fn flag(&mut self, key: &str) -> bool {
         self.required(key, |value| match value {
-            Value::Boolean(flag) => Ok(*flag),
-            Value::String(text) => text.parse().map_err(|_| "true or false".to_owned()),
+            ValueKind::Boolean(flag) => Ok(*flag),
+            ValueKind::String(text) => text.parse().map_err(|_| "true or false".to_owned()),
             _ => Err("true or false".to_owned()),
         })
     }
@@ -178,7 +180,7 @@ impl<'a> Reader<'a> {
     }
 
     pub fn address(&mut self, key: &str) -> Option<SocketAddr> {
-        let parse = |value: &Value| {
+        let parse = |value: &ValueKind| {
             let address = text_of(value).and_then(|text| text.parse().ok());
             address.map(Some).ok_or_else(|| "an IP address and port, such as 0.0.0.0:8080 or [::]:8080".to_owned())
         };
@@ -242,13 +244,13 @@ impl<'a> Reader<'a> {
 }
 
 /// A value in an error message: text is in quotes, since white space may be what is wrong with it.
-fn show(key: &str, value: &Value, shown: Shown) -> String {
+fn show(key: &str, value: &ValueKind, shown: Shown) -> String {
     let visible = visible(key, value, shown);
-    if matches!(value, Value::String(_)) && visible != HIDDEN { format!("{visible:?}") } else { visible }
+    if matches!(value, ValueKind::String(_)) && visible != HIDDEN { format!("{visible:?}") } else { visible }
 }
 
 /// A value without its secrets.
-fn visible(key: &str, value: &Value, shown: Shown) -> String {
+fn visible(key: &str, value: &ValueKind, shown: Shown) -> String {
     let name = key.rsplit('.').next().unwrap_or(key);
     let hidden = shown == Shown::Redacted || matches!(name, "password" | "token");
     let safe = |text: &str| match name {
@@ -258,44 +260,44 @@ fn visible(key: &str, value: &Value, shown: Shown) -> String {
         _ => text.to_owned(),
     };
     match value {
-        Value::Nil => "null".to_owned(),
+        ValueKind::Nil => "null".to_owned(),
         _ if hidden => HIDDEN.to_owned(),
-        Value::String(text) => safe(text),
-        Value::Array(items) => items.iter().map(|item| safe(&item.value.to_string())).collect::<Vec<_>>().join(","),
-        other => safe(&other.to_string()),
+        ValueKind::String(text) => safe(text),
+        ValueKind::Array(items) => items.iter().map(|item| safe(&written(&item.kind))).collect::<Vec<_>>().join(","),
+        other => safe(&written(other)),
     }
 }
 
-pub(super) fn text_of(value: &Value) -> Option<&str> {
+pub(super) fn text_of(value: &ValueKind) -> Option<&str> {
     match value {
-        Value::String(text) => Some(text),
+        ValueKind::String(text) => Some(text),
         _ => None,
     }
 }
 
-fn checked_text(value: &Value, check: impl Fn(&str) -> Parsed<()>) -> Parsed<String> {
+fn checked_text(value: &ValueKind, check: impl Fn(&str) -> Parsed<()>) -> Parsed<String> {
     let text = text_of(value).ok_or("a string; put it in quotes")?;
     check(text).map(|()| text.to_owned())
 }
 
-pub(super) fn items_of(value: &Value) -> Option<Vec<&str>> {
+pub(super) fn items_of(value: &ValueKind) -> Option<Vec<&str>> {
     match value {
-        Value::String(text) if text.trim().is_empty() => Some(Vec::new()),
-        Value::String(text) => Some(text.split(',').map(str::trim).collect()),
-        Value::Array(items) => items.iter().map(|item| text_of(&item.value)).collect(),
+        ValueKind::String(text) if text.trim().is_empty() => Some(Vec::new()),
+        ValueKind::String(text) => Some(text.split(',').map(str::trim).collect()),
+        ValueKind::Array(items) => items.iter().map(|item| text_of(&item.kind)).collect(),
         _ => None,
     }
 }
 
-fn whole_number(value: &Value) -> Option<i64> {
+fn whole_number(value: &ValueKind) -> Option<i64> {
     match value {
-        Value::I64(number) => Some(*number),
-        Value::String(text) => text.trim().parse().ok(),
+        ValueKind::I64(number) => Some(*number),
+        ValueKind::String(text) => text.trim().parse().ok(),
         _ => None,
     }
 }
 
-fn duration_in(value: &Value, range: &RangeInclusive<Duration>) -> Parsed<Duration> {
+fn duration_in(value: &ValueKind, range: &RangeInclusive<Duration>) -> Parsed<Duration> {
     let parsed = text_of(value).and_then(|text| humantime::parse_duration(text).ok());
     parsed.filter(|duration| range.contains(duration)).ok_or_else(|| {
         let (least, most) = (written_duration(*range.start()), written_duration(*range.end()));
@@ -303,9 +305,9 @@ fn duration_in(value: &Value, range: &RangeInclusive<Duration>) -> Parsed<Durati
     })
 }
 
-fn size_in(value: &Value, range: &RangeInclusive<u64>) -> Parsed<u64> {
+fn size_in(value: &ValueKind, range: &RangeInclusive<u64>) -> Parsed<u64> {
     let parsed = match value {
-        Value::String(text) => values::size(text),
+        ValueKind::String(text) => values::size(text),
         other => whole_number(other).and_then(|number| u64::try_from(number).ok()),
     };
     parsed.filter(|size| range.contains(size)).ok_or_else(|| {

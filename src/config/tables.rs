@@ -1,9 +1,11 @@
 //! Declared tables: entries as found into declarations, and declarations into tables.
 
+use config::{Value, ValueKind};
+
 use super::layers::{COLUMNS, Entries, Setting, TABLES};
 use super::reader::{Reader, items_of, text_of};
 use super::values::{Choice, UnhandledFields};
-use super::yaml::{Node, Value};
+use super::yaml::{self, written};
 use crate::domain::column::Kind;
 use crate::domain::declaration::{ColumnDeclaration, Condition, Redaction, Source};
 use crate::domain::subject::Action;
@@ -77,32 +79,32 @@ fn place<'e>(entries: &'e Entries, mistake: &Mistake) -> (Option<usize>, Option<
 }
 
 /// The line of what stands at `path`; in a list of texts, that of the text that is wrong.
-fn within(value: &Value, path: &str, wrong: &str) -> Option<usize> {
+fn within(value: &ValueKind, path: &str, wrong: &str) -> Option<usize> {
     let (node, rest) = match value {
-        Value::Table(members) => {
+        ValueKind::Table(members) => {
             let behind = |name: &str| match path.strip_prefix(name)? {
                 "" => Some(""),
                 rest => rest.strip_prefix('.'),
             };
             members.iter().find_map(|(name, node)| Some((node, behind(name)?)))?
         }
-        Value::Array(items) => {
+        ValueKind::Array(items) => {
             let (number, rest) = path.split_once('.').unwrap_or((path, ""));
             match number.parse::<usize>() {
                 Ok(number) => (items.get(number)?, rest),
-                Err(_) => (items.iter().rfind(|item| item.value.to_string() == wrong)?, ""),
+                Err(_) => (items.iter().rfind(|item| written(&item.kind) == wrong)?, ""),
             }
         }
         _ => return None,
     };
-    within(&node.value, rest, wrong).or(Some(node.line))
+    within(&node.kind, rest, wrong).or(yaml::line(node))
 }
 
 /// Reads every entry. One that cannot be read is a mistake, and left as it is when nothing is said.
 fn declaration(name: &str, entries: &Entries) -> (Declaration, Vec<Mistake>) {
     let mut it = Declaration::new(name);
     let mut mistakes = Vec::new();
-    for (entry, Setting { value, .. }) in entries.iter().filter(|(_, setting)| setting.value != Value::Nil) {
+    for (entry, Setting { value, .. }) in entries.iter().filter(|(_, setting)| setting.value != ValueKind::Nil) {
         let at = At { place: entry, value };
         let read = match entry.as_str() {
             "enabled" => at.flag().map(|read| it.enabled = read),
@@ -143,17 +145,17 @@ const ANY_COLUMN: ColumnDeclaration = ColumnDeclaration { kind: Kind::Text, is_a
 #[derive(Clone, Copy)]
 struct At<'v> {
     place: &'v str,
-    value: &'v Value,
+    value: &'v ValueKind,
 }
 
 impl<'v> At<'v> {
     fn wrong(self, expected: impl Into<String>) -> Mistake {
-        Mistake { at: self.place.to_owned(), value: self.value.to_string(), expected: expected.into() }
+        Mistake { at: self.place.to_owned(), value: written(self.value), expected: expected.into() }
     }
 
     fn flag(self) -> Result<bool, Mistake> {
         let read = match self.value {
-            Value::Boolean(flag) => Some(*flag),
+            ValueKind::Boolean(flag) => Some(*flag),
             other => text_of(other).and_then(|text| text.parse().ok()),
         };
         read.ok_or_else(|| self.wrong("true or false"))
@@ -193,23 +195,23 @@ impl<'v> At<'v> {
         instead: T,
         read: impl Fn(At<'_>) -> Result<T, Mistake>,
     ) -> Result<Vec<(String, T)>, Mistake> {
-        let Value::Table(members) = self.value else {
+        let ValueKind::Table(members) = self.value else {
             return Err(self.wrong("names, each with its value: `name: value`"));
         };
-        let read = |(name, node): &(String, Node)| {
+        let read = |(name, node): (&String, &Value)| {
             let place = format!("{}.{name}", self.place);
-            let value = read(At { place: &place, value: &node.value }).unwrap_or_else(|mistake| {
+            let value = read(At { place: &place, value: &node.kind }).unwrap_or_else(|mistake| {
                 mistakes.push(mistake);
                 instead.clone()
             });
             (name.clone(), value)
         };
-        Ok(members.iter().map(read).collect())
+        Ok(yaml::in_order(members).into_iter().map(read).collect())
     }
 
     /// Reads a list of columns that bear the values' names, or names with their sources.
     fn routing(self, mistakes: &mut Vec<Mistake>) -> Result<Vec<(String, Source)>, Mistake> {
-        if let Value::Table(_) = self.value {
+        if let ValueKind::Table(_) = self.value {
             return self.members(mistakes, Source::Constant("-".to_owned()), |at| at.source());
         }
         let named = items_of(self.value)
@@ -236,22 +238,22 @@ impl<'v> At<'v> {
 
     /// The names in a section, in alphabetical order.
     fn names(self) -> Option<Vec<&'v str>> {
-        let Value::Table(members) = self.value else { return None };
+        let ValueKind::Table(members) = self.value else { return None };
         let mut names: Vec<_> = members.iter().map(|(name, _)| name.as_str()).collect();
         names.sort_unstable();
         Some(names)
     }
 
-    fn member(self, name: &str) -> Option<&'v Value> {
-        let Value::Table(members) = self.value else { return None };
-        members.iter().find(|(known, _)| known == name).map(|(_, node)| &node.value)
+    fn member(self, name: &str) -> Option<&'v ValueKind> {
+        let ValueKind::Table(members) = self.value else { return None };
+        members.get(name).map(|node| &node.kind)
     }
 
     /// Reads a condition; `None` if something within could not be read, which is noted.
     fn condition(self, mistakes: &mut Vec<Mistake>) -> Result<Option<Condition>, Mistake> {
         let column = self.member("column").and_then(text_of).map(str::to_owned);
         let place = |name: &str| format!("{}.{name}", self.place);
-        let value = |name: &str| self.member(name).unwrap_or(&Value::Nil);
+        let value = |name: &str| self.member(name).unwrap_or(&ValueKind::Nil);
         Ok(match (self.names().as_deref(), column) {
             (Some(&[name @ ("and" | "or")]), _) => {
                 let of = if name == "and" { Condition::And } else { Condition::Or };
@@ -267,10 +269,10 @@ impl<'v> At<'v> {
             }
             (Some(["column", "in"]), Some(column)) => {
                 let (place, value) = (place("in"), value("in"));
-                let Value::Array(items) = value else {
+                let ValueKind::Array(items) = value else {
                     return Err(At { place: &place, value }.wrong("a list of values"));
                 };
-                let literals = items.iter().map(|item| At { place: &place, value: &item.value }.literal());
+                let literals = items.iter().map(|item| At { place: &place, value: &item.kind }.literal());
                 Some(Condition::In { column, values: literals.collect::<Result<_, _>>()? })
             }
             (Some(["column", "is_null"]), Some(column)) => {
@@ -287,11 +289,11 @@ impl<'v> At<'v> {
     }
 
     fn conditions(self, mistakes: &mut Vec<Mistake>) -> Result<Option<Vec<Condition>>, Mistake> {
-        let Value::Array(items) = self.value else { return Err(self.wrong("a list of conditions")) };
+        let ValueKind::Array(items) = self.value else { return Err(self.wrong("a list of conditions")) };
         let mut read = Vec::new();
         for (number, item) in items.iter().enumerate() {
             let place = format!("{}.{number}", self.place);
-            let condition = At { place: &place, value: &item.value }.condition(mistakes);
+            let condition = At { place: &place, value: &item.kind }.condition(mistakes);
             read.push(condition.unwrap_or_else(|mistake| {
                 mistakes.push(mistake);
                 None
@@ -303,9 +305,9 @@ impl<'v> At<'v> {
     /// A value to compare with, as it stands in a record without its quotes.
     fn literal(self) -> Result<String, Mistake> {
         match self.value {
-            Value::Boolean(_) | Value::I64(_) | Value::Number(_) | Value::String(_) => Ok(self.value.to_string()),
-            Value::Nil => Err(self.wrong("a value; null is {column: …, is_null: true}")),
-            Value::Array(_) | Value::Table(_) => Err(self.wrong("a text, a number, true or false")),
+            ValueKind::Nil => Err(self.wrong("a value; null is {column: …, is_null: true}")),
+            ValueKind::Array(_) | ValueKind::Table(_) => Err(self.wrong("a text, a number, true or false")),
+            value => Ok(written(value)),
         }
     }
 }

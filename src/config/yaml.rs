@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use config::{Map, Value, ValueKind};
 use yaml_rust2::parser::{Event, Parser, Tag};
 use yaml_rust2::scanner::{Marker, TScalarStyle};
 use yaml_rust2::{ScanError, Yaml};
@@ -11,25 +12,24 @@ const DEEPEST: usize = 32;
 /// How many values a file may come to once what it refers to is put in its place.
 const MOST: usize = 100_000;
 
-/// A value and its line, from 1.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Node {
-    pub value: Value,
-    pub line: usize,
+/// A document: sections and settings by name. The origin of each value is its place; see [`line`] and [`in_order`].
+#[derive(Debug, Default)]
+pub(super) struct Document {
+    /// What it holds.
+    pub members: Map<String, Value>,
+    /// Names that come twice in a section; the first of them counts.
+    pub twice: Vec<Twice>,
 }
 
-/// A value before anybody looked at its type.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Value {
-    Nil,
-    Boolean(bool),
-    I64(i64),
-    /// A number that is no integer of 64 bits, as it is written.
-    Number(String),
-    String(String),
-    Array(Vec<Node>),
-    /// Names and values, in the order of the file; a name may come twice.
-    Table(Vec<(String, Node)>),
+/// A name that comes a second time in its section.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Twice {
+    /// The name with the sections around it, joined by dots.
+    pub key: String,
+    /// Where it comes again.
+    pub line: usize,
+    /// Where it came first.
+    pub first: usize,
 }
 
 /// Text that is no document of sections and settings; it says why and where, and quotes nothing.
@@ -42,49 +42,62 @@ impl From<ScanError> for NotYaml {
     }
 }
 
-impl std::fmt::Display for Value {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Nil => f.write_str("null"),
-            Self::Boolean(flag) => write!(f, "{flag}"),
-            Self::I64(number) => write!(f, "{number}"),
-            Self::Number(text) | Self::String(text) => f.write_str(text),
-            Self::Array(items) => {
-                let items: Vec<_> = items.iter().map(|item| item.value.to_string()).collect();
-                f.write_str(&items.join(","))
-            }
-            Self::Table(members) => {
-                let members: Vec<_> = members.iter().map(|(name, node)| format!("{name}: {}", node.value)).collect();
-                write!(f, "{{{}}}", members.join(", "))
-            }
+/// The line of a value that was read from a file, from 1.
+pub(super) fn line(value: &Value) -> Option<usize> {
+    value.origin()?.split_once(' ')?.0.parse().ok()
+}
+
+/// Characters before a value that was read from a file.
+fn index(value: &Value) -> Option<usize> {
+    value.origin()?.split_once(' ')?.1.parse().ok()
+}
+
+/// The members of a section in the order of the file.
+pub(super) fn in_order(members: &Map<String, Value>) -> Vec<(&String, &Value)> {
+    let mut members: Vec<_> = members.iter().collect();
+    members.sort_by_key(|(_, value)| index(value));
+    members
+}
+
+/// A value as people write it.
+pub(super) fn written(value: &ValueKind) -> String {
+    match value {
+        ValueKind::Nil => "null".to_owned(),
+        ValueKind::Array(items) => items.iter().map(|item| written(&item.kind)).collect::<Vec<_>>().join(","),
+        ValueKind::Table(members) => {
+            let members =
+                in_order(members).into_iter().map(|(name, value)| format!("{name}: {}", written(&value.kind)));
+            format!("{{{}}}", members.collect::<Vec<_>>().join(", "))
         }
+        other => other.to_string(),
     }
 }
 
 /// Something that is open while a document is read.
 enum Open {
-    Array(Vec<Node>),
-    /// The members so far, and the name whose value comes next.
-    Table(Vec<(String, Node)>, Option<(String, usize)>),
+    Array(Vec<Value>),
+    /// The members so far, and the name whose value comes next with its place.
+    Table(Map<String, Value>, Option<(String, Marker)>),
 }
 
 struct Frame {
     open: Open,
-    line: usize,
+    mark: Marker,
     anchor: usize,
 }
 
 #[derive(Default)]
 struct Loader {
     stack: Vec<Frame>,
-    anchors: HashMap<usize, (Node, usize)>,
-    root: Option<Node>,
+    anchors: HashMap<usize, (Value, usize)>,
+    root: Option<Value>,
+    twice: Vec<Twice>,
     documents: usize,
     count: usize,
 }
 
 /// Reads one document: a table, or nothing at all.
-pub(super) fn load(text: &str) -> Result<Vec<(String, Node)>, NotYaml> {
+pub(super) fn load(text: &str) -> Result<Document, NotYaml> {
     let mut loader = Loader::default();
     let mut parser = Parser::new_from_str(text);
     loop {
@@ -94,12 +107,16 @@ pub(super) fn load(text: &str) -> Result<Vec<(String, Node)>, NotYaml> {
         }
         loader.take(event, mark)?;
     }
-    match loader.root.map(|root| root.value) {
+    match loader.root.map(|root| root.kind) {
         _ if loader.documents > 1 => Err(NotYaml("there are several documents".to_owned())),
-        None | Some(Value::Nil) => Ok(Vec::new()),
-        Some(Value::Table(members)) => Ok(members),
+        None | Some(ValueKind::Nil) => Ok(Document::default()),
+        Some(ValueKind::Table(members)) => Ok(Document { members, twice: loader.twice }),
         Some(_) => Err(NotYaml("it holds no sections with settings".to_owned())),
     }
+}
+
+fn at(mark: Marker, kind: ValueKind) -> Value {
+    Value::new(Some(&format!("{} {}", mark.line(), mark.index())), kind)
 }
 
 impl Loader {
@@ -107,93 +124,110 @@ impl Loader {
         let line = mark.line();
         match event {
             Event::DocumentStart => self.documents += 1,
-            Event::SequenceStart(anchor, _) => self.open(Open::Array(Vec::new()), line, anchor)?,
-            Event::MappingStart(anchor, _) => self.open(Open::Table(Vec::new(), None), line, anchor)?,
+            Event::SequenceStart(anchor, _) => self.open(Open::Array(Vec::new()), mark, anchor)?,
+            Event::MappingStart(anchor, _) => self.open(Open::Table(Map::new(), None), mark, anchor)?,
             Event::SequenceEnd | Event::MappingEnd => {
-                let Some(Frame { open, line, anchor }) = self.stack.pop() else { return Ok(()) };
+                let Some(Frame { open, mark, anchor }) = self.stack.pop() else { return Ok(()) };
                 let value = match open {
-                    Open::Array(items) => Value::Array(items),
-                    Open::Table(members, _) => Value::Table(members),
+                    Open::Array(items) => ValueKind::Array(items),
+                    Open::Table(members, _) => ValueKind::Table(members),
                 };
-                self.put(Node { value, line }, anchor)?;
+                self.put(at(mark, value), mark, anchor)?;
             }
             Event::Scalar(text, style, anchor, tag) => {
-                self.put(Node { value: scalar(text, style, tag), line }, anchor)?;
+                self.put(at(mark, scalar(text, style, tag)), mark, anchor)?;
             }
             Event::Alias(anchor) => {
-                let Some((node, size)) = self.anchors.get(&anchor).cloned() else {
+                let Some((value, size)) = self.anchors.get(&anchor).cloned() else {
                     return Err(NotYaml(format!("line {line} refers to something that is not complete there")));
                 };
                 self.count += size;
-                self.put(Node { line, ..node }, 0)?;
+                self.put(at(mark, value.kind), mark, 0)?;
             }
             Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => {}
         }
         Ok(())
     }
 
-    fn open(&mut self, open: Open, line: usize, anchor: usize) -> Result<(), NotYaml> {
+    fn open(&mut self, open: Open, mark: Marker, anchor: usize) -> Result<(), NotYaml> {
         if self.stack.len() >= DEEPEST {
+            let line = mark.line();
             return Err(NotYaml(format!("line {line} is more than {DEEPEST} levels deep")));
         }
-        self.stack.push(Frame { open, line, anchor });
+        self.stack.push(Frame { open, mark, anchor });
         Ok(())
     }
 
-    fn put(&mut self, node: Node, anchor: usize) -> Result<(), NotYaml> {
+    fn put(&mut self, value: Value, mark: Marker, anchor: usize) -> Result<(), NotYaml> {
         self.count += 1;
         if self.count > MOST {
             return Err(NotYaml(format!("it comes to more than {MOST} values")));
         }
         if anchor > 0 {
-            let size = size(&node);
-            self.anchors.insert(anchor, (node.clone(), size));
+            let size = size(&value);
+            self.anchors.insert(anchor, (value.clone(), size));
         }
-        let line = node.line;
-        match self.stack.last_mut().map(|frame| &mut frame.open) {
-            None => self.root = Some(node),
-            Some(Open::Array(items)) => items.push(node),
-            Some(Open::Table(members, name)) => match name.take() {
-                Some((name, begin)) => {
-                    // A section begins where its name stands.
-                    let is_section = matches!(node.value, Value::Array(_) | Value::Table(_));
-                    members.push((name, if is_section { Node { line: begin, ..node } } else { node }));
+        let Some(frame) = self.stack.last_mut() else {
+            self.root = Some(value);
+            return Ok(());
+        };
+        match &mut frame.open {
+            Open::Array(items) => items.push(value),
+            Open::Table(_, name @ None) => {
+                let found = name_of(&value.kind).ok_or_else(|| NotYaml(format!("line {} has no name", mark.line())))?;
+                *name = Some((found, mark));
+            }
+            Open::Table(members, name @ Some(_)) => {
+                let Some((name, begin)) = name.take() else { return Ok(()) };
+                if let Some(first) = members.get(&name) {
+                    let first = self::line(first).unwrap_or_default();
+                    let key = self.path(&name);
+                    self.twice.push(Twice { key, line: begin.line(), first });
+                    return Ok(());
                 }
-                None => {
-                    let found = name_of(node.value).ok_or_else(|| NotYaml(format!("line {line} has no name")))?;
-                    *name = Some((found, line));
-                }
-            },
+                // A section begins where its name stands.
+                let is_section = matches!(value.kind, ValueKind::Array(_) | ValueKind::Table(_));
+                members.insert(name, if is_section { at(begin, value.kind) } else { value });
+            }
         }
         Ok(())
     }
-}
 
-fn name_of(value: Value) -> Option<String> {
-    match value {
-        Value::String(_) | Value::Boolean(_) | Value::I64(_) | Value::Number(_) => Some(value.to_string()),
-        Value::Nil | Value::Array(_) | Value::Table(_) => None,
+    /// A name in the innermost section with the sections around it.
+    fn path(&self, name: &str) -> String {
+        let around = self.stack.iter().filter_map(|frame| match &frame.open {
+            Open::Table(_, Some((name, _))) => Some(name.as_str()),
+            Open::Table(_, None) | Open::Array(_) => None,
+        });
+        around.chain([name]).collect::<Vec<_>>().join(".")
     }
 }
 
-fn size(node: &Node) -> usize {
-    1 + match &node.value {
-        Value::Array(items) => items.iter().map(size).sum(),
-        Value::Table(members) => members.iter().map(|(_, node)| size(node)).sum(),
+fn name_of(kind: &ValueKind) -> Option<String> {
+    match kind {
+        ValueKind::Nil | ValueKind::Array(_) | ValueKind::Table(_) => None,
+        name => Some(name.to_string()),
+    }
+}
+
+fn size(value: &Value) -> usize {
+    1 + match &value.kind {
+        ValueKind::Array(items) => items.iter().map(size).sum(),
+        ValueKind::Table(members) => members.values().map(size).sum(),
         _ => 0,
     }
 }
 
-fn scalar(text: String, style: TScalarStyle, tag: Option<Tag>) -> Value {
+/// What a text stands for. A number that is no integer of 64 bits stays as it is written.
+fn scalar(text: String, style: TScalarStyle, tag: Option<Tag>) -> ValueKind {
     if style != TScalarStyle::Plain || tag.is_some() {
-        return Value::String(text);
+        return ValueKind::String(text);
     }
     match Yaml::from_str(&text) {
-        Yaml::Null => Value::Nil,
-        Yaml::Boolean(flag) => Value::Boolean(flag),
-        Yaml::Integer(number) => Value::I64(number),
-        Yaml::Real(text) => Value::Number(text),
-        _ => Value::String(text),
+        Yaml::Null => ValueKind::Nil,
+        Yaml::Boolean(flag) => ValueKind::Boolean(flag),
+        Yaml::Integer(number) => ValueKind::I64(number),
+        _ => ValueKind::String(text),
     }
 }
 
@@ -203,18 +237,27 @@ mod tests {
 
     fn loaded(text: &str) -> String {
         match load(text) {
-            Ok(members) => Value::Table(members).to_string(),
+            Ok(document) => written(&ValueKind::Table(document.members)),
             Err(NotYaml(why)) => format!("no: {why}"),
         }
     }
 
     #[test]
     fn values_stay_in_order_with_their_lines() {
-        let members = load("b: 1\na:\n  - x\n  - {y: true}\n\"c\": '07'\n").unwrap();
-        assert_eq!(Value::Table(members.clone()).to_string(), "{b: 1, a: x,{y: true}, c: 07}");
-        let Value::Array(items) = &members[1].1.value else { panic!("{members:?}") };
-        assert_eq!([members[0].1.line, items[0].line, items[1].line, members[2].1.line], [1, 3, 4, 5]);
-        assert_eq!(members[2].1.value, Value::String("07".to_owned()));
+        let text = "b: 1\na:\n  - x\n  - {y: true}\n\"c\": '07'\n";
+        assert_eq!(loaded(text), "{b: 1, a: x,{y: true}, c: 07}");
+        let members = load(text).unwrap().members;
+        let ValueKind::Array(items) = &members["a"].kind else { panic!("{members:?}") };
+        let lines = [&members["b"], &members["a"], &items[0], &items[1], &members["c"]].map(line);
+        assert_eq!(lines, [1, 2, 3, 4, 5].map(Some));
+        assert_eq!(members["c"].kind, ValueKind::String("07".to_owned()));
+    }
+
+    #[test]
+    fn a_name_that_comes_twice_is_told_with_both_lines() {
+        let document = load("a:\n  b: {c: 1}\n  d: 2\n  b:\n    c: 3\n").unwrap();
+        assert_eq!(document.twice, [Twice { key: "a.b".to_owned(), line: 4, first: 2 }]);
+        assert_eq!(written(&ValueKind::Table(document.members)), "{a: {b: {c: 1}, d: 2}}");
     }
 
     #[test]
