@@ -239,7 +239,7 @@ impl<'v> At<'v> {
     /// The names in a section, in alphabetical order.
     fn names(self) -> Option<Vec<&'v str>> {
         let ValueKind::Table(members) = self.value else { return None };
-        let mut names: Vec<_> = members.iter().map(|(name, _)| name.as_str()).collect();
+        let mut names: Vec<_> = members.keys().map(String::as_str).collect();
         names.sort_unstable();
         Some(names)
     }
