@@ -12,7 +12,7 @@ SOAK_SECONDS ?= 7200
 # Debian keeps nats-server in /usr/sbin, which is not on everybody's PATH.
 export PATH := $(PATH):/usr/sbin
 
-.PHONY: help setup build lint test k8s rules image-test dist faults controls saboteur soak bench-e2e resources mutants demo run clean
+.PHONY: help setup build lint test k8s rules image-test dist faults controls saboteur soak bench bench-e2e instructions resources mutants demo run clean
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,7 @@ lint: ## Checks formatting, lints, licences, duplicates and, with network, advis
 test: ## Runs every test, on servers of their own, and the page in a headless Chromium
 	@scripts/install-servers.sh page
 	$(CARGO) test --workspace --all-features --locked
+	@scripts/instructions.sh
 	@scripts/rules.sh --check
 	@scripts/check-k8s.sh
 
@@ -62,11 +63,17 @@ saboteur:
 soak: setup build ## Runs random faults for SOAK_SECONDS (7200)
 	$(CARGO) run --release --locked -p cdc-proof -- run everything-at-once --seconds $(SOAK_SECONDS) --jobs 2 $(FAULTS)
 
+bench: ## Measures what an event costs inside the process, without servers: BENCH="path" chooses a group
+	$(CARGO) bench --locked --bench micro -- $(BENCH)
+
 bench-e2e: setup ## Measures the service against a loop that only passes on: BENCH="--rounds 3" chooses
 	$(CARGO) bench --locked --bench e2e -- $(BENCH)
 
 resources: setup ## Measures what requests and limits in k8s/ go by: two minutes, with nothing else running
 	@scripts/resources.sh
+
+instructions: ## Counts the instructions that an event costs, against the budget
+	@scripts/instructions.sh
 
 mutants: ## Looks which changes of the deciding modules no test notices: minutes to an hour
 	@scripts/mutants.sh

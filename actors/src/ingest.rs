@@ -201,7 +201,9 @@ impl<T: Transform> IngestActor<T> {
 
     /// Sends deliveries to the workers of their rows, in order.
     fn dispatch(&self, deliveries: Vec<Delivery>) {
-        let mut batches: Vec<Vec<Job<T::Parsed>>> = self.workers.iter().map(|_| Vec::new()).collect();
+        // Rows spread evenly, and a job is too large to be moved again and again while its batch grows.
+        let room = 2 * deliveries.len().div_ceil(self.workers.len());
+        let mut batches: Vec<Vec<Job<T::Parsed>>> = self.workers.iter().map(|_| Vec::with_capacity(room)).collect();
         for delivery in deliveries {
             let delivery = Arc::new(delivery);
             let (row, parsed) = match caught(|| self.transform.order(&delivery)) {

@@ -3,17 +3,16 @@
 //! `cargo bench --bench e2e -- --help` tells what can be chosen.
 #![allow(clippy::unwrap_used, missing_docs, reason = "a benchmark that cannot go on must stop")]
 
-#[path = "../common/mod.rs"]
-mod common;
 mod pass_through;
 mod rig;
+mod sweep;
 
 use std::time::Duration;
 
+use cdc_bench::Size;
 use cdc_proof::replica::Settings;
 use cdc_proof::servers::NatsVersion;
 use clap::{Parser, Subcommand};
-use common::Size;
 use rig::{Contender, Cost, Load, Rig};
 
 /// Measures the service against a loop that only passes messages on.
@@ -58,6 +57,14 @@ enum What {
         #[arg(long, default_value_t = 20)]
         seconds: u32,
     },
+    /// One factor at a time, as CSV: store, rows, backlog, workers, duplicates, payload.
+    Factors,
+    /// Latency at rates from 1 000 to 20 000 events a second, as CSV.
+    Load {
+        /// For how long at each rate.
+        #[arg(long, default_value_t = 10)]
+        seconds: u32,
+    },
     /// What it costs while nothing happens, how soon it publishes, and how soon it ends at saturation.
     Life,
     /// The loop that only passes on.
@@ -84,7 +91,12 @@ async fn main() {
     };
     let settings: Settings = arguments.settings.iter().map(setting).collect();
     match arguments.what {
-        Some(What::Steady { rate, seconds }) => steady(&rig, load, rate, seconds, &settings).await,
+        Some(What::Steady { rate, seconds }) => {
+            let figures = steady(&rig, load, rate, seconds, &settings).await;
+            figures.show(rate, seconds);
+        }
+        Some(What::Factors) => sweep::factors(&rig, load, arguments.rounds).await,
+        Some(What::Load { seconds }) => sweep::load(&rig, load, seconds, &settings).await,
         Some(What::Life) => life(&rig, load, &settings).await,
         _ => compare(&rig, load, arguments.rounds, &settings).await,
     }
@@ -127,7 +139,29 @@ fn show(name: &str, cost: &Cost) {
     );
 }
 
-async fn steady(rig: &Rig, load: Load, rate: u32, seconds: u32, settings: &Settings) {
+/// What was seen at a steady rate.
+struct Steady {
+    published: usize,
+    /// P50, P95, P99 and P99.9 in milliseconds.
+    commit_to_published: [f64; 4],
+    received_to_acknowledged: String,
+    /// Microseconds of the process per event.
+    cpu: f64,
+    resident_mib: f64,
+    peak_mib: f64,
+}
+
+impl Steady {
+    fn show(&self, rate: u32, seconds: u32) {
+        let [p50, p95, p99, p999] = self.commit_to_published;
+        println!(
+            "{rate} events/s for {seconds} s: {} published; commit to published P50 {p50:.1} ms, P95 {p95:.1} ms, P99 {p99:.1} ms, P99.9 {p999:.1} ms; CPU {:.1} µs an event; resident {:.1} MiB, at most {:.1}{}",
+            self.published, self.cpu, self.resident_mib, self.peak_mib, self.received_to_acknowledged,
+        );
+    }
+}
+
+async fn steady(rig: &Rig, load: Load, rate: u32, seconds: u32, settings: &Settings) -> Steady {
     rig.fill(Load { events: 0, ..load }).await;
     rig.reset().await;
     let service = rig.service(settings);
@@ -139,18 +173,15 @@ async fn steady(rig: &Rig, load: Load, rate: u32, seconds: u32, settings: &Setti
     tokio::time::sleep(Duration::from_secs(1)).await;
     let latencies = rig.commit_to_published().await;
     let at = |share: f64| latencies[((latencies.len() - 1) as f64 * share) as usize] as f64 / 1_000.0;
-    println!(
-        "{rate} events/s for {seconds} s: {} published; commit to published P50 {:.1} ms, P95 {:.1} ms, P99 {:.1} ms, P99.9 {:.1} ms; CPU {:.1} µs an event; resident {:.1} MiB, at most {:.1}{}",
-        latencies.len(),
-        at(0.5),
-        at(0.95),
-        at(0.99),
-        at(0.999),
-        used as f64 / load.events as f64,
-        rig::status(service.id(), "VmRSS:") as f64 / 1024.0,
-        rig::status(service.id(), "VmHWM:") as f64 / 1024.0,
-        received_to_acknowledged(&service.metrics().await.unwrap().0),
-    );
+    let mib = |name| rig::status(service.id(), name) as f64 / 1024.0;
+    Steady {
+        published: latencies.len(),
+        commit_to_published: [0.5, 0.95, 0.99, 0.999].map(at),
+        received_to_acknowledged: received_to_acknowledged(&service.metrics().await.unwrap().0),
+        cpu: used as f64 / load.events as f64,
+        resident_mib: mib("VmRSS:"),
+        peak_mib: mib("VmHWM:"),
+    }
 }
 
 async fn life(rig: &Rig, load: Load, settings: &Settings) {

@@ -9,7 +9,7 @@ use cdc_proof::replica::{Program, Replica, Settings};
 use cdc_proof::servers::{NatsServer, NatsVersion, RedisServer};
 use futures::StreamExt;
 
-use super::common::{Size, message};
+use cdc_bench::{Size, message};
 
 pub const SOURCE: &str = "cdc_events_stream";
 pub const CONSUMER: &str = "cdc_consumers";

@@ -5,7 +5,7 @@ use std::fmt;
 use std::ops::Range;
 
 use super::error::{Part, Poison};
-use super::scan::{Malformed, Scanner, plain_prefix};
+use super::scan::{Malformed, Scanner, plain_end};
 
 /// What came of reading something: text that is not JSON ends everything, what is JSON but wrong is told when the end has been
 /// seen.
@@ -82,7 +82,7 @@ pub(crate) fn text(raw: &str) -> Result<Option<Cow<'_, str>>, serde_json::Error>
 
 /// Appends `text` as a JSON string.
 pub(crate) fn push_string(out: &mut Vec<u8>, text: &str) {
-    if plain_prefix(text.as_bytes()) == text.len() {
+    if plain_end(text.as_bytes(), 0) == text.len() {
         out.push(b'"');
         out.extend_from_slice(text.as_bytes());
         out.push(b'"');
@@ -94,7 +94,7 @@ pub(crate) fn push_string(out: &mut Vec<u8>, text: &str) {
 /// Appends the text that stands at `text` in `out` as a JSON string.
 pub(crate) fn push_string_within(out: &mut Vec<u8>, text: Range<usize>) {
     let bytes = out.get(text.clone()).unwrap_or_default();
-    if plain_prefix(bytes) == bytes.len() {
+    if plain_end(bytes, 0) == bytes.len() {
         out.push(b'"');
         out.extend_from_within(text);
         out.push(b'"');

@@ -114,8 +114,11 @@ impl<'a> Scanner<'a> {
             self.at += 1;
         } else {
             loop {
-                let name = self.name()?;
-                let name = decoded(name).ok_or(self.malformed("a name that is Unicode text"))?;
+                let (name, has_escapes) = self.name()?;
+                let name = match has_escapes {
+                    false => Cow::Borrowed(name),
+                    true => Cow::Owned(decoded(name).ok_or(self.malformed("a name that is Unicode text"))?),
+                };
                 member(self, name)?;
                 match self.peek() {
                     Some(b',') => self.at += 1,
@@ -175,23 +178,23 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
-    /// Reads a name and its colon; returns the name between its quotes, escapes untouched.
+    /// Reads a name and its colon; returns the name between its quotes, escapes untouched, and whether there are any.
     #[inline]
-    fn name(&mut self) -> Result<&'a str, Malformed> {
+    fn name(&mut self) -> Result<(&'a str, bool), Malformed> {
         if self.peek() != Some(b'"') {
             return Err(self.malformed("a name in quotes"));
         }
         let start = self.at + 1;
-        self.string()?;
+        let has_escapes = self.string()?;
         let name = self.text.get(start..self.at - 1).unwrap_or_default();
         self.take(b':', "a colon")?;
-        Ok(name)
+        Ok((name, has_escapes))
     }
 
     #[inline]
     fn scalar(&mut self, first: Option<u8>) -> Result<(), Malformed> {
         match first {
-            Some(b'"') => self.string(),
+            Some(b'"') => self.string().map(drop),
             Some(b'-' | b'0'..=b'9') => self.number(),
             Some(b't') => self.word("true"),
             Some(b'f') => self.word("false"),
@@ -209,18 +212,22 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
-    /// Reads a string from its opening quote to behind its closing one.
+    /// Reads a string from its opening quote to behind its closing one; tells whether it holds escapes.
     #[inline]
-    fn string(&mut self) -> Result<(), Malformed> {
+    fn string(&mut self) -> Result<bool, Malformed> {
         self.at += 1;
+        let mut has_escapes = false;
         loop {
-            self.at += plain_prefix(self.text.as_bytes().get(self.at..).unwrap_or_default());
+            self.at = plain_end(self.text.as_bytes(), self.at);
             match self.text.as_bytes().get(self.at) {
                 Some(b'"') => {
                     self.at += 1;
-                    return Ok(());
+                    return Ok(has_escapes);
                 }
-                Some(b'\\') => self.escape()?,
+                Some(b'\\') => {
+                    has_escapes = true;
+                    self.escape()?;
+                }
                 Some(_) => return Err(self.malformed("no control character in a string")),
                 None => return Err(self.malformed("the end of the string")),
             }
@@ -321,12 +328,9 @@ impl<'a> Scanner<'a> {
     }
 }
 
-/// The text of a raw string's inside, borrowed unless it holds escapes; `None` if they make no Unicode text.
-fn decoded(inner: &str) -> Option<Cow<'_, str>> {
-    match inner.contains('\\') {
-        false => Some(Cow::Borrowed(inner)),
-        true => serde_json::from_str(&format!("\"{inner}\"")).ok().map(Cow::Owned),
-    }
+/// The text of a raw string's inside that holds escapes; `None` if they make no Unicode text.
+fn decoded(inner: &str) -> Option<String> {
+    serde_json::from_str(&format!("\"{inner}\"")).ok()
 }
 
 /// Which of object and array is open, level by level, one bit each: the first 64 levels need no memory of their own.
@@ -361,22 +365,20 @@ impl Open {
     }
 }
 
-/// How many bytes from the start a JSON string can hold as they are: neither quote nor backslash nor control character.
+/// Where the bytes end, from `start` on, that a JSON string can hold as they are: neither quote nor backslash nor control
+/// character.
 #[inline]
-pub(crate) fn plain_prefix(bytes: &[u8]) -> usize {
-    let mut chunks = bytes.chunks_exact(8);
-    let mut length = 0;
-    for chunk in &mut chunks {
-        let mut word = [0; 8];
-        word.copy_from_slice(chunk);
-        let special = special(u64::from_le_bytes(word));
+pub(crate) fn plain_end(bytes: &[u8], start: usize) -> usize {
+    let mut at = start;
+    while let Some(chunk) = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
+        let special = special(u64::from_le_bytes(*chunk));
         if special != 0 {
-            return length + special.trailing_zeros() as usize / 8;
+            return at + special.trailing_zeros() as usize / 8;
         }
-        length += 8;
+        at += 8;
     }
     let is_plain = |byte: &&u8| **byte >= 0x20 && **byte != b'"' && **byte != b'\\';
-    length + chunks.remainder().iter().take_while(is_plain).count()
+    at + bytes.get(at..).unwrap_or_default().iter().take_while(is_plain).count()
 }
 
 /// The highest bit of each byte that a string cannot hold as it is. Only the lowest bit set is exact: a borrow may set some
@@ -528,7 +530,7 @@ mod tests {
         #[test]
         fn every_byte_that_ends_a_plain_run_is_found(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
             let expected = bytes.iter().position(|byte| *byte < 0x20 || *byte == b'"' || *byte == b'\\');
-            prop_assert_eq!(plain_prefix(&bytes), expected.unwrap_or(bytes.len()));
+            prop_assert_eq!(plain_end(&bytes, 0), expected.unwrap_or(bytes.len()));
         }
 
         #[test]

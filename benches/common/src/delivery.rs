@@ -5,7 +5,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use cdc_actors::message::{Delivery, DeliveryId, Receipt};
 
-use crate::common::{Size, message};
+use crate::payload::{Size, message};
 
 /// A delivery of an insert into `messages`.
 pub fn delivery(size: Size) -> Delivery {

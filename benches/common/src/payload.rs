@@ -73,7 +73,7 @@ pub fn message(size: Size, number: u64, row: u64) -> String {
 }
 
 /// The envelope of a change.
-fn envelope(table: &str, action: &str, record: &Value, changes: &Value, number: u64) -> String {
+pub(crate) fn envelope(table: &str, action: &str, record: &Value, changes: &Value, number: u64) -> String {
     let now = jiff::Timestamp::now();
     format!(
         r#"{{"record":{record},"changes":{changes},"action":"{action}","metadata":{{"table_schema":"daisi_CID1001","table_name":"{table}","commit_timestamp":"{now:.6}","commit_lsn":{},"commit_idx":0,"database_name":"daisi_db","idempotency_key":"{number}","consumer":{{"id":"f6d6d0c1","name":"wa"}}}}}}"#,

@@ -1,0 +1,86 @@
+//! One factor at a time, and latency against load, as lines of CSV: `scripts/plot.py` makes the plots of docs/performance.md.
+
+use cdc_bench::Size;
+use cdc_proof::replica::Settings;
+
+use super::rig::{Contender, Cost, Load, Rig};
+use super::{median, steady};
+
+/// Bytes of payload that one point may put into the source: as many again come into the target.
+const POINT_BYTES: u64 = 768 << 20;
+/// Events a second at which latency is measured.
+const RATES: [u32; 5] = [1_000, 2_500, 5_000, 10_000, 20_000];
+
+/// A point: what is varied, its value, and what that means.
+struct Point {
+    factor: &'static str,
+    value: String,
+    load: Load,
+    settings: Settings,
+}
+
+fn points(base: Load) -> Vec<Point> {
+    let point = |factor, value: &str, load, settings: &[(&str, &str)]| Point {
+        factor,
+        value: value.to_owned(),
+        load,
+        settings: settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+    };
+    let mut points = vec![
+        point("store", "redis", base, &[]),
+        point("store", "memory", base, &[("dedup.store", "memory")]),
+        point("rows", "1", Load { rows: 1, ..base }, &[]),
+        point("rows", "all different", Load { rows: base.events, ..base }, &[]),
+        point("backlog", "10000", Load { events: 10_000, ..base }, &[]),
+    ];
+    points.extend(["1", "2", "4"].map(|workers| point("workers", workers, base, &[("workers", workers)])));
+    points
+        .extend([10, 90].map(|share| point("duplicates", &share.to_string(), Load { duplicates: share, ..base }, &[])));
+    let sizes = [("512", Size::Small), ("900", Size::Medium), ("2000", Size::Large)];
+    let larger = [16_000, 64_000, 256_000].map(|bytes| (bytes.to_string(), Size::Bytes(bytes)));
+    for (bytes, size) in sizes.map(|(bytes, size)| (bytes.to_owned(), size)).into_iter().chain(larger) {
+        let fitting = POINT_BYTES / bytes.parse::<u64>().unwrap();
+        points.push(point("payload", &bytes, Load { size, events: base.events.min(fitting), ..base }, &[]));
+    }
+    points
+}
+
+/// Measures every point: pass-through and service in turn.
+pub async fn factors(rig: &Rig, base: Load, rounds: usize) {
+    println!("factor,value,contender,events,events_per_second,cpu_process,cpu_nats,cpu_redis,peak_mib");
+    for Point { factor, value, load, settings } in points(base) {
+        rig.fill(load).await;
+        let contenders = [Contender::PassThrough, Contender::Service];
+        let mut costs: [Vec<Cost>; 2] = [Vec::new(), Vec::new()];
+        for _ in 0..rounds {
+            for (contender, costs) in contenders.into_iter().zip(&mut costs) {
+                costs.push(rig.run(contender, &settings).await);
+            }
+        }
+        for (contender, costs) in contenders.into_iter().zip(&costs) {
+            let figure = |of: &dyn Fn(&Cost) -> f64| median(costs.iter().map(of).collect());
+            println!(
+                "{factor},{value},{contender:?},{},{:.0},{:.2},{:.2},{:.2},{:.1}",
+                load.events,
+                figure(&|cost| cost.events_per_second),
+                figure(&|cost| cost.cpu[0]),
+                figure(&|cost| cost.cpu[1]),
+                figure(&|cost| cost.cpu[2]),
+                figure(&|cost| cost.peak_resident as f64 / f64::from(1 << 20)),
+            );
+        }
+    }
+}
+
+/// Latency and cost at steady rates.
+pub async fn load(rig: &Rig, base: Load, seconds: u32, settings: &Settings) {
+    println!("rate,published,p50_ms,p95_ms,p99_ms,p999_ms,cpu_process,resident_mib,peak_mib");
+    for rate in RATES {
+        let figures = steady(rig, base, rate, seconds, settings).await;
+        let [p50, p95, p99, p999] = figures.commit_to_published;
+        println!(
+            "{rate},{},{p50:.2},{p95:.2},{p99:.2},{p999:.2},{:.1},{:.1},{:.1}",
+            figures.published, figures.cpu, figures.resident_mib, figures.peak_mib
+        );
+    }
+}
