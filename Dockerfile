@@ -18,12 +18,13 @@ RUN { echo '#!/bin/sh -e'; \
 # The dependencies alone, on stubs of our own packages: this layer is built again only when a manifest changes.
 COPY Cargo.toml Cargo.lock ./
 COPY actors/Cargo.toml actors/
+COPY benches/common/Cargo.toml benches/common/
 COPY tests/proof/Cargo.toml tests/proof/
 COPY tests/saboteur/Cargo.toml tests/saboteur/
-RUN mkdir -p src actors/src tests/proof/src tests/saboteur/src benches/e2e \
-    && touch src/lib.rs actors/src/lib.rs tests/proof/src/lib.rs \
-    && for main in src benches/e2e tests/proof/src tests/saboteur/src; do echo 'fn main() {}' >"$main/main.rs"; done \
-    && echo 'fn main() {}' >benches/transform.rs \
+RUN mkdir -p src actors/src tests/proof/src tests/saboteur/src benches/e2e benches/micro benches/common/src/bin \
+    && touch src/lib.rs actors/src/lib.rs tests/proof/src/lib.rs benches/common/src/lib.rs \
+    && for main in src benches/e2e benches/micro tests/proof/src tests/saboteur/src; do echo 'fn main() {}' >"$main/main.rs"; done \
+    && echo 'fn main() {}' >benches/common/src/bin/instructions.rs \
     && build
 
 COPY config.yaml ./
