@@ -106,10 +106,9 @@ impl Row {
 
     /// What REPLICA IDENTITY DEFAULT leaves of a deleted row.
     pub fn only_id(&self) -> String {
-        format!(
-            r#"{{"id":{},"message_id":null,"chat_id":null,"agent_id":null,"company_id":null,"message_date":"2026-01-05"}}"#,
-            self.version
-        )
+        // Messages are partitioned by day: their primary key holds it.
+        let day = if self.table == Table::Messages { r#","message_date":"2026-01-05""# } else { "" };
+        format!(r#"{{"id":{},"message_id":null,"chat_id":null,"agent_id":null,"company_id":null{day}}}"#, self.version)
     }
 }
 
