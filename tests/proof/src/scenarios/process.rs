@@ -70,6 +70,12 @@ pub(super) fn all() -> Vec<Scenario> {
             |w| Box::pin(kill_at_random(w, 200, Duration::from_secs(3))),
         ),
         Scenario::new(
+            "kill-in-short-lives",
+            "kill -9 at random, 200 times, within 0.1 s of work each, which is five round trips",
+            "nothing lost, nothing doubled, although messages are delivered many times before they are through",
+            |w| Box::pin(kill_at_random(w, 200, Duration::from_millis(100))),
+        ),
+        Scenario::new(
             "kill-a-few",
             "kill -9 at random, 10 times, within 1 s of work each, the process started again each time",
             "nothing lost, nothing doubled, whatever was in hand",
