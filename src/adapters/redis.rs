@@ -235,6 +235,10 @@ impl RedisStore {
 
     async fn read_markers(&self, suspects: Vec<DeliveryId>) -> Result<Vec<u64>, Failure> {
         const ACTION: &str = "read the markers of suspects";
+        // Redis takes no MGET of nothing.
+        if suspects.is_empty() {
+            return Ok(Vec::new());
+        }
         let mut command = redis::cmd("MGET");
         for suspect in &suspects {
             command.arg(self.suspect_key(*suspect));
@@ -250,6 +254,10 @@ impl RedisStore {
     }
 
     async fn write_markers(&self, markers: Vec<(DeliveryId, u64)>) -> Result<(), Failure> {
+        // Nor does it take a pipeline of nothing.
+        if markers.is_empty() {
+            return Ok(());
+        }
         let mut pipeline = redis::Pipeline::with_capacity(markers.len());
         for (suspect, marker) in markers {
             let key = self.suspect_key(suspect);

@@ -127,6 +127,8 @@ async fn markers_are_kept(store: &dyn DedupStore) {
     set(&[(all[0], 2), (all[2], 0), (all[3], 0)]).await;
     assert_eq!(markers().await, [2, 0, 0, 0], "changed, taken back, and none taken back");
     assert_eq!(store.markers(vec![all[3], all[0]]).await.expect("markers"), [0, 2]);
+    set(&[]).await;
+    assert!(store.markers(Vec::new()).await.expect("markers").is_empty(), "nothing is asked of nobody");
 }
 
 async fn records_expire(store: &dyn DedupStore, ttl: Duration, pass: impl AsyncFn(Duration)) {
