@@ -30,7 +30,7 @@ struct Flying {
     pending: Pending,
     place: Place,
     handed: Instant,
-    /// The connection that it was handed to; none before it is.
+    /// The connection that it goes over.
     epoch: Option<u64>,
 }
 
@@ -115,7 +115,7 @@ impl PublishActor {
                 self.core.observer.observe(Telemetry::Late { table, key, certainty });
             }
             self.outbox.push(Attempt { ticket: number, event: Arc::clone(&item.event), late });
-            self.flying.insert(number, Flying { pending: item, place, handed, epoch: None });
+            self.flying.insert(number, Flying { pending: item, place, handed, epoch: self.looked });
         }
     }
 
@@ -133,11 +133,6 @@ impl PublishActor {
         self.sending = true;
         let (publisher, answers) = (Arc::clone(&self.publisher), self.answers.clone());
         let batch = std::mem::take(&mut self.outbox);
-        for attempt in &batch {
-            if let Some(flying) = self.flying.get_mut(&attempt.ticket) {
-                flying.epoch = self.looked;
-            }
-        }
         let send = async move { publisher.publish(batch, answers).await };
         ctx.spawn(send.into_actor(self).map(|(), actor, ctx| {
             actor.sending = false;
@@ -486,6 +481,12 @@ impl Handler<SetTarget> for PublishActor {
 
     fn handle(&mut self, SetTarget { epoch, .. }: SetTarget, ctx: &mut Self::Context) {
         self.looked = Some(epoch);
+        // What still waits was meant for the connection before.
+        for attempt in &self.outbox {
+            if let Some(flying) = self.flying.get_mut(&attempt.ticket) {
+                flying.epoch = self.looked;
+            }
+        }
         self.flush(ctx);
         self.schedule_retries(ctx);
     }

@@ -63,8 +63,8 @@ enum Found {
     NotAllowed,
     /// An event that cannot be published.
     Poison { table: Option<&'static str>, poison: Poison },
-    /// A change of a row, and the place of its table.
-    Change { table: usize, change: Change, row: RowRead },
+    /// A change of a row, the place of its table, and what its order is kept by, if that is there.
+    Change { table: usize, change: Change, row: RowRead, order: Option<OrderKey> },
 }
 
 impl CdcTransform {
@@ -145,20 +145,12 @@ impl CdcTransform {
             return Found::NotAllowed;
         }
         match envelope.row(allowed, is_expected) {
-            Ok(row) => Found::Change { table, change, row },
+            Ok(row) => {
+                let order = order_of(allowed, Values::new(layout, &change, &row, payload), &change);
+                Found::Change { table, change, row, order }
+            }
             Err(poison) => poisoned(poison),
         }
-    }
-
-    /// The order key of a row; `None` if what it is made of is not there.
-    fn order_of(&self, payload: &str, table: usize, change: &Change, row: &RowRead) -> Option<OrderKey> {
-        let table = &*self.tables[table].table;
-        let values = Values::new(table.layout(), change, row, payload);
-        let database = change.database.within(payload);
-        Some(match values.order()? {
-            (None, key) => row_order(database, values.schema, table.name(), &key),
-            (Some(name), value) => value_order(database, values.schema, table.name(), name, &value),
-        })
     }
 
     /// Why an event can never be published; `None` if it can be, or is skipped.
@@ -166,7 +158,7 @@ impl CdcTransform {
         match self.parse(delivery).found {
             Found::NotAllowed => None,
             Found::Poison { poison, .. } => Some(poison),
-            Found::Change { table, change, row } => self.event(delivery, table, &change, &row).err(),
+            Found::Change { table, change, row, .. } => self.event(delivery, table, &change, &row).err(),
         }
     }
 
@@ -233,10 +225,7 @@ impl Transform for CdcTransform {
     fn order(&self, delivery: &Delivery) -> (OrderKey, Parsed) {
         let parsed = self.parse(delivery);
         let order = match &parsed.found {
-            Found::Change { table, change, row } => {
-                let payload = str::from_utf8(&delivery.payload).ok();
-                payload.and_then(|payload| self.order_of(payload, *table, change, row))
-            }
+            Found::Change { order, .. } => *order,
             Found::NotAllowed | Found::Poison { .. } => None,
         };
         let order = order.unwrap_or_else(|| stray_order(&delivery.subject, delivery.receipt.id.sequence));
@@ -248,7 +237,7 @@ impl Transform for CdcTransform {
         let verdict = match parsed.found {
             Found::NotAllowed => Verdict::Skip,
             Found::Poison { table, poison } => dead_letter(table, &poison),
-            Found::Change { table, change, row } => {
+            Found::Change { table, change, row, .. } => {
                 let verdict = match self.event(delivery, table, &change, &row) {
                     Ok(Some(event)) => Verdict::Publish(Arc::new(event)),
                     Ok(None) => return Decision { verdict: Verdict::Skip, remarks },
@@ -260,6 +249,15 @@ impl Transform for CdcTransform {
         };
         Decision { verdict, remarks }
     }
+}
+
+/// The order key of a row; `None` if what it is made of is not there.
+fn order_of(table: &dyn Table, values: Values<'_>, change: &Change) -> Option<OrderKey> {
+    let database = change.database.within(values.payload);
+    Some(match values.order()? {
+        (None, key) => row_order(database, values.schema, table.name(), &key),
+        (Some(name), value) => value_order(database, values.schema, table.name(), name, &value),
+    })
 }
 
 fn dead_letter(table: Option<&'static str>, poison: &Poison) -> Verdict {
