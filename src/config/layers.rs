@@ -293,22 +293,19 @@ fn parse(text: &str, origin: &Origin, problems: &mut Vec<Problem>) -> Result<Lay
     let mut layer = Layer::default();
     let setting = |value: Value| Setting { line: yaml::line(&value), value: value.kind, origin: origin.clone() };
     for (name, value) in members {
-        let ValueKind::Table(tables) = &value.kind else {
-            flatten(name, value, &setting, &mut layer.settings);
-            continue;
-        };
-        if name != TABLES {
-            flatten(name, value, &setting, &mut layer.settings);
-            continue;
-        }
-        for (table, value) in tables.clone() {
-            match value.kind {
-                ValueKind::Table(entries) => {
-                    let entries = entries.into_iter().map(|(entry, value)| (entry, setting(value)));
-                    layer.tables.insert(table, entries.collect());
+        match value.kind {
+            ValueKind::Table(tables) if name == TABLES => {
+                for (table, value) in tables {
+                    match value.kind {
+                        ValueKind::Table(entries) => {
+                            let entries = entries.into_iter().map(|(entry, value)| (entry, setting(value)));
+                            layer.tables.insert(table, entries.collect());
+                        }
+                        _ => flatten(format!("{TABLES}.{table}"), value, &setting, &mut layer.settings),
+                    }
                 }
-                _ => flatten(format!("{TABLES}.{table}"), value, &setting, &mut layer.settings),
             }
+            _ => flatten(name, value, &setting, &mut layer.settings),
         }
     }
     Ok(layer)

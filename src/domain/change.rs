@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::error::{Part, Poison};
 use super::excerpt::{Excerpt, Span};
-use super::json::{Read, fill, inner, is_integer, members, text, type_of};
+use super::json::{Read, fill, has_form, inner, is_integer, members, text, type_of};
 use super::scan::Scanner;
 use super::subject::{Action, SourceSubject};
 use super::table::{RowRead, Table};
@@ -297,6 +297,5 @@ impl Committed {
 /// Whether a time that could be read is written as `2026-01-05T08:00:00.123456Z`. A leap second is none that is written.
 fn is_canonical(time: &str) -> bool {
     const FORM: &[u8; 27] = b"0000-00-00T00:00:00.000000Z";
-    let fits = |(byte, form): (&u8, &u8)| if *form == b'0' { byte.is_ascii_digit() } else { byte == form };
-    time.len() == FORM.len() && time.bytes().zip(FORM).all(|(byte, form)| fits((&byte, form))) && &time[17..19] != "60"
+    has_form(time, FORM, u8::is_ascii_digit) && &time[17..19] != "60"
 }

@@ -242,25 +242,28 @@ fn is_string(raw: &str) -> bool {
 }
 
 fn is_string_or_number(raw: &str) -> bool {
-    raw.starts_with(|c: char| c == '"' || c == '-' || c.is_ascii_digit())
+    raw.starts_with('"') || begins_a_number(raw)
+}
+
+/// Whether a JSON value is a number, by its first character.
+fn begins_a_number(raw: &str) -> bool {
+    raw.starts_with(|c: char| c == '-' || c.is_ascii_digit())
 }
 
 fn is_numeric(raw: &str) -> bool {
     match json::inner(raw) {
-        None => raw.starts_with(|c: char| c == '-' || c.is_ascii_digit()),
+        None => begins_a_number(raw),
         Some("NaN" | "Infinity" | "-Infinity") => true,
         Some(text) => {
-            let is_number = text.starts_with(|c: char| c == '-' || c.is_ascii_digit());
             let mut scanner = Scanner::new(text);
-            is_number && scanner.value().is_ok_and(|value| value.len() == text.len())
+            begins_a_number(text) && scanner.value().is_ok_and(|value| value.len() == text.len())
         }
     }
 }
 
 fn is_uuid(text: &str) -> bool {
     const FORM: &[u8; 36] = b"00000000-0000-0000-0000-000000000000";
-    let fits = |(byte, form): (&u8, &u8)| if *form == b'0' { byte.is_ascii_hexdigit() } else { byte == form };
-    text.len() == FORM.len() && text.as_bytes().iter().zip(FORM).all(fits)
+    json::has_form(text, FORM, u8::is_ascii_hexdigit)
 }
 
 /// Whether a text is a day, `YYYY-MM-DD`.

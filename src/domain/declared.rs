@@ -214,40 +214,34 @@ impl Plan {
 /// # Errors
 /// [`Poison::Twice`] where a name on the way comes twice: which value counts would be a guess.
 fn within<'a>(raw: &'a str, pointer: &[String], column: &Column) -> Result<Option<&'a str>, Poison> {
+    let not_json = |malformed| Poison::not_json(raw, malformed);
     let mut value = raw;
     for step in pointer {
-        let mut found = None;
-        let mut twice = false;
-        let not_json = |malformed| Poison::not_json(raw, malformed);
-        match value.as_bytes().first() {
-            Some(b'{') => {
-                let mut scanner = Scanner::new(value);
-                let visited = scanner.object(|scanner, name| {
-                    let member = scanner.value()?;
-                    if name == step.as_str() {
-                        twice |= found.replace(member).is_some();
-                    }
-                    Ok(())
-                });
-                visited.map_err(not_json)?;
-            }
-            Some(b'[') => {
-                let place = step.parse::<usize>().ok().filter(|place| place.to_string() == *step);
-                if let Some(place) = place {
-                    found = element(value, place).map_err(not_json)?;
-                }
-            }
-            _ => {}
-        }
-        if twice {
-            return Err(Poison::Twice { part: Part::Record, field: column.field() });
-        }
+        let found = match value.as_bytes().first() {
+            Some(b'{') => member(value, step, column).map_err(not_json)??,
+            Some(b'[') => match step.parse::<usize>().ok().filter(|place| place.to_string() == *step) {
+                Some(place) => element(value, place).map_err(not_json)?,
+                None => None,
+            },
+            _ => None,
+        };
         match found {
-            Some(member) => value = member,
+            Some(inner) => value = inner,
             None => return Ok(None),
         }
     }
     Ok(Some(value))
+}
+
+/// The raw value of an object's member.
+fn member<'a>(raw: &'a str, name: &str, column: &Column) -> Read<Option<&'a str>> {
+    let mut found = None;
+    let read = members(Part::Record, &mut Scanner::new(raw), |scanner, own| {
+        let value = scanner.value()?;
+        let is_twice = own == name && found.replace(value).is_some();
+        Ok(if is_twice { Err(Poison::Twice { part: Part::Record, field: column.field() }) } else { Ok(()) })
+    })?;
+    Ok(read.map(|_| found))
 }
 
 /// The raw element of an array at a place.

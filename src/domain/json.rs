@@ -63,6 +63,12 @@ pub(crate) fn is_integer(raw: &str) -> bool {
     !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())
 }
 
+/// Whether a text is written like `form`, in which each `0` stands for a byte that `is_digit` is true of.
+pub(crate) fn has_form(text: &str, form: &[u8], is_digit: fn(&u8) -> bool) -> bool {
+    let fits = |(byte, form): (&u8, &u8)| if *form == b'0' { is_digit(byte) } else { byte == form };
+    text.len() == form.len() && text.as_bytes().iter().zip(form).all(fits)
+}
+
 /// The characters between the quotes of a raw string, escapes untouched; `None` for anything but a string.
 pub(crate) fn inner(raw: &str) -> Option<&str> {
     raw.strip_prefix('"')?.strip_suffix('"')

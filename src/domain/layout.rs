@@ -48,6 +48,16 @@ pub struct RoutingValue {
     pub(super) source: ValueSource,
 }
 
+impl RoutingValue {
+    /// The slot that it is taken from; `None` where the row itself does not hold it.
+    fn slot(&self) -> Option<usize> {
+        match self.source {
+            ValueSource::Slot(slot) => Some(slot),
+            ValueSource::Schema(_) | ValueSource::Constant(_) => None,
+        }
+    }
+}
+
 /// Where a routing value comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum ValueSource {
@@ -196,19 +206,13 @@ impl Layout {
 
     /// The slots whose texts go out as they are: key and routing values.
     pub(super) fn shown_slots(&self) -> impl Iterator<Item = usize> {
-        let values = self.values.iter().filter_map(|value| match value.source {
-            ValueSource::Slot(slot) => Some(slot),
-            ValueSource::Schema(_) | ValueSource::Constant(_) => None,
-        });
-        self.key.iter().copied().chain(values)
+        self.key.iter().copied().chain(self.values.iter().filter_map(RoutingValue::slot))
     }
 
     /// What a value is called in messages: the column it comes from, else its name.
     pub(super) fn named(&self, value: usize) -> &str {
-        match self.values[value].source {
-            ValueSource::Slot(slot) => &self.slots[slot],
-            ValueSource::Schema(_) | ValueSource::Constant(_) => &self.values[value].name,
-        }
+        let value = &self.values[value];
+        value.slot().map_or(&value.name, |slot| &self.slots[slot])
     }
 
     /// The name of the value that stands behind the prefix of every subject, which tells tenants apart.
@@ -284,10 +288,7 @@ impl<'a> Values<'a> {
     /// [`Poison::TenantMismatch`].
     pub fn check(&self, table: &'static str) -> Result<Cow<'a, str>, Poison> {
         let layout = self.layout;
-        let slot_of = |value: &usize| match layout.values[*value].source {
-            ValueSource::Slot(slot) => Some(slot),
-            ValueSource::Schema(_) | ValueSource::Constant(_) => None,
-        };
+        let slot_of = |value: &usize| layout.values[*value].slot();
         let mut needed = layout.key.iter().copied().chain(layout.required.iter().filter_map(slot_of));
         if let Some(slot) = needed.find(|slot| *self.row.id(*slot) == Id::Unchanged) {
             return Err(Poison::UnchangedToast { table, column: layout.slots[slot].clone() });
