@@ -113,7 +113,7 @@ async fn compare(rig: &Rig, load: Load, rounds: usize, settings: &Settings) {
             costs.push(cost);
         }
     }
-    let figure = |of: &dyn Fn(&Cost) -> f64| costs.each_ref().map(|costs| median(costs.iter().map(of).collect()));
+    let figure = |of: &dyn Fn(&Cost) -> f64| costs.each_ref().map(|costs| median_of(costs, of));
     let (speed, cpu) = (figure(&|cost| cost.events_per_second), figure(&|cost| cost.cpu[0]));
     let ratios = |of: &dyn Fn(&Cost) -> f64| {
         median(costs[1].iter().zip(&costs[0]).map(|(service, limit)| of(service) / of(limit)).collect())
@@ -134,7 +134,7 @@ fn show(name: &str, cost: &Cost) {
     println!(
         "{name:12} {:>8.0} events/s   CPU µs an event: process {process:.1}, nats-server {nats:.1}, redis-server {redis:.1}   at most {:.1} MiB{}",
         cost.events_per_second,
-        cost.peak_resident as f64 / f64::from(1 << 20),
+        cost.peak_mib(),
         received_to_acknowledged(&cost.metrics),
     );
 }
@@ -232,6 +232,10 @@ fn received_to_acknowledged(metrics: &str) -> String {
         within(0.99),
         within(0.999)
     )
+}
+
+fn median_of(costs: &[Cost], figure: &dyn Fn(&Cost) -> f64) -> f64 {
+    median(costs.iter().map(figure).collect())
 }
 
 fn median(mut figures: Vec<f64>) -> f64 {

@@ -50,6 +50,13 @@ pub struct Cost {
     pub metrics: String,
 }
 
+impl Cost {
+    /// The most that the process had resident, in MiB.
+    pub fn peak_mib(&self) -> f64 {
+        self.peak_resident as f64 / f64::from(1 << 20)
+    }
+}
+
 /// The servers.
 pub struct Rig {
     pub nats: NatsServer,

@@ -4,7 +4,7 @@ use cdc_bench::Size;
 use cdc_proof::replica::Settings;
 
 use super::rig::{Contender, Cost, Load, Rig};
-use super::{median, steady};
+use super::{median_of, steady};
 
 /// Bytes of payload that one point may put into the source: as many again come into the target.
 const POINT_BYTES: u64 = 768 << 20;
@@ -62,7 +62,7 @@ pub async fn factors(rig: &Rig, base: Load, rounds: usize) {
             }
         }
         for (contender, costs) in &contenders {
-            let figure = |of: &dyn Fn(&Cost) -> f64| median(costs.iter().map(of).collect());
+            let figure = |of: &dyn Fn(&Cost) -> f64| median_of(costs, of);
             println!(
                 "{factor},{value},{contender:?},{},{:.0},{:.2},{:.2},{:.2},{:.1}",
                 load.events,
@@ -70,7 +70,7 @@ pub async fn factors(rig: &Rig, base: Load, rounds: usize) {
                 figure(&|cost| cost.cpu[0]),
                 figure(&|cost| cost.cpu[1]),
                 figure(&|cost| cost.cpu[2]),
-                figure(&|cost| cost.peak_resident as f64 / f64::from(1 << 20)),
+                figure(&Cost::peak_mib),
             );
         }
     }

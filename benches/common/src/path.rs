@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use cdc_actors::guard::{GuardSettings, RestartLimit};
+use cdc_actors::guard::GuardSettings;
 use cdc_actors::message::{
     Answer, Attempt, DeadLetter, Delivery, DeliveryId, EventKey, Record, Settle, Settlement, Stored,
 };
@@ -17,6 +17,8 @@ use cdc_actors::ports::{
 use cdc_actors::retry::Backoff;
 use cdc_actors::shared::Settings;
 use daisi_cdc_consumer::adapters::telemetry::Telemetry;
+use daisi_cdc_consumer::bootstrap::settings;
+use daisi_cdc_consumer::config::Config;
 use daisi_cdc_consumer::domain::{CdcTransform, TransformConfig};
 use futures::FutureExt;
 use futures::future::{BoxFuture, ready};
@@ -184,27 +186,23 @@ impl DeadLetters for StubDeadLetters {
     }
 }
 
+/// Those of the service by default, but for one worker, and for waiting and giving up, of which there is nothing here.
 fn settings(case: Case) -> Settings {
     let long = Duration::from_secs(3_600);
+    let usual = settings::pipeline(&Config::load(None, []).expect("the defaults are valid"), 1 << 20);
     // A row is refused at most once at a time: events behind a refused one may be handed back, and nobody brings them here.
-    let messages = if case == Case::PublishError { BATCH } else { 4_096 };
+    let messages = if case == Case::PublishError { BATCH } else { usual.in_flight.messages };
     Settings {
         workers: 1,
         threads: 1,
         batch: BATCH,
-        in_flight: Budget { messages, bytes: 1 << 30 },
-        largest_message: 1 << 20,
+        in_flight: Budget { messages, ..usual.in_flight },
         ack_wait: long,
-        suspect_after: 5,
-        record_patience: Duration::from_secs(5),
         bypass_dedup: case == Case::DedupStoreError,
         backoff: Backoff { initial: Duration::ZERO, max: Duration::ZERO },
         refused_for: long,
         guard: GuardSettings { max_consecutive_failures: u64::MAX, min_duration: long, max_duration: long },
-        restarts: RestartLimit { deaths: 1, window: long },
-        grace: Duration::from_secs(10),
-        remembered_rows: 50_000,
-        remembered_deliveries: 32_768,
+        ..usual
     }
 }
 

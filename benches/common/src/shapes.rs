@@ -49,18 +49,13 @@ pub fn stream(sequence: &mut u64, count: u64, size: Size, is_poison: bool) -> Ve
         let keyless = text.replacen(r#""message_id":"#, r#""message_idem":"#, 1);
         Bytes::from(if is_poison { keyless } else { text })
     };
+    let like = Delivery { headers: Vec::new(), ..delivery(size) };
     let bodies: Vec<Bytes> = (0..ROWS.min(count)).map(body).collect();
     let deliveries = bodies.iter().cycle().take(usize::try_from(count).unwrap()).map(|body| {
         *sequence += 1;
         let id = DeliveryId { stream_created: 1, sequence: *sequence, timestamp: 1 };
-        Delivery {
-            receipt: Receipt { id, reply: "reply".into() },
-            subject: "sequin.daisi_db.daisi_CID1001.messages.insert".into(),
-            headers: Vec::new(),
-            payload: body.clone(),
-            deliveries: 1,
-            received: Instant::now(),
-        }
+        let receipt = Receipt { id, ..like.receipt.clone() };
+        Delivery { receipt, payload: body.clone(), received: Instant::now(), ..like.clone() }
     });
     deliveries.collect()
 }
