@@ -227,7 +227,7 @@ reasons! {
     RejectedField = "rejected_field",
     /// The transform panicked.
     Panic = "panic",
-    /// The process died of it three times.
+    /// The process died four times while this was the only message in flight.
     CrashesProcess = "crashes_process",
     /// Its subject was refused for longer than `retry.refused_for`.
     Refused = "refused",
