@@ -557,6 +557,7 @@ impl<T: Transform> Handler<Intake> for IngestActor<T> {
                 self.core.look_at_target.send(LookAtTarget { created: None });
             }
             self.pump(ctx);
+            self.settle(ctx);
         }
     }
 }
@@ -565,14 +566,18 @@ impl<T: Transform> Handler<SetTarget> for IngestActor<T> {
     type Result = ();
 
     /// What was finished on behalf of a target that has lost it, or that is another one by now, is not finished any more.
-    fn handle(&mut self, SetTarget { target, generation, .. }: SetTarget, ctx: &mut Self::Context) {
+    fn handle(&mut self, SetTarget { target, generation, source_epoch, .. }: SetTarget, ctx: &mut Self::Context) {
         let now = Some((target.created, generation));
         if self.target.is_some() && self.target != now {
             self.flight.forget_finished();
             self.take_back_acknowledgements();
         }
         self.target = now;
-        self.reconciled = Some(self.source.connection_epoch());
+        self.reconciled = Some(source_epoch);
+        if source_epoch != self.source.connection_epoch() && self.draining == Draining::No {
+            // The connection was made anew while the target was looked at: what arrived over this one waits for the next look.
+            return self.core.look_at_target.send(LookAtTarget { created: None });
+        }
         let waiting = std::mem::take(&mut self.unreconciled);
         if self.draining == Draining::No {
             self.admit(waiting, ctx);

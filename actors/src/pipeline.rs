@@ -152,8 +152,8 @@ pub fn start<T: Transform>(ports: Ports<T>, settings: Settings) -> Pipeline {
         core.look_at_target.point_to(ctx.address().recipient());
         core.try_again.point_to(ctx.address().recipient());
         core.drained.point_to(ctx.address().recipient());
-        let (publisher, dedup) = (ports.publisher, ports.dedup);
-        SupervisorActor::new(Arc::clone(&core), publisher, dedup, rebuild, died, memory, end)
+        let (source, publisher, dedup) = (ports.source, ports.publisher, ports.dedup);
+        SupervisorActor::new(Arc::clone(&core), source, publisher, dedup, rebuild, died, memory, end)
     });
     Pipeline { supervisor, ended, threads: arbiters }
 }

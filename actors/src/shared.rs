@@ -279,6 +279,8 @@ pub(crate) struct SetTarget {
     pub(crate) generation: u64,
     /// The publisher's connection that it was looked at over.
     pub(crate) epoch: u64,
+    /// The source's connection when the look began.
+    pub(crate) source_epoch: u64,
 }
 
 /// The target may be another one by now: hold it against the records.

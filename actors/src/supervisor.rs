@@ -11,7 +11,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::oneshot;
 
 use crate::guard::{Guard, Restarts};
-use crate::ports::{DedupStore, Dependency, Failure, Publisher, Reconciled, Target};
+use crate::ports::{DedupStore, Dependency, Failure, Publisher, Reconciled, Source, Target};
 use crate::shared::{ActorKind, Core, Drain, Drained, Intake, LookAtTarget, Report, SetTarget, TryAgain, beat};
 use crate::telemetry::{PauseReason, Telemetry};
 
@@ -70,6 +70,7 @@ pub(crate) struct Memory {
 /// Watches; see the module.
 pub struct SupervisorActor {
     core: Arc<Core>,
+    source: Arc<dyn Source>,
     publisher: Arc<dyn Publisher>,
     dedup: Arc<dyn DedupStore>,
     rebuild: Rebuild,
@@ -89,6 +90,7 @@ pub struct SupervisorActor {
 impl SupervisorActor {
     pub(crate) fn new(
         core: Arc<Core>,
+        source: Arc<dyn Source>,
         publisher: Arc<dyn Publisher>,
         dedup: Arc<dyn DedupStore>,
         rebuild: Rebuild,
@@ -99,6 +101,7 @@ impl SupervisorActor {
         Self {
             guard: Guard::new(core.settings.guard),
             core,
+            source,
             publisher,
             dedup,
             rebuild,
@@ -173,7 +176,8 @@ impl SupervisorActor {
 
     /// After every connect: has the target lost data since the last record?
     fn reconcile_if_due(&mut self, ctx: &mut Context<Self>) {
-        let epoch = self.publisher.connection_epoch();
+        let epochs = (self.publisher.connection_epoch(), self.source.connection_epoch());
+        let (epoch, _) = epochs;
         match self.reconciliation {
             Reconciliation::Done { epoch: known } if known == epoch => return,
             Reconciliation::UnderWay => return,
@@ -193,13 +197,13 @@ impl SupervisorActor {
                 result => result,
             }
         };
-        ctx.spawn(call.into_actor(self).map(move |result, actor, ctx| actor.reconciled(result, epoch, started, ctx)));
+        ctx.spawn(call.into_actor(self).map(move |result, actor, ctx| actor.reconciled(result, epochs, started, ctx)));
     }
 
     fn reconciled(
         &mut self,
         result: Result<(Target, Reconciled), (Dependency, Failure)>,
-        epoch: u64,
+        (epoch, source_epoch): (u64, u64),
         started: Instant,
         ctx: &mut Context<Self>,
     ) {
@@ -215,7 +219,7 @@ impl SupervisorActor {
                     let last_sequence = target.last_sequence;
                     self.core.observer.observe(Telemetry::TargetRegressed { recorded, last_sequence });
                 }
-                let set = SetTarget { target, generation: known.generation, epoch };
+                let set = SetTarget { target, generation: known.generation, epoch, source_epoch };
                 self.memory.target = Some(set);
                 self.core.target.send(set);
                 self.core.finished_for.send(set);

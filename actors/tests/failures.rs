@@ -460,6 +460,24 @@ fn what_is_sent_again_after_a_reconnect_does_not_hide_that_the_target_is_behind(
 }
 
 #[test]
+fn what_the_target_loses_while_it_is_looked_at_is_published_again() {
+    run(async {
+        let bench = Bench::start(settings());
+        bench.source.faults.fail_next("settle", FOR_EVER, unavailable());
+        feed(&bench, "a", 1..=10);
+        bench.until("all are recorded", |fakes| fakes.dedup.get(&key("a", 10)).is_some()).await;
+        bench.watch.regress_after_look(4);
+        bench.publisher.reconnect();
+        bench.until("it was lost", |fakes| fakes.watch.has_regressed()).await;
+        bench.source.faults.clear("settle");
+        // Every acknowledgement is held against what is stored at that moment.
+        bench.until_done().await;
+        assert_eq!(bench.row("a"), (1..=10).collect::<Vec<_>>());
+        bench.stop().await;
+    });
+}
+
+#[test]
 fn what_the_target_lost_and_another_replica_filled_up_is_published_again() {
     run(async {
         let bench = Bench::start(Settings { record_patience: Duration::from_secs(60), ..settings() });

@@ -117,6 +117,8 @@ impl Transform for Orders {
 pub struct Watch {
     panics: Mutex<HashMap<&'static str, usize>>,
     chaos: Mutex<Option<fastrand::Rng>>,
+    /// What the target regresses to right after the next look at it.
+    regression: Mutex<Option<u64>>,
     /// What was pulled and not yet acknowledged or handed back.
     outstanding: Mutex<HashMap<DeliveryId, usize>>,
     most: Mutex<(usize, usize)>,
@@ -135,6 +137,16 @@ impl Watch {
     /// From now on every publish ends at random: stored, refused, unanswered but stored, unanswered and not stored.
     pub fn chaos(&self, seed: Option<u64>) {
         *lock(&self.chaos) = seed.map(fastrand::Rng::with_seed);
+    }
+
+    /// The next look at the target is answered; then its server comes back with no more than `sequence`, over a new connection.
+    pub fn regress_after_look(&self, sequence: u64) {
+        *lock(&self.regression) = Some(sequence);
+    }
+
+    /// Whether that has happened.
+    pub fn has_regressed(&self) -> bool {
+        lock(&self.regression).is_none()
     }
 
     /// The most messages and bytes that were out at once.
@@ -279,14 +291,22 @@ impl Source for Watched {
     fn backlog(&self) -> BoxFuture<'_, Result<Backlog, Failure>> {
         self.0.source.backlog()
     }
+
+    /// Source and target are reached over one connection, as in the service.
+    fn connection_epoch(&self) -> u64 {
+        self.0.publisher.connection_epoch()
+    }
 }
 
 impl DedupStore for Watched {
     fn check(&self, keys: Vec<EventKey>) -> BoxFuture<'_, Result<Checked, Failure>> {
         async move {
-            // The supervisor checks nothing but the generation; its death is another matter.
+            // The supervisor checks nothing but the generation, which ends its look; its death is another matter.
             if !keys.is_empty() {
                 self.0.watch.enter("check");
+            } else if let Some(sequence) = lock(&self.0.watch.regression).take() {
+                self.0.publisher.regress_to(sequence);
+                self.0.publisher.reconnect();
             }
             self.0.dedup.check(keys).await
         }
