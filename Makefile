@@ -69,7 +69,7 @@ bench: ## Measures what an event costs inside the process, without servers: BENC
 bench-e2e: setup ## Measures the service against a loop that only passes on: BENCH="--rounds 3" chooses
 	$(CARGO) bench --locked --bench e2e -- $(BENCH)
 
-resources: setup ## Measures what requests and limits in k8s/ go by: two minutes, with nothing else running
+resources: setup ## Measures what requests and limits in k8s/ go by: three minutes, with nothing else running
 	@scripts/resources.sh
 
 instructions: ## Counts the instructions that an event costs, against the budget

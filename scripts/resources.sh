@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Measures what requests and limits in k8s/ go by: CPU and memory of the service at a steady rate, at saturation,
-# and with the records in its own memory. On servers of its own; two minutes, and nothing else should run meanwhile.
+# with the records in its own memory, and with large events. On servers of its own; three minutes, and nothing else should run meanwhile.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -12,5 +12,7 @@ measure() {
 
 measure 'steady 5 000 events/s of 1 KB' steady --rate 5000 --seconds 10
 measure 'steady 20 000 events/s of 1 KB' steady --rate 20000 --seconds 10
-measure 'saturation, events of 1 KB' --rounds 1
-measure 'saturation, records in the memory of the service' --rounds 1 --set dedup.store=memory
+measure 'saturation, events of 1 KB' --alone --rounds 1
+measure 'saturation, records in the memory of the service' --alone --rounds 1 --set dedup.store=memory
+measure 'a backlog of events of 200 KB' --alone --rounds 1 --events 2000 --payload 200000
+measure 'a backlog of events of 900 KB' --alone --rounds 1 --events 600 --payload 900000

@@ -38,6 +38,9 @@ struct Arguments {
     /// Settings of the service, as in `dedup.store=memory`.
     #[arg(long = "set", value_name = "NAME=VALUE")]
     settings: Vec<String>,
+    /// The service alone, without the pass-through.
+    #[arg(long)]
+    alone: bool,
     /// The oldest supported nats-server in place of the newest.
     #[arg(long)]
     oldest: bool,
@@ -98,7 +101,15 @@ async fn main() {
         Some(What::Factors) => sweep::factors(&rig, load, arguments.rounds).await,
         Some(What::Load { seconds }) => sweep::load(&rig, load, seconds, &settings).await,
         Some(What::Life) => life(&rig, load, &settings).await,
+        _ if arguments.alone => alone(&rig, load, arguments.rounds, &settings).await,
         _ => compare(&rig, load, arguments.rounds, &settings).await,
+    }
+}
+
+async fn alone(rig: &Rig, load: Load, rounds: usize, settings: &Settings) {
+    rig.fill(load).await;
+    for _ in 0..rounds {
+        show("Service", &rig.run(Contender::Service, settings).await);
     }
 }
 
