@@ -13,7 +13,8 @@ use crate::flight::{Admission, Fate, Flight, Ticket};
 use crate::message::{Delivery, DeliveryId, OrderKey, Reason, Settle, Settlement};
 use crate::ports::{DedupStore, Dependency, Failure, Source, Transform};
 use crate::shared::{
-    ActorKind, Buried, Bury, Core, Drain, Drained, HandBack, Intake, Life, LookAtTarget, SetTarget, Slot, beat,
+    ActorKind, Buried, Bury, Core, Drain, Drained, HandBack, Intake, Life, LookAtTarget, SetTarget, Slot,
+    Unacknowledged, beat,
 };
 use crate::suspects::{DEATHS_ALONE, Group, Next, Suspects};
 use crate::telemetry::{Outcome, PauseReason, Telemetry};
@@ -246,7 +247,7 @@ impl<T: Transform> IngestActor<T> {
     }
 
     fn tell_suspects(&mut self) {
-        let (reason, paused) = (PauseReason::Suspect, self.suspects.hold_up());
+        let (reason, paused) = (PauseReason::Suspect, self.suspects.run_apart());
         if std::mem::replace(&mut self.told_suspects, paused) != paused {
             self.core.observer.observe(Telemetry::Paused { reason, paused });
         }
@@ -454,6 +455,7 @@ impl<T: Transform> IngestActor<T> {
                     let age = backlog.oldest_unacknowledged.map_or(0, |at| now.saturating_sub(at));
                     let lag = Duration::from_nanos(u64::try_from(age).unwrap_or_default());
                     actor.core.observer.observe(Telemetry::Backlog { pending: backlog.pending, lag });
+                    actor.core.unacknowledged.send(Unacknowledged(backlog.unacknowledged));
                 }
                 Err(failure) => {
                     actor.core.called(Dependency::Source, "backlog", started, Some(failure), false);

@@ -15,6 +15,7 @@ pub mod order;
 pub mod pipeline;
 pub mod ports;
 pub mod publish;
+mod refused;
 pub mod retry;
 pub mod shared;
 pub mod supervisor;

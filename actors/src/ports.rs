@@ -31,6 +31,8 @@ pub struct Budget {
 pub struct Backlog {
     /// Messages the consumer has yet to be given.
     pub pending: u64,
+    /// Messages that it was given, through any replica, and that are not acknowledged.
+    pub unacknowledged: u64,
     /// When the first unacknowledged message was stored, in nanoseconds since the Unix epoch; `None` if there is none.
     pub oldest_unacknowledged: Option<i64>,
 }

@@ -13,9 +13,10 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use crate::message::{Answer, Attempt, DeadLetter, Reason, Stored};
 use crate::order::{Departure, Lanes, Place, Sent};
 use crate::ports::{DeadLetters, Dependency, Failure, FailureClass, PublishError, Publisher, Target};
+use crate::refused::{Wait, WaitingRoom};
 use crate::shared::{
     ActorKind, Buried, Bury, Confirmed, Core, HandBack, Life, LookAtTarget, Pending, Publish, RecordStored, SetTarget,
-    TryAgain, beat,
+    TryAgain, Unacknowledged, beat,
 };
 use crate::telemetry::{Outcome, Telemetry};
 
@@ -46,6 +47,10 @@ struct Health {
     failing: HashSet<ByteString>,
     last_failure: Option<Failure>,
     last_success: Option<Instant>,
+    /// When the newest of those that were stored had been handed over.
+    stored_handed: Option<Instant>,
+    /// Since when there have always been rows that are refused.
+    refusing_since: Option<Instant>,
     /// When the stream of the last success was created.
     stored_in: Option<i64>,
 }
@@ -63,6 +68,7 @@ pub struct PublishActor {
     looked: Option<u64>,
     answers: UnboundedSender<Answer>,
     health: Health,
+    room: WaitingRoom,
     /// The target has been away for long: what fails goes back until it is there again.
     handing_back: bool,
     /// The process is about to end: what fails goes back.
@@ -84,6 +90,7 @@ impl PublishActor {
         life: Life,
     ) -> Self {
         let (answers, answered) = unbounded_channel();
+        let room = WaitingRoom::new(core.settings.in_flight.messages, core.settings.max_ack_pending);
         Self {
             core,
             publisher,
@@ -95,6 +102,7 @@ impl PublishActor {
             looked,
             answers,
             health: Health::default(),
+            room,
             handing_back: false,
             leaving: false,
             retry: None,
@@ -143,6 +151,7 @@ impl PublishActor {
     fn take_answers(&mut self, answers: Vec<Answer>, ctx: &mut Context<Self>) {
         let (now, unix_nanos) = (self.core.clock.now(), self.core.clock.unix_nanos());
         let (mut confirmed, mut failed, mut last, mut oldest) = (Vec::with_capacity(answers.len()), 0, None, now);
+        let mut newest = None;
         let (core, mut departures) = (Arc::clone(&self.core), Vec::new());
         let connection = self.publisher.connection_epoch();
         let mut rows = core.lock_rows();
@@ -159,6 +168,7 @@ impl PublishActor {
                 }
                 Ok(stored) => {
                     oldest = oldest.min(handed);
+                    newest = newest.max(Some(handed));
                     self.look_if_other(stored);
                     self.tell_published(&pending, stored, unix_nanos);
                     confirmed.push(Confirmed { pending, stored, since: now });
@@ -187,6 +197,7 @@ impl PublishActor {
         drop(rows);
         self.launch(departures);
         if !confirmed.is_empty() {
+            self.health.stored_handed = self.health.stored_handed.max(newest);
             self.succeeded(oldest, now);
             self.core.record.send(RecordStored(confirmed));
         }
@@ -197,6 +208,9 @@ impl PublishActor {
         }
         if self.handing_back || self.leaving {
             self.hand_back_waiting();
+        }
+        if !self.lanes.any_blocked() {
+            self.health.refusing_since = None;
         }
         self.flush(ctx);
         self.schedule_retries(ctx);
@@ -241,21 +255,48 @@ impl PublishActor {
             pending.refused_since = None;
             return Some(pending);
         }
-        // Not at the first failures: the probe may not have found out yet that all of the target is down.
-        if pending.attempts > 2 && self.lanes.held() >= self.refused_limit() {
-            pending.ticket.give_back(self.core.settings.ack_wait);
+        let since = *pending.refused_since.get_or_insert(now);
+        let refusing_since = *self.health.refusing_since.get_or_insert(now);
+        let refused_for = now.saturating_duration_since(since);
+        if refused_for >= self.core.settings.refused_for && self.others_are_stored(since) {
+            let (subject, attempts) = (&pending.event.subject, pending.attempts);
+            let seconds = refused_for.as_secs();
+            let detail = format!("{subject} was refused {attempts} times over {seconds} s while others were stored");
+            self.bury(pending, Reason::Refused, detail);
             return None;
         }
-        let since = *pending.refused_since.get_or_insert(now);
-        let refused_for = now.saturating_duration_since(since);
-        let others_were_stored = self.health.last_success.is_some_and(|at| at > since);
-        if !others_were_stored || refused_for < self.core.settings.refused_for {
+        // Not at the first failures: the probe may not have found out yet that all of the target is down.
+        if pending.attempts <= 2 {
             return Some(pending);
         }
-        let (subject, attempts) = (&pending.event.subject, pending.attempts);
-        let detail =
-            format!("{subject} was refused {attempts} times over {} s while others were stored", refused_for.as_secs());
-        self.bury(pending, Reason::Refused, detail);
+        self.find_room(pending, refusing_since, now)
+    }
+
+    /// Whether the target stores others while it refuses some: one of them was handed over and stored after that had begun.
+    fn others_are_stored(&self, refused_since: Instant) -> bool {
+        self.health.stored_handed.is_some_and(|at| at > refused_since)
+    }
+
+    /// Brings an event of a refused row back if it may wait here. If not it waits at the source, as long as it is not in the
+    /// way of others there.
+    fn find_room(&mut self, pending: Pending, refusing_since: Instant, now: Instant) -> Option<Pending> {
+        let here = self.lanes.held();
+        match self.room.next(here, now) {
+            Wait::Here => return Some(pending),
+            Wait::Nowhere if self.others_are_stored(refusing_since) => {
+                let (subject, away) = (&pending.event.subject, self.room.away(now));
+                let detail = format!(
+                    "{subject} is refused while others are stored, and {here} refused events wait in this replica and {away} at the source, which leaves no room to wait: source.max_ack_pending bounds it"
+                );
+                self.bury(pending, Reason::Refused, detail);
+            }
+            Wait::Away | Wait::Nowhere => {
+                // Later than the others of its row, so that it does not come back before they are through.
+                let ack_wait = self.core.settings.ack_wait;
+                self.room.sent_away(now + ack_wait);
+                pending.ticket.give_back(ack_wait);
+            }
+        }
         None
     }
 
@@ -418,15 +459,13 @@ impl PublishActor {
         ticket.done(table, Outcome::DeadLettered);
     }
 
-    /// How many events refused rows may hold together.
-    fn refused_limit(&self) -> usize {
-        self.core.settings.in_flight.messages / 4
-    }
-
-    /// Whether a refused row may not hold yet another event.
-    fn is_crowded_out(&self, pending: &Pending) -> bool {
+    /// Brings an event back if it may be sent, or wait in its lane.
+    fn admitted(&mut self, pending: Pending, now: Instant) -> Option<Pending> {
         let down = self.health.failures > 0 || self.health.reported_down;
-        !down && self.lanes.is_blocked(pending.row) && self.lanes.held() >= self.refused_limit()
+        match self.health.refusing_since {
+            Some(since) if !down && self.lanes.is_blocked(pending.row) => self.find_room(pending, since, now),
+            _ => Some(pending),
+        }
     }
 }
 
@@ -457,12 +496,9 @@ impl Handler<Publish> for PublishActor {
         let mut departures = Vec::with_capacity(events.len());
         let core = Arc::clone(&self.core);
         let mut rows = core.lock_rows();
+        let now = core.clock.now();
         for pending in events {
-            if self.is_crowded_out(&pending) {
-                // Later than the others of its row, so that it does not come back before they are through.
-                pending.ticket.give_back(self.core.settings.ack_wait);
-                continue;
-            }
+            let Some(pending) = self.admitted(pending, now) else { continue };
             let place = Place {
                 row: pending.row,
                 position: pending.event.position,
@@ -473,6 +509,14 @@ impl Handler<Publish> for PublishActor {
         drop(rows);
         self.launch(departures);
         self.flush(ctx);
+    }
+}
+
+impl Handler<Unacknowledged> for PublishActor {
+    type Result = ();
+
+    fn handle(&mut self, Unacknowledged(messages): Unacknowledged, _: &mut Self::Context) {
+        self.room.look(messages);
     }
 }
 

@@ -27,6 +27,8 @@ pub struct Settings {
     pub in_flight: Budget,
     /// The largest message the source may hold, in bytes: nothing is pulled unless it has room.
     pub largest_message: usize,
+    /// The most messages that may be unacknowledged at the source, over all replicas.
+    pub max_ack_pending: usize,
     /// How long the source waits for a settlement before it delivers again.
     pub ack_wait: Duration,
     /// Deliveries from which on a message is a suspect.
@@ -131,6 +133,7 @@ pub struct Core {
     pub(crate) publish_to: Slot<SetTarget>,
     pub(crate) look_at_target: Slot<LookAtTarget>,
     pub(crate) publish: Slot<Publish>,
+    pub(crate) unacknowledged: Slot<Unacknowledged>,
     pub(crate) bury: Slot<Bury>,
     pub(crate) hand_back_held: Slot<HandBack>,
     pub(crate) hand_back_checks: Slot<HandBack>,
@@ -157,6 +160,7 @@ impl Core {
             publish_to: Slot::default(),
             look_at_target: Slot::default(),
             publish: Slot::default(),
+            unacknowledged: Slot::default(),
             bury: Slot::default(),
             hand_back_held: Slot::default(),
             hand_back_checks: Slot::default(),
@@ -265,6 +269,11 @@ pub(crate) struct Publish(pub(crate) Vec<Pending>);
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub(crate) struct RecordStored(pub(crate) Vec<Confirmed>);
+
+/// So many messages are unacknowledged at the source, over all replicas.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Unacknowledged(pub(crate) u64);
 
 /// Store these as dead letters and acknowledge them.
 #[derive(Debug, Message)]

@@ -63,7 +63,7 @@ pub(crate) struct Suspects {
     running: HashMap<DeliveryId, u64>,
     /// A group is about to run: whatever comes must not overtake it.
     about_to_run: bool,
-    /// A group runs that nothing may run beside.
+    /// A group runs, or is about to, that nothing may run beside.
     apart: bool,
     /// Markers as they have to be from now on.
     to_set: Vec<(DeliveryId, u64)>,
@@ -88,6 +88,11 @@ impl Suspects {
     /// Whether nothing more may be pulled.
     pub(crate) fn hold_up(&self) -> bool {
         self.apart || self.about_to_run || !self.held.is_empty()
+    }
+
+    /// Whether others wait for suspects to run by themselves. That suspects are asked about is no more than a round trip.
+    pub(crate) fn run_apart(&self) -> bool {
+        self.apart || self.held.iter().any(|held| held.marker.is_some_and(|marker| marker > 0))
     }
 
     /// Holds a delivery until [`Self::next`] says what becomes of it.
@@ -124,7 +129,7 @@ impl Suspects {
         let Some(least) = self.held.iter().filter_map(|held| held.marker).min() else { return Next::Wait };
         let alike = self.held.iter().filter(|held| held.marker == Some(least)).count();
         let members = self.take(group_size(least, alike), |marker| marker == least);
-        self.about_to_run = true;
+        (self.about_to_run, self.apart) = (true, true);
         Next::Run(Group { members, apart: true })
     }
 
@@ -151,7 +156,7 @@ impl Suspects {
 
     /// Its markers could not be set: the group waits for another attempt.
     pub(crate) fn put_back(&mut self, group: Group) {
-        self.about_to_run = false;
+        (self.about_to_run, self.apart) = (false, false);
         for mut held in group.members.into_iter().rev() {
             held.perhaps_marked |= held.is_suspect;
             self.held.push_front(held);
@@ -161,7 +166,6 @@ impl Suspects {
     /// The group runs from now on.
     pub(crate) fn start(&mut self, group: Group) -> Vec<Delivery> {
         self.about_to_run = false;
-        self.apart |= group.apart;
         self.note_running(&group.members);
         group.members.into_iter().map(|held| held.delivery).collect()
     }
@@ -286,6 +290,7 @@ mod tests {
         let Next::Run(group) = suspects.next(100) else { panic!("they run") };
         assert_eq!(group.markers(), [(id(1), 1)]);
         assert!(suspects.hold_up() && suspects.concerns(&delivery(3, 1)), "while they are being marked");
+        assert!(!suspects.run_apart());
         assert_eq!(sequences(&suspects.start(group)), [1, 2]);
         assert!(!suspects.hold_up());
         suspects.ended(id(1), true);
@@ -298,11 +303,14 @@ mod tests {
     fn one_that_left_a_marker_waits_until_nothing_else_is_in_flight_and_nothing_starts_beside_it() {
         let mut suspects = holding([1], |_| 2);
         assert!(matches!(suspects.next(2), Next::Wait));
+        assert!(suspects.run_apart(), "the others end first");
         assert_eq!(run(&mut suspects), (vec![1], vec![DIED_IN_COMPANY + 1]), "alone");
+        assert!(suspects.run_apart());
         assert!(suspects.hold_up() && suspects.concerns(&delivery(9, 1)));
         suspects.hold(delivery(9, 1));
         assert!(matches!(suspects.next(2), Next::Wait));
         suspects.ended(id(1), true);
+        assert!(!suspects.run_apart());
         assert!(matches!(suspects.next(1), Next::Run(_)));
     }
 

@@ -262,6 +262,85 @@ fn refused_rows_leave_most_permits_to_others() {
 }
 
 #[test]
+fn refused_events_that_find_no_room_to_wait_are_dead_letters_while_others_flow() {
+    run(async {
+        let in_flight = Budget { messages: 40, bytes: 100_000 };
+        let bench = Bench::start(Settings { in_flight, max_ack_pending: 64, ..settings() });
+        bench.source.set_max_ack_pending(64);
+        bench.feed("a 1 publish");
+        bench.until_done().await;
+        bench.publisher.refuse("nowhere");
+        for lsn in 2..=200 {
+            feed(&bench, "a", lsn..=lsn);
+            for row in 0..4 {
+                bench.feed(format!("x{lsn}-{row} 1 publish nowhere"));
+            }
+        }
+        bench.until("others flow", |_| bench.row("a").len() == 200).await;
+        let waiting = bench.source.unacknowledged().len();
+        assert!(waiting >= 8, "some wait for a better time: {waiting}");
+        bench.publisher.accept("nowhere");
+        bench.clock.advance(Duration::from_secs(3));
+        bench.until_done().await;
+        let (letters, stored) = (bench.dead_letters.stored(), bench.publisher.stored().len());
+        assert!(letters.iter().all(|letter| letter.reason == Reason::Refused && letter.detail.contains("room")));
+        assert_eq!(letters.len() + stored, 200 + 199 * 4);
+        bench.stop().await;
+    });
+}
+
+#[test]
+fn refused_events_make_room_where_other_replicas_need_it() {
+    run(async {
+        let bench = Bench::start(settings());
+        bench.source.set_unacknowledged_elsewhere(990);
+        bench.publisher.refuse("nowhere");
+        for row in 0..20 {
+            bench.feed(format!("x{row} 1 publish nowhere"));
+        }
+        let mut lsn = 0;
+        // A sixty-fourth of the 1 000 may stay.
+        while bench.dead_letters.stored().len() < 5 {
+            lsn += 1;
+            assert!(lsn < 20_000, "they stay");
+            bench.feed(format!("a {lsn} publish"));
+            bench.until("others flow", |_| bench.row("a").len() == lsn).await;
+        }
+        bench.publisher.accept("nowhere");
+        bench.until_done().await;
+        assert_eq!(bench.dead_letters.stored().len(), 5);
+        bench.stop().await;
+    });
+}
+
+#[test]
+fn nothing_is_a_dead_letter_while_nothing_at_all_is_stored() {
+    run(async {
+        let in_flight = Budget { messages: 40, bytes: 100_000 };
+        let refused_for = Duration::from_millis(50);
+        let bench = Bench::start(Settings { in_flight, max_ack_pending: 64, refused_for, ..settings() });
+        feed(&bench, "a", 1..=10);
+        bench.until_done().await;
+        for subject in 0..20 {
+            bench.publisher.refuse(&format!("nowhere{subject}"));
+        }
+        for event in 0..200 {
+            bench.feed(format!("x{event} 1 publish nowhere{}", event % 20));
+        }
+        bench.until("they wait, here and at the source", |_| bench.naks().len() >= 100).await;
+        bench.until("and are tried again", |fakes| fakes.publisher.faults.calls("publish") >= 200).await;
+        assert!(bench.dead_letters.stored().is_empty());
+        for subject in 0..20 {
+            bench.publisher.accept(&format!("nowhere{subject}"));
+        }
+        bench.clock.advance(Duration::from_secs(3));
+        bench.until_done().await;
+        assert_eq!(bench.publisher.stored().len(), 210);
+        bench.stop().await;
+    });
+}
+
+#[test]
 fn two_refused_subjects_do_not_stop_the_rest() {
     run(async {
         let bench = Bench::start(Settings { ack_wait: Duration::from_millis(500), ..settings() });

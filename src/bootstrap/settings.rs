@@ -33,6 +33,7 @@ pub fn pipeline(config: &Config, largest_message: usize) -> Settings {
         batch: config.source.batch,
         in_flight: Budget { messages: config.in_flight.messages, bytes: bytes(config.in_flight.bytes) },
         largest_message,
+        max_ack_pending: usize::try_from(config.source.max_ack_pending).unwrap_or(usize::MAX),
         ack_wait: config.source.ack_wait,
         suspect_after: config.dead_letter.suspect_after,
         record_patience: config.dedup.record_patience,

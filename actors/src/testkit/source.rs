@@ -33,6 +33,8 @@ struct State {
     settlements: Vec<Settlement>,
     stopped: bool,
     arrived_at_stop: usize,
+    max_ack_pending: usize,
+    unacknowledged_elsewhere: usize,
 }
 
 #[derive(Debug)]
@@ -62,6 +64,8 @@ impl FakeSource {
             settlements: Vec::new(),
             stopped: false,
             arrived_at_stop: 0,
+            max_ack_pending: usize::MAX,
+            unacknowledged_elsewhere: 0,
         };
         Self { faults: Faults::default(), clock, ack_wait, state: Mutex::new(state), changed: watch::Sender::new(()) }
     }
@@ -111,6 +115,16 @@ impl FakeSource {
         state.messages.clear();
     }
 
+    /// Gives no more new messages while so many are unacknowledged.
+    pub fn set_max_ack_pending(&self, messages: usize) {
+        lock(&self.state).max_ack_pending = messages;
+    }
+
+    /// Other replicas were given so many messages that they have not acknowledged.
+    pub fn set_unacknowledged_elsewhere(&self, messages: usize) {
+        lock(&self.state).unacknowledged_elsewhere = messages;
+    }
+
     /// Makes `stop` return up to so many messages as having arrived unasked for.
     pub fn arrive_at_stop(&self, messages: usize) {
         lock(&self.state).arrived_at_stop = messages;
@@ -135,7 +149,15 @@ impl FakeSource {
         let now = self.clock.now();
         let mut bytes = 0;
         let mut batch = Vec::new();
+        let given = state.messages.values().filter(|message| message.deliveries > 0).count();
+        let mut room = state.max_ack_pending.saturating_sub(given);
         for (sequence, message) in state.messages.iter_mut().filter(|(_, message)| message.due(now)) {
+            if message.deliveries == 0 {
+                if room == 0 {
+                    continue;
+                }
+                room -= 1;
+            }
             let id =
                 DeliveryId { stream_created: state.stream_created, sequence: *sequence, timestamp: message.timestamp };
             let delivery = Delivery {
@@ -208,8 +230,10 @@ impl FakeSource {
         self.faults.enter("backlog")?;
         let state = lock(&self.state);
         let pending = state.messages.values().filter(|message| message.deliveries == 0).count();
+        let unacknowledged = state.messages.len() - pending + state.unacknowledged_elsewhere;
         Ok(Backlog {
             pending: u64::try_from(pending).unwrap_or(u64::MAX),
+            unacknowledged: u64::try_from(unacknowledged).unwrap_or(u64::MAX),
             oldest_unacknowledged: state.messages.values().next().map(|message| message.timestamp),
         })
     }

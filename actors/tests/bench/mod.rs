@@ -405,6 +405,7 @@ pub fn settings() -> Settings {
         batch: 50,
         in_flight: Budget { messages: 100, bytes: 100_000 },
         largest_message: 1_000,
+        max_ack_pending: 1_000,
         ack_wait: Duration::from_secs(3),
         suspect_after: 5,
         record_patience: Duration::from_secs(5),

@@ -197,6 +197,7 @@ fn settings(case: Case) -> Settings {
         threads: 1,
         batch: BATCH,
         in_flight: Budget { messages, ..usual.in_flight },
+        max_ack_pending: 1_000_000,
         ack_wait: long,
         bypass_dedup: case == Case::DedupStoreError,
         backoff: Backoff { initial: Duration::ZERO, max: Duration::ZERO },

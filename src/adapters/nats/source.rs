@@ -431,7 +431,7 @@ impl JetStreamSource {
             return Err(Failure::new(action, FailureClass::Missing, cause));
         };
         if info.num_pending == 0 && info.num_ack_pending == 0 {
-            return Ok(Backlog { pending: 0, oldest_unacknowledged: None });
+            return Ok(Backlog::default());
         }
         let from = info.ack_floor.stream_seq + 1;
         let mut filters = info.filters();
@@ -443,7 +443,8 @@ impl JetStreamSource {
             let found = self.first_from(&action, from, &filter).await?;
             oldest = oldest.into_iter().chain(found).min();
         }
-        Ok(Backlog { pending: info.num_pending, oldest_unacknowledged: oldest.map(|(_, time)| time) })
+        let oldest_unacknowledged = oldest.map(|(_, time)| time);
+        Ok(Backlog { pending: info.num_pending, unacknowledged: info.num_ack_pending, oldest_unacknowledged })
     }
 
     /// Sequence and time of the first message at or after `from` that `filter` matches.

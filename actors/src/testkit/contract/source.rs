@@ -169,10 +169,12 @@ async fn tells_its_backlog_and_stops(bench: &dyn SourceBench) {
     let source = bench.source();
     source.confirm_settled().await.expect("confirm");
     let empty = source.backlog().await.expect("backlog");
-    assert_eq!((empty.pending, empty.oldest_unacknowledged), (0, None), "everything is acknowledged");
+    let told = (empty.pending, empty.unacknowledged, empty.oldest_unacknowledged);
+    assert_eq!(told, (0, 0, None), "everything is acknowledged");
     bench.feed("last").await;
     let waiting = source.backlog().await.expect("backlog");
     assert!(waiting.oldest_unacknowledged.is_some_and(|at| at > 0), "one message is not acknowledged");
+    assert_eq!(waiting.pending + waiting.unacknowledged, 1);
 
     let mut left = source.stop().await;
     if left.is_empty() {
@@ -182,6 +184,7 @@ async fn tells_its_backlog_and_stops(bench: &dyn SourceBench) {
         return;
     }
     assert_eq!(texts(&left), ["last"], "what had arrived");
+    assert_eq!(source.backlog().await.expect("backlog").unacknowledged, 1);
     settle(source, &left, Settle::Ack).await;
     left.clear();
     source.confirm_settled().await.expect("settling still works after stop");
