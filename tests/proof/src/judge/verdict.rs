@@ -12,8 +12,8 @@ pub struct Rules {
     pub across_replicas: bool,
     /// Changes up to this number may be missing: the story took them away.
     pub excused_up_to: u64,
-    /// The story made events too large: a dead letter that says so is a fair end of any change.
-    pub too_large: bool,
+    /// The story made events too large, or had them refused: a dead letter for that reason is a fair end of any change.
+    pub fair_reason: Option<&'static str>,
 }
 
 /// Where something was stored.
@@ -128,8 +128,8 @@ impl<'a> Court<'a> {
         self.findings.dead_letters = letters.len();
         for letter in letters {
             let at = letter.sequence;
-            if self.rules.too_large && letter.reason == "too_large" {
-                self.too_large(letter);
+            if self.rules.fair_reason.is_some_and(|reason| letter.reason == reason) {
+                self.fair_end(letter);
                 continue;
             }
             let Some(sent) = self.by_body.get(&letter.body).copied() else {
@@ -149,11 +149,13 @@ impl<'a> Court<'a> {
         }
     }
 
-    /// One of perhaps several parts of a change that no longer fits.
-    fn too_large(&mut self, letter: &Letter) {
+    /// A change, or one of several parts of it, that was not to be a dead letter but for the story.
+    fn fair_end(&mut self, letter: &Letter) {
         let about = |sent: &&Sent| sent.sequence == letter.source_sequence;
-        if let Some(sent) = self.sent.iter().find(about) {
-            self.places.insert(sent.number, Place::DeadLetter(letter.sequence));
+        let Some(sent) = self.sent.iter().find(about) else { return };
+        let (number, at) = (sent.number, letter.sequence);
+        if let Some(Place::Target(target)) = self.places.insert(number, Place::DeadLetter(at)) {
+            self.findings.doubled.add(|| format!("change {number}, which is at target {target}, as dead letter {at}"));
         }
     }
 

@@ -6,6 +6,11 @@ use super::{Scenario, Setup, unmet};
 use crate::proxy::frames;
 use crate::world::World;
 
+/// How often Redis is frozen in `redis-frozen-briefly`.
+const FREEZES: u64 = 3;
+/// What a pull request there asks for: one that is on its way when intake is paused brings as many, which wait for its end.
+const REQUEST: u64 = 50;
+
 /// The scenarios of this file.
 pub(super) fn all() -> Vec<Scenario> {
     vec![
@@ -65,10 +70,10 @@ pub(super) fn all() -> Vec<Scenario> {
         Scenario::new(
             "redis-frozen-briefly",
             "SIGSTOP of redis-server for one and a half times ack_wait, several times",
-            "what is in hand is kept alive by in-progress acks: nothing is delivered again",
+            "what is in hand is kept alive by in-progress acks: hardly anything is delivered again",
             |w| {
                 Box::pin(async move {
-                    for _ in 0..3 {
+                    for _ in 0..FREEZES {
                         w.until_flowing().await;
                         w.freeze_redis();
                         w.wait(Duration::from_secs(3)).await;
@@ -76,11 +81,13 @@ pub(super) fn all() -> Vec<Scenario> {
                         w.until_flowing().await;
                     }
                     let again = w.delivered_again().await;
-                    w.expect(again == Some(0), format!("nothing is delivered again, not {again:?}"));
+                    let few = again.is_some_and(|again| again <= FREEZES * REQUEST);
+                    w.expect(few, format!("hardly anything is delivered again, not {again:?}"));
                 })
             },
         )
-        .controls([unmet("no-progress", "nothing is delivered again")]),
+        .on(Setup { settings: &[("source.batch", "50")], ..Setup::default() })
+        .controls([unmet("no-progress", "hardly anything is delivered again")]),
         Scenario::new("redis-frozen", "SIGSTOP of redis-server for 10 s", "intake pauses and resumes", |w| {
             Box::pin(async move {
                 w.until_flowing().await;

@@ -98,17 +98,25 @@ pub(super) fn all() -> Vec<Scenario> {
         Scenario::new(
             "one-tenant-refused",
             "publishing one tenant's subjects is forbidden for ten minutes, while others flow",
-            "the others are not held up; the refused rows wait and come once they may",
-            |w| Box::pin(refused(w, Duration::from_secs(600))),
+            "the others are not held up; refused events wait as long as there is room, then they are dead letters",
+            |w| {
+                Box::pin(async move {
+                    w.allow_letters("refused");
+                    refused(w, 20, Duration::from_secs(30)).await;
+                })
+            },
         )
         .on(Setup { rate: 100, settings: &[("retry.refused_for", "1h")], ..Setup::default() }),
         Scenario::new(
             "one-tenant-refused-briefly",
             "publishing one tenant's subjects is forbidden for 10 s, while others flow",
             "the others are not held up; the refused rows wait and come once they may",
-            |w| Box::pin(refused(w, Duration::from_secs(10))),
+            |w| Box::pin(refused(w, 2, Duration::from_secs(5))),
         )
-        .on(Setup { settings: &[("retry.refused_for", "1h")], ..Setup::default() }),
+        .on(Setup {
+            settings: &[("retry.refused_for", "1h"), ("source.max_ack_pending", "50000")],
+            ..Setup::default()
+        }),
         Scenario::new(
             "max-payload-lowered",
             "a reload lowers max_payload to 4 KiB below events of 6 KiB, then raises it again",
@@ -120,7 +128,7 @@ pub(super) fn all() -> Vec<Scenario> {
                     w.nats_link(0).delay(Duration::from_millis(300));
                     w.wait(Duration::from_millis(700)).await;
                     w.pause_load().await;
-                    w.allow_too_large();
+                    w.allow_letters("too_large");
                     w.set_max_payload("4KB").await;
                     w.reset_links();
                     w.wait(Duration::from_secs(8)).await;
@@ -183,13 +191,19 @@ async fn frozen(w: &mut crate::world::World, seconds: u64) {
     w.thaw_nats();
 }
 
-async fn refused(w: &mut crate::world::World, during: Duration) {
+/// Refuses one tenant's events for so many spells, in each of which others must flow.
+async fn refused(w: &mut crate::world::World, spells: u32, spell: Duration) {
     w.until_flowing().await;
     w.deny_publish(&["wa.tenant1.>"]).await;
-    let before = w.target_count().await;
-    w.wait(during).await;
-    let after = w.target_count().await;
-    w.expect(after > before + 100, format!("the others flow: {before} events before, {after} after"));
+    for number in 1..=spells {
+        let before = w.target_count().await;
+        w.wait(spell).await;
+        let after = w.target_count().await;
+        w.expect(
+            after > before + 500,
+            format!("the others flow: {before} events before spell {number}, {after} after"),
+        );
+    }
     w.expect(w.readiness(0).await == Some(200), "readiness stays true while others flow".to_owned());
     w.deny_publish(&[]).await;
 }

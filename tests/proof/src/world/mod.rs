@@ -85,7 +85,7 @@ pub struct World {
     in_flight_bytes: Option<u64>,
     excused: u64,
     swallowed_from: u64,
-    too_large: bool,
+    fair_reason: Option<&'static str>,
     begun: Instant,
 }
 
@@ -118,7 +118,7 @@ impl World {
             in_flight_bytes: None,
             excused: 0,
             swallowed_from: 0,
-            too_large: false,
+            fair_reason: None,
             begun: Instant::now(),
             setup,
         };
@@ -258,9 +258,9 @@ impl World {
         self.excused = self.ledger.last_number();
     }
 
-    /// Takes a dead letter for `too_large` as a fair end of any change from now on.
-    pub fn allow_too_large(&mut self) {
-        self.too_large = true;
+    /// Takes a dead letter for this reason as a fair end of any change.
+    pub fn allow_letters(&mut self, reason: &'static str) {
+        self.fair_reason = Some(reason);
     }
 
     /// Stops the load; what was begun is stored.
