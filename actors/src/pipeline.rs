@@ -12,7 +12,7 @@ use crate::ingest::{IngestActor, Workers};
 use crate::ports::{Clock, DeadLetters, DedupStore, Observer, Publisher, Source, Transform};
 use crate::publish::PublishActor;
 use crate::shared::{ActorKind, Core, Life, Settings, Slot};
-use crate::supervisor::{Ended, ExitReason, Memory, Shutdown, SupervisorActor};
+use crate::supervisor::{Asked, Ended, ExitReason, Memory, Shutdown, SupervisorActor};
 use crate::telemetry::PauseReason;
 use crate::transform::{TransformActor, Work};
 
@@ -153,8 +153,8 @@ pub fn start<T: Transform>(ports: Ports<T>, settings: Settings) -> Pipeline {
         core.look_at_target.point_to(ctx.address().recipient());
         core.try_again.point_to(ctx.address().recipient());
         core.drained.point_to(ctx.address().recipient());
-        let (source, publisher, dedup) = (ports.source, ports.publisher, ports.dedup);
-        SupervisorActor::new(Arc::clone(&core), source, publisher, dedup, rebuild, died, memory, end)
+        let asked = Asked { source: ports.source, publisher: ports.publisher, dedup: ports.dedup };
+        SupervisorActor::new(Arc::clone(&core), asked, rebuild, died, memory, end)
     });
     Pipeline { supervisor, ended, threads: arbiters }
 }

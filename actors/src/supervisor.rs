@@ -57,6 +57,13 @@ struct Leaving {
     since: Instant,
 }
 
+/// Whom the supervisor asks.
+pub(crate) struct Asked {
+    pub(crate) source: Arc<dyn Source>,
+    pub(crate) publisher: Arc<dyn Publisher>,
+    pub(crate) dedup: Arc<dyn DedupStore>,
+}
+
 /// Builds an actor anew and points its slots to it.
 pub(crate) type Rebuild = Box<dyn Fn(ActorKind, &Memory)>;
 
@@ -90,9 +97,7 @@ pub struct SupervisorActor {
 impl SupervisorActor {
     pub(crate) fn new(
         core: Arc<Core>,
-        source: Arc<dyn Source>,
-        publisher: Arc<dyn Publisher>,
-        dedup: Arc<dyn DedupStore>,
+        Asked { source, publisher, dedup }: Asked,
         rebuild: Rebuild,
         deaths: UnboundedReceiver<ActorKind>,
         memory: Memory,
