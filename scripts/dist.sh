@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes a release in target/dist: a tarball (program, config.yaml, systemd unit, completions for shells, documents, k8s/ and deploy/),
+# Makes a release in target/dist: a tarball (program, config.yaml, systemd unit, completions for shells, documents, examples/, k8s/ and deploy/),
 # an SBOM (CycloneDX), and the SHA-256 of both. The program lists its dependencies within itself (cargo-auditable).
 # Runs where glibc is no older than the builder's program needs; says which.
 set -euo pipefail
@@ -52,7 +52,7 @@ say "needs glibc $(readelf -V "$WORK/$RELEASE/$NAME" | grep -o 'GLIBC_[0-9.]*' |
 
 cp config.yaml LICENSE ./*.md "packaging/$NAME.service" "$WORK/$RELEASE/"
 # What README links to, and what whoever runs it needs: alert rules, dashboard, manifests, rights.
-git ls-files -z -- docs deploy k8s tests/cases ':!k8s/tests' | xargs -0 cp --parents -t "$WORK/$RELEASE"
+git ls-files -z -- docs deploy examples k8s tests/cases ':!k8s/tests' | xargs -0 cp --parents -t "$WORK/$RELEASE"
 for file in $(grep -o '](\([^):#]*\)' README.md | cut -c3- | grep -v '^https\?$'); do
     [ -e "$WORK/$RELEASE/$file" ] || fail "README.md links to $file, which is not in the tarball"
 done

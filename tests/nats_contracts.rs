@@ -19,7 +19,7 @@ use daisi_cdc_consumer::adapters::nats::{
 };
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use support::nats::{NatsServer, nats_servers};
+use support::nats::{NatsServer, on_every_server};
 
 /// A third of it is how late the suite may be: enough for a busy machine.
 const ACK_WAIT: Duration = Duration::from_secs(2);
@@ -163,17 +163,6 @@ async fn the_dead_letters_keep_the_contract(binary: &Path) {
     };
     let dead_letters = JetStreamDeadLetters::new(connection, settings).await.unwrap();
     dead_letters_contract(&DeadLettersAtServer { dead_letters, stream }).await;
-}
-
-macro_rules! on_every_server {
-    ($($name:ident)*) => { mod on_every_server { $(
-        #[tokio::test]
-        async fn $name() {
-            for binary in super::nats_servers() {
-                super::$name(&binary).await;
-            }
-        }
-    )* } };
 }
 
 on_every_server! {

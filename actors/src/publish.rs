@@ -51,6 +51,11 @@ struct Health {
     stored_handed: Option<Instant>,
     /// Since when there have always been rows that are refused.
     refusing_since: Option<Instant>,
+    /// An attempt was refused that had been handed over after another that was stored meanwhile: the target as a whole is
+    /// neither down nor just back.
+    selective: bool,
+    /// Events that were refused since one was stored.
+    refused_in_a_row: usize,
     /// When the stream of the last success was created.
     stored_in: Option<i64>,
 }
@@ -169,6 +174,9 @@ impl PublishActor {
                 Ok(stored) => {
                     oldest = oldest.min(handed);
                     newest = newest.max(Some(handed));
+                    if pending.refused_since.is_some() {
+                        self.health.selective = false;
+                    }
                     self.look_if_other(stored);
                     self.tell_published(&pending, stored, unix_nanos);
                     confirmed.push(Confirmed { pending, stored, since: now });
@@ -210,7 +218,7 @@ impl PublishActor {
             self.hand_back_waiting();
         }
         if !self.lanes.any_blocked() {
-            self.health.refusing_since = None;
+            (self.health.refusing_since, self.health.selective) = (None, false);
         }
         self.flush(ctx);
         self.schedule_retries(ctx);
@@ -255,10 +263,12 @@ impl PublishActor {
             pending.refused_since = None;
             return Some(pending);
         }
-        let since = *pending.refused_since.get_or_insert(now);
+        self.health.refused_in_a_row += usize::from(pending.attempts == 1);
         let refusing_since = *self.health.refusing_since.get_or_insert(now);
+        self.health.selective |= self.others_were_stored(refusing_since, handed);
+        let since = *pending.refused_since.get_or_insert(now);
         let refused_for = now.saturating_duration_since(since);
-        if refused_for >= self.core.settings.refused_for && self.others_are_stored(since) {
+        if refused_for >= self.core.settings.refused_for && self.others_were_stored(since, handed) {
             let (subject, attempts) = (&pending.event.subject, pending.attempts);
             let seconds = refused_for.as_secs();
             let detail = format!("{subject} was refused {attempts} times over {seconds} s while others were stored");
@@ -269,21 +279,28 @@ impl PublishActor {
         if pending.attempts <= 2 {
             return Some(pending);
         }
-        self.find_room(pending, refusing_since, now)
+        self.find_room(pending, now)
     }
 
-    /// Whether the target stores others while it refuses some: one of them was handed over and stored after that had begun.
-    fn others_are_stored(&self, refused_since: Instant) -> bool {
-        self.health.stored_handed.is_some_and(|at| at > refused_since)
+    /// Whether an event was stored that had been handed over after one time and before another. What was refused at both is
+    /// refused by a target that stores others.
+    fn others_were_stored(&self, after: Instant, before: Instant) -> bool {
+        self.health.stored_handed.is_some_and(|at| at > after && at < before)
+    }
+
+    /// Whether the target refuses some and stores others. Who once did so may be down as a whole by now: then nothing else
+    /// comes between those that are refused.
+    fn is_selective(&self) -> bool {
+        self.health.selective && self.health.refused_in_a_row <= self.core.settings.max_ack_pending / 4
     }
 
     /// Brings an event of a refused row back if it may wait here. If not it waits at the source, as long as it is not in the
     /// way of others there.
-    fn find_room(&mut self, pending: Pending, refusing_since: Instant, now: Instant) -> Option<Pending> {
+    fn find_room(&mut self, pending: Pending, now: Instant) -> Option<Pending> {
         let here = self.lanes.held();
         match self.room.next(here, now) {
             Wait::Here => return Some(pending),
-            Wait::Nowhere if self.others_are_stored(refusing_since) => {
+            Wait::Nowhere if self.is_selective() => {
                 let (subject, away) = (&pending.event.subject, self.room.away(now));
                 let detail = format!(
                     "{subject} is refused while others are stored, and {here} refused events wait in this replica and {away} at the source, which leaves no room to wait: source.max_ack_pending bounds it"
@@ -308,6 +325,7 @@ impl PublishActor {
 
     fn succeeded(&mut self, handed: Instant, now: Instant) {
         self.health.last_success = Some(now);
+        self.health.refused_in_a_row = 0;
         self.health.failing.clear();
         self.health.failures = 0;
         self.health.reported_down = false;
@@ -462,10 +480,7 @@ impl PublishActor {
     /// Brings an event back if it may be sent, or wait in its lane.
     fn admitted(&mut self, pending: Pending, now: Instant) -> Option<Pending> {
         let down = self.health.failures > 0 || self.health.reported_down;
-        match self.health.refusing_since {
-            Some(since) if !down && self.lanes.is_blocked(pending.row) => self.find_room(pending, since, now),
-            _ => Some(pending),
-        }
+        if down || !self.lanes.is_blocked(pending.row) { Some(pending) } else { self.find_room(pending, now) }
     }
 }
 

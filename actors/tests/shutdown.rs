@@ -4,14 +4,12 @@ mod bench;
 
 use std::time::{Duration, Instant};
 
-use bench::{Bench, Fakes, run, settings, suspect};
+use bench::{Bench, FOR_EVER, Fakes, run, settings, suspect};
 use cdc_actors::message::Settle;
 use cdc_actors::shared::Settings;
 use cdc_actors::supervisor::ExitReason;
 use cdc_actors::telemetry::PauseReason;
 use cdc_actors::testkit::unavailable;
-
-const FOR_EVER: usize = 1_000_000;
 
 #[test]
 fn what_is_in_flight_is_finished_and_what_has_not_started_goes_back() {

@@ -4,15 +4,13 @@ mod bench;
 
 use std::time::Duration;
 
-use bench::{Bench, run, settings};
+use bench::{Bench, FOR_EVER, run, settings};
 use cdc_actors::guard::{GuardSettings, RestartLimit};
 use cdc_actors::ports::Dependency;
 use cdc_actors::shared::Settings;
 use cdc_actors::supervisor::ExitReason;
 use cdc_actors::telemetry::PauseReason;
 use cdc_actors::testkit::{Observed, unavailable};
-
-const FOR_EVER: usize = 1_000_000;
 
 /// Which actor dies when this operation panics.
 const DEADLY: [(&str, &str, &str); 7] = [

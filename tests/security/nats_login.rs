@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use crate::jwt::{Operator, now};
 use crate::link::{Link, all_texts, denied, refused, settings};
-use crate::support::nats::{NatsServer, nats_servers};
+use crate::support::nats::{NatsServer, on_every_server};
 
 /// Must not be found in any message.
 const SECRET: &str = "s3cret@:/%x";
@@ -161,17 +161,6 @@ async fn any_of_several_servers_will_do(binary: &Path) {
     one.kill();
     link.works().await;
     Link::make(&settings(urls, Auth::None, Tls::default())).await.unwrap().works().await;
-}
-
-macro_rules! on_every_server {
-    ($($name:ident)*) => { mod on_every_server { $(
-        #[tokio::test]
-        async fn $name() {
-            for binary in super::nats_servers() {
-                super::$name(&binary).await;
-            }
-        }
-    )* } };
 }
 
 on_every_server! {

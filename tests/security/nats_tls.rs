@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use crate::authority::Authority;
 use crate::link::{Link, all_texts, refused, settings};
-use crate::support::nats::{NatsServer, nats_servers};
+use crate::support::nats::{NatsServer, nats_servers, on_every_server};
 
 /// The server's lines of configuration.
 pub fn config(authority: &Authority, more: &str) -> String {
@@ -189,17 +189,6 @@ async fn the_handshake_comes_first_where_the_server_can() {
     for binary in nats_servers().into_iter().skip(1) {
         the_handshake_can_come_first(&binary).await;
     }
-}
-
-macro_rules! on_every_server {
-    ($($name:ident)*) => { mod on_every_server { $(
-        #[tokio::test]
-        async fn $name() {
-            for binary in super::nats_servers() {
-                super::$name(&binary).await;
-            }
-        }
-    )* } };
 }
 
 on_every_server! {

@@ -156,3 +156,18 @@ impl Drop for NatsServer {
         self.kill();
     }
 }
+
+/// Runs each of these functions as a test on every supported nats-server.
+#[allow(unused_macros, reason = "each test program uses its own part")]
+macro_rules! on_every_server {
+    ($($name:ident)*) => { mod on_every_server { $(
+        #[tokio::test]
+        async fn $name() {
+            for binary in $crate::support::nats::nats_servers() {
+                super::$name(&binary).await;
+            }
+        }
+    )* } };
+}
+#[allow(unused_imports, reason = "each test program uses its own part")]
+pub(crate) use on_every_server;

@@ -1,32 +1,32 @@
 //! A pipeline on fakes. Every port is watched: no acknowledgement may come before what it confirms is stored.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+mod watched;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::Future;
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use cdc_actors::guard::{GuardSettings, RestartLimit};
 use cdc_actors::message::{
-    Answer, Attempt, CommitPosition, DeadLetter, Decision, Delivery, DeliveryId, Event, EventKey, OrderKey, Reason,
-    Record, Remarks, Settle, Settlement, Verdict,
+    CommitPosition, Decision, Delivery, DeliveryId, Event, EventKey, OrderKey, Reason, Remarks, Settle, Settlement,
+    Verdict,
 };
 use cdc_actors::pipeline::{self, Pipeline, Ports};
-use cdc_actors::ports::{
-    Backlog, Budget, Checked, Clock, DeadLetters, DedupStore, Failure, Observer, PublishError, Publisher, Reconciled,
-    Source, Target, Transform,
-};
+use cdc_actors::ports::{Budget, Clock, DeadLetters, DedupStore, Dependency, Observer, Publisher, Source, Transform};
 use cdc_actors::retry::Backoff;
 use cdc_actors::shared::Settings;
 use cdc_actors::supervisor::Ended;
-use cdc_actors::telemetry::{Outcome, PauseReason, Telemetry};
+use cdc_actors::telemetry::{Outcome, PauseReason};
 use cdc_actors::testkit::{
-    FakeDeadLetters, FakeDedupStore, FakePublisher, FakeSource, ManualClock, Observed, RecordingObserver, unavailable,
+    FakeDeadLetters, FakeDedupStore, FakePublisher, FakeSource, ManualClock, Observed, RecordingObserver,
 };
-use futures::FutureExt;
-use futures::future::BoxFuture;
-use tokio::sync::mpsc::UnboundedSender;
+use watched::{Watch, Watched};
 
+/// More calls than any test makes.
+pub const FOR_EVER: usize = 1_000_000;
 /// How long a test waits for what must happen.
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -67,6 +67,12 @@ fn order_key(row: &str) -> OrderKey {
 /// The key under which `row lsn` is published.
 pub fn key(row: &str, lsn: u64) -> EventKey {
     EventKey::new(format!("{row}:{lsn}")).expect("legal")
+}
+
+/// Tells that intake was paused for a dependency, or resumed.
+pub fn paused_for(dependency: Dependency, wanted: bool) -> impl Fn(&Observed) -> bool {
+    let reason_wanted = PauseReason::Dependency(dependency);
+    move |event| matches!(event, Observed::Paused { reason, paused } if *reason == reason_wanted && *paused == wanted)
 }
 
 /// The delivery with this sequence, as a suspect: one that was fed before the clock moved.
@@ -112,73 +118,6 @@ impl Transform for Orders {
     }
 }
 
-/// What a watched port has seen, and what it is told to do.
-#[derive(Default)]
-pub struct Watch {
-    panics: Mutex<HashMap<&'static str, usize>>,
-    chaos: Mutex<Option<fastrand::Rng>>,
-    /// What the target regresses to right after the next look at it.
-    regression: Mutex<Option<u64>>,
-    /// What was pulled and not yet acknowledged or handed back.
-    outstanding: Mutex<HashMap<DeliveryId, usize>>,
-    most: Mutex<(usize, usize)>,
-    /// Acknowledgements that came too early.
-    violations: Mutex<Vec<String>>,
-    acks_without_record: Mutex<usize>,
-    pulls: Mutex<usize>,
-}
-
-impl Watch {
-    /// The next `times` calls of `operation` panic.
-    pub fn panic_next(&self, operation: &'static str, times: usize) {
-        lock(&self.panics).insert(operation, times);
-    }
-
-    /// From now on every publish ends at random: stored, refused, unanswered but stored, unanswered and not stored.
-    pub fn chaos(&self, seed: Option<u64>) {
-        *lock(&self.chaos) = seed.map(fastrand::Rng::with_seed);
-    }
-
-    /// The next look at the target is answered; then its server comes back with no more than `sequence`, over a new connection.
-    pub fn regress_after_look(&self, sequence: u64) {
-        *lock(&self.regression) = Some(sequence);
-    }
-
-    /// Whether that has happened.
-    pub fn has_regressed(&self) -> bool {
-        lock(&self.regression).is_none()
-    }
-
-    /// The most messages and bytes that were out at once.
-    pub fn most_outstanding(&self) -> (usize, usize) {
-        *lock(&self.most)
-    }
-
-    /// Messages that are out now.
-    pub fn outstanding(&self) -> usize {
-        lock(&self.outstanding).len()
-    }
-
-    /// Acknowledgements of events that had no record.
-    pub fn acks_without_record(&self) -> usize {
-        *lock(&self.acks_without_record)
-    }
-
-    /// Pulls that were begun.
-    pub fn pulls(&self) -> usize {
-        *lock(&self.pulls)
-    }
-
-    fn enter(&self, operation: &'static str) {
-        let panics = lock(&self.panics).get_mut(operation).is_some_and(|left| {
-            let any = *left > 0;
-            *left = left.saturating_sub(1);
-            any
-        });
-        assert!(!panics, "told to panic in {operation}");
-    }
-}
-
 /// The fakes, watched.
 #[derive(Clone)]
 pub struct Fakes {
@@ -213,6 +152,13 @@ impl Fakes {
         let sequence = self.source.feed("in.orders", Vec::new(), payload.clone());
         fed.insert(sequence, payload);
         sequence
+    }
+
+    /// Feeds changes of a row, one for each LSN.
+    pub fn feed_row(&self, row: &str, lsns: RangeInclusive<u64>) {
+        for lsn in lsns {
+            self.feed(format!("{row} {lsn} publish"));
+        }
     }
 
     pub fn is_stored(&self, key: &EventKey) -> bool {
@@ -250,150 +196,6 @@ impl Fakes {
         outstanding.extend(deliveries.iter().map(|delivery| (delivery.receipt.id, delivery.size())));
         let mut most = lock(&self.watch.most);
         *most = (most.0.max(outstanding.len()), most.1.max(outstanding.values().sum()));
-    }
-}
-
-struct Watched(Fakes);
-
-impl Source for Watched {
-    fn pull(&self, budget: Budget) -> BoxFuture<'_, Result<Vec<Delivery>, Failure>> {
-        async move {
-            *lock(&self.0.watch.pulls) += 1;
-            self.0.watch.enter("pull");
-            let deliveries = self.0.source.pull(budget).await?;
-            self.0.pulled(&deliveries);
-            Ok(deliveries)
-        }
-        .boxed()
-    }
-
-    fn settle(&self, settlements: Vec<Settlement>) -> BoxFuture<'_, Result<(), Failure>> {
-        async move {
-            self.0.watch.enter("settle");
-            // What fails is held against nothing: it does not reach the source.
-            let result = self.0.source.settle(settlements.clone()).await;
-            if result.is_ok() {
-                self.0.settled(&settlements);
-            }
-            result
-        }
-        .boxed()
-    }
-
-    fn stop(&self) -> BoxFuture<'_, Vec<Delivery>> {
-        self.0.source.stop()
-    }
-
-    fn confirm_settled(&self) -> BoxFuture<'_, Result<(), Failure>> {
-        self.0.source.confirm_settled()
-    }
-
-    fn backlog(&self) -> BoxFuture<'_, Result<Backlog, Failure>> {
-        self.0.source.backlog()
-    }
-
-    /// Source and target are reached over one connection, as in the service.
-    fn connection_epoch(&self) -> u64 {
-        self.0.publisher.connection_epoch()
-    }
-}
-
-impl DedupStore for Watched {
-    fn check(&self, keys: Vec<EventKey>) -> BoxFuture<'_, Result<Checked, Failure>> {
-        async move {
-            // The supervisor checks nothing but the generation, which ends its look; its death is another matter.
-            if !keys.is_empty() {
-                self.0.watch.enter("check");
-            } else if let Some(sequence) = lock(&self.0.watch.regression).take() {
-                self.0.publisher.regress_to(sequence);
-                self.0.publisher.reconnect();
-            }
-            self.0.dedup.check(keys).await
-        }
-        .boxed()
-    }
-
-    fn record(&self, records: Vec<(EventKey, Record)>) -> BoxFuture<'_, Result<Vec<Result<(), Failure>>, Failure>> {
-        async move {
-            self.0.watch.enter("record");
-            self.0.dedup.record(records).await
-        }
-        .boxed()
-    }
-
-    fn highest(&self, stream_created: i64) -> BoxFuture<'_, Result<u64, Failure>> {
-        self.0.dedup.highest(stream_created)
-    }
-
-    fn reconcile(&self, target: Target) -> BoxFuture<'_, Result<Reconciled, Failure>> {
-        self.0.dedup.reconcile(target)
-    }
-
-    fn markers(&self, suspects: Vec<DeliveryId>) -> BoxFuture<'_, Result<Vec<u64>, Failure>> {
-        self.0.dedup.markers(suspects)
-    }
-
-    fn set_markers(&self, markers: Vec<(DeliveryId, u64)>) -> BoxFuture<'_, Result<(), Failure>> {
-        self.0.dedup.set_markers(markers)
-    }
-}
-
-impl Publisher for Watched {
-    fn publish(&self, batch: Vec<Attempt>, answers: UnboundedSender<Answer>) -> BoxFuture<'_, ()> {
-        async move {
-            self.0.watch.enter("publish");
-            for attempt in batch {
-                let ticket = attempt.ticket;
-                let dice = lock(&self.0.watch.chaos).as_mut().map_or(9, |rng| rng.u8(0..10));
-                let outcome = match dice {
-                    0 | 1 => Err(PublishError::Rejected(unavailable())),
-                    2 => Err(PublishError::Unknown(unavailable())),
-                    3 => {
-                        let (swallowed, _) = tokio::sync::mpsc::unbounded_channel();
-                        self.0.publisher.publish(vec![attempt], swallowed).await;
-                        Err(PublishError::Unknown(unavailable()))
-                    }
-                    _ => {
-                        self.0.publisher.publish(vec![attempt], answers.clone()).await;
-                        continue;
-                    }
-                };
-                // Whoever asked may be gone by now.
-                drop(answers.send(Answer { ticket, outcome }));
-            }
-        }
-        .boxed()
-    }
-
-    fn target(&self) -> BoxFuture<'_, Result<Target, Failure>> {
-        async move {
-            self.0.watch.enter("target");
-            self.0.publisher.target().await
-        }
-        .boxed()
-    }
-
-    fn connection_epoch(&self) -> u64 {
-        self.0.publisher.connection_epoch()
-    }
-}
-
-impl DeadLetters for Watched {
-    fn store(&self, letter: DeadLetter) -> BoxFuture<'_, Result<(), Failure>> {
-        async move {
-            self.0.watch.enter("store");
-            self.0.dead_letters.store(letter).await
-        }
-        .boxed()
-    }
-}
-
-impl Observer for Watched {
-    fn observe(&self, event: Telemetry<'_>) {
-        if matches!(event, Telemetry::UnhandledField { .. }) {
-            self.0.watch.enter("remark");
-        }
-        self.0.observer.observe(event);
     }
 }
 

@@ -154,7 +154,11 @@ impl<'a> Court<'a> {
         let about = |sent: &&Sent| sent.sequence == letter.source_sequence;
         let Some(sent) = self.sent.iter().find(about) else { return };
         let (number, at) = (sent.number, letter.sequence);
-        if let Some(Place::Target(target)) = self.places.insert(number, Place::DeadLetter(at)) {
+        let before = self.places.insert(number, Place::DeadLetter(at));
+        // A limit that is lowered cuts the connection: what was stored unheard may be found too large when it is tried again.
+        if letter.reason != "too_large"
+            && let Some(Place::Target(target)) = before
+        {
             self.findings.doubled.add(|| format!("change {number}, which is at target {target}, as dead letter {at}"));
         }
     }

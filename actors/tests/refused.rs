@@ -1,0 +1,180 @@
+//! Events whose subject alone is refused: they wait, hold up nobody, and end as dead letters when others are stored and they are not.
+
+mod bench;
+
+use std::time::Duration;
+
+use bench::{Bench, paused_for, run, settings};
+use cdc_actors::message::Reason;
+use cdc_actors::ports::{Budget, Dependency, FailureClass};
+use cdc_actors::retry::Backoff;
+use cdc_actors::shared::Settings;
+use cdc_actors::telemetry::PauseReason;
+use cdc_actors::testkit::Observed;
+
+#[test]
+fn a_refused_subject_ends_as_refused_and_holds_up_nobody() {
+    run(async {
+        let bench = Bench::start(Settings { refused_for: Duration::from_millis(300), ..settings() });
+        bench.publisher.refuse("nowhere");
+        let refused = bench.feed("x 1 publish nowhere");
+        let mut lsn = 0;
+        while bench.dead_letters.stored().is_empty() {
+            lsn += 1;
+            assert!(lsn < 20_000, "never refused");
+            bench.feed(format!("a {lsn} publish"));
+            bench.until("others flow", |fakes| fakes.source.unacknowledged().iter().all(|s| *s == refused)).await;
+        }
+        bench.until_done().await;
+        assert_eq!(bench.dead_letters.stored()[0].reason, Reason::Refused);
+        assert_eq!(bench.observer.count(paused_for(Dependency::Target, true)), 0);
+        bench.stop().await;
+    });
+}
+
+#[test]
+fn refused_rows_leave_most_permits_to_others() {
+    run(async {
+        let in_flight = Budget { messages: 40, bytes: 100_000 };
+        let bench = Bench::start(Settings { in_flight, ..settings() });
+        bench.feed("a 1 publish");
+        bench.until_done().await;
+        bench.publisher.refuse("nowhere");
+        for row in 0..200 {
+            bench.feed(format!("x{row} 1 publish nowhere"));
+        }
+        bench.feed_row("a", 2..=50);
+        bench.until("others flow", |_| bench.row("a").len() == 50).await;
+        bench.publisher.accept("nowhere");
+        bench.clock.advance(Duration::from_secs(3));
+        bench.until_done().await;
+        bench.stop().await;
+    });
+}
+
+#[test]
+fn refused_events_that_find_no_room_to_wait_are_dead_letters_while_others_flow() {
+    run(async {
+        let in_flight = Budget { messages: 40, bytes: 100_000 };
+        let bench = Bench::start(Settings { in_flight, max_ack_pending: 64, ..settings() });
+        bench.source.set_max_ack_pending(64);
+        bench.feed("a 1 publish");
+        bench.until_done().await;
+        bench.publisher.refuse("nowhere");
+        for lsn in 2..=200 {
+            bench.feed_row("a", lsn..=lsn);
+            for row in 0..4 {
+                bench.feed(format!("x{lsn}-{row} 1 publish nowhere"));
+            }
+        }
+        bench.until("others flow", |_| bench.row("a").len() == 200).await;
+        let waiting = bench.source.unacknowledged().len();
+        assert!(waiting >= 8, "some wait for a better time: {waiting}");
+        bench.publisher.accept("nowhere");
+        bench.clock.advance(Duration::from_secs(3));
+        bench.until_done().await;
+        let (letters, stored) = (bench.dead_letters.stored(), bench.publisher.stored().len());
+        assert!(letters.iter().all(|letter| letter.reason == Reason::Refused && letter.detail.contains("room")));
+        assert_eq!(letters.len() + stored, 200 + 199 * 4);
+        bench.stop().await;
+    });
+}
+
+#[test]
+fn refused_events_make_room_where_other_replicas_need_it() {
+    run(async {
+        let bench = Bench::start(settings());
+        bench.source.set_unacknowledged_elsewhere(990);
+        bench.publisher.refuse("nowhere");
+        for row in 0..20 {
+            bench.feed(format!("x{row} 1 publish nowhere"));
+        }
+        let mut lsn = 0;
+        // A sixty-fourth of the 1 000 may stay.
+        while bench.dead_letters.stored().len() < 5 {
+            lsn += 1;
+            assert!(lsn < 20_000, "they stay");
+            bench.feed(format!("a {lsn} publish"));
+            bench.until("others flow", |_| bench.row("a").len() == lsn).await;
+        }
+        bench.publisher.accept("nowhere");
+        bench.until_done().await;
+        assert_eq!(bench.dead_letters.stored().len(), 5);
+        bench.stop().await;
+    });
+}
+
+#[test]
+fn nothing_is_a_dead_letter_while_nothing_at_all_is_stored_nor_when_all_is_again() {
+    run(async {
+        let in_flight = Budget { messages: 40, bytes: 100_000 };
+        let (pause, refused_for) = (Duration::from_millis(300), Duration::from_millis(50));
+        let backoff = Backoff { initial: pause, max: pause };
+        let bench = Bench::start(Settings { in_flight, max_ack_pending: 64, refused_for, backoff, ..settings() });
+        bench.feed_row("a", 1..=10);
+        bench.until_done().await;
+        let subjects: Vec<_> = (0..20).map(|number| format!("nowhere{number}")).collect();
+        subjects.iter().for_each(|subject| bench.publisher.refuse(subject));
+        for (row, subject) in subjects.iter().cycle().take(200).enumerate() {
+            bench.feed(format!("x{row} 1 publish {subject}"));
+        }
+        bench.until("they wait, here and at the source", |_| bench.naks().len() >= 100).await;
+        bench.until("and are tried again", |fakes| fakes.publisher.faults.calls("publish") >= 200).await;
+        assert!(bench.dead_letters.stored().is_empty());
+        subjects.iter().for_each(|subject| bench.publisher.accept(subject));
+        // Others are stored while these rows have not been tried again yet, and more of theirs arrives.
+        bench.feed_row("a", 11..=11);
+        bench.until("others are stored", |_| bench.row("a").len() == 11).await;
+        for (row, subject) in subjects.iter().cycle().take(200).enumerate() {
+            bench.feed(format!("x{row} 2 publish {subject}"));
+        }
+        bench.until("most of it is stored", |fakes| fakes.publisher.stored().len() >= 190).await;
+        bench.clock.advance(Duration::from_secs(3));
+        bench.until_done().await;
+        assert!(bench.dead_letters.stored().is_empty());
+        assert_eq!(bench.publisher.stored().len(), 411);
+        bench.stop().await;
+    });
+}
+
+#[test]
+fn two_refused_subjects_do_not_stop_the_rest() {
+    run(async {
+        let bench = Bench::start(Settings { ack_wait: Duration::from_millis(500), ..settings() });
+        // Such as a limit per subject: not told by its class from a target that can store nothing at all.
+        bench.publisher.refuse_as("nowhere", FailureClass::Unavailable);
+        bench.publisher.refuse_as("nirvana", FailureClass::Unavailable);
+        bench.feed("x 1 publish nowhere");
+        bench.feed("y 1 publish nirvana");
+        bench.until("the target looks down", |_| bench.is_paused(PauseReason::Dependency(Dependency::Target))).await;
+        // Takes the pull that was under way when intake was paused: only a new one brings what can be stored.
+        bench.feed("x 2 publish nowhere");
+        bench.until("it was pulled", |fakes| fakes.watch.outstanding() == 3).await;
+        bench.feed_row("a", 1..=50);
+        bench.until("others flow", |_| bench.row("a").len() == 50).await;
+        bench.publisher.accept("nowhere");
+        bench.publisher.accept("nirvana");
+        bench.until_done().await;
+        bench.stop().await;
+    });
+}
+
+#[test]
+fn subjects_that_nobody_listens_on_pause_nobody() {
+    run(async {
+        let bench = Bench::start(settings());
+        bench.publisher.refuse("nowhere");
+        bench.publisher.refuse("nirvana");
+        bench.feed("x 1 publish nowhere");
+        bench.feed("y 1 publish nirvana");
+        let failed = |event: &Observed| matches!(event, Observed::PublishFailed { .. });
+        bench.until("they failed repeatedly", |_| bench.observer.count(failed) >= 6).await;
+        bench.feed_row("a", 1..=50);
+        bench.until("others flow", |_| bench.row("a").len() == 50).await;
+        assert_eq!(bench.observer.count(paused_for(Dependency::Target, true)), 0);
+        bench.publisher.accept("nowhere");
+        bench.publisher.accept("nirvana");
+        bench.until_done().await;
+        bench.stop().await;
+    });
+}

@@ -1,0 +1,183 @@
+//! A target that comes back without what it had confirmed: whatever is not acknowledged yet is published again.
+
+mod bench;
+
+use std::time::Duration;
+
+use bench::{Bench, FOR_EVER, Fakes, key, run, settings};
+use cdc_actors::message::Settle;
+use cdc_actors::shared::Settings;
+use cdc_actors::telemetry::Outcome;
+use cdc_actors::testkit::{Observed, unavailable};
+
+#[test]
+fn a_target_that_lost_data_makes_its_records_void() {
+    run(async {
+        let bench = Bench::start(settings());
+        bench.feed_row("a", 1..=10);
+        bench.until_done().await;
+        bench.publisher.regress_to(4);
+        bench.publisher.reconnect();
+        bench
+            .until("it was noticed", |fakes| {
+                fakes
+                    .observer
+                    .count(|event| matches!(event, Observed::TargetRegressed { recorded: 10, last_sequence: 4 }))
+                    == 1
+            })
+            .await;
+        // These come again. What the target has is taken for what it is, what it lost is stored again.
+        bench.feed_row("a", 3..=7);
+        bench.until_done().await;
+        bench.until("all are told", |fakes| fakes.observer.settled(Outcome::Duplicate) == 2).await;
+        assert_eq!(bench.row("a"), [1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(bench.dedup.get(&key("a", 6)).map(|record| record.generation), Some(2));
+        bench.publisher.reconnect();
+        bench.feed_row("a", 11..=11);
+        bench.until_done().await;
+        let raised = bench.observer.count(|event| matches!(event, Observed::TargetRegressed { .. }));
+        assert_eq!(raised, 1);
+        bench.stop().await;
+    });
+}
+
+/// The target loses events 5 to 10 after it has confirmed them, while `step` of theirs fails.
+fn lost_before(step: &'static str) {
+    run(async move {
+        let bench = Bench::start(Settings { record_patience: Duration::from_secs(60), ..settings() });
+        let faults = if step == "settle" { &bench.source.faults } else { &bench.dedup.faults };
+        faults.fail_next(step, FOR_EVER, unavailable());
+        bench.feed_row("a", 1..=10);
+        bench.until("all are stored", |fakes| fakes.publisher.stored().len() == 10).await;
+        bench.until("the step has failed", |fakes| fakes.source.unacknowledged().len() == 10).await;
+        bench.publisher.regress_to(4);
+        bench.publisher.reconnect();
+        let noticed = |fakes: &Fakes| match step {
+            "settle" => fakes.observer.count(|event| matches!(event, Observed::TargetRegressed { .. })) == 1,
+            // Without records nobody can tell a loss, but what is in hand is above the target's end.
+            _ => fakes.source.settlements().iter().filter(|s| s.settle != Settle::InProgress).count() >= 6,
+        };
+        bench.until("it was noticed", noticed).await;
+        faults.clear(step);
+        // Every acknowledgement is held against what is stored at that moment.
+        bench.until_done().await;
+        assert_eq!(bench.row("a"), (1..=10).collect::<Vec<_>>());
+        bench.stop().await;
+    });
+}
+
+#[test]
+fn what_the_target_loses_before_it_is_acknowledged_is_published_again() {
+    lost_before("settle");
+}
+
+#[test]
+fn what_the_target_loses_before_it_is_recorded_is_published_again() {
+    lost_before("record");
+}
+
+#[test]
+fn what_is_sent_again_after_a_reconnect_does_not_hide_that_the_target_is_behind() {
+    run(async {
+        let bench = Bench::start(settings());
+        bench.source.faults.fail_next("settle", FOR_EVER, unavailable());
+        bench.feed_row("a", 1..=10);
+        bench.until("all are recorded", |fakes| fakes.dedup.get(&key("a", 10)).is_some()).await;
+        bench.publisher.faults.fail_next("publish", FOR_EVER, unavailable());
+        bench.feed_row("b", 1..=6);
+        bench.until("these are in hand", |fakes| fakes.watch.outstanding() == 16).await;
+        bench.until("they failed", |fakes| fakes.publisher.faults.calls("publish") >= 16).await;
+        // Six are lost, six are about to be sent, and the look at the target takes its time.
+        bench.dedup.faults.fail_next("highest", 10, unavailable());
+        bench.publisher.regress_to(4);
+        bench.publisher.reconnect();
+        bench.publisher.faults.clear("publish");
+        let noticed = |event: &Observed| matches!(event, Observed::TargetRegressed { recorded: 10, last_sequence: 4 });
+        bench.until("it was noticed", |fakes| fakes.observer.count(noticed) == 1).await;
+        bench.source.faults.clear("settle");
+        bench.until_done().await;
+        assert_eq!((bench.row("a").len(), bench.row("b").len()), (10, 6));
+        bench.stop().await;
+    });
+}
+
+#[test]
+fn what_the_target_loses_while_it_is_looked_at_is_published_again() {
+    run(async {
+        let bench = Bench::start(settings());
+        bench.source.faults.fail_next("settle", FOR_EVER, unavailable());
+        bench.feed_row("a", 1..=10);
+        bench.until("all are recorded", |fakes| fakes.dedup.get(&key("a", 10)).is_some()).await;
+        bench.watch.regress_after_look(4);
+        bench.publisher.reconnect();
+        bench.until("it was lost", |fakes| fakes.watch.has_regressed()).await;
+        bench.source.faults.clear("settle");
+        // Every acknowledgement is held against what is stored at that moment.
+        bench.until_done().await;
+        assert_eq!(bench.row("a"), (1..=10).collect::<Vec<_>>());
+        bench.stop().await;
+    });
+}
+
+#[test]
+fn what_the_target_lost_and_another_replica_filled_up_is_published_again() {
+    run(async {
+        let bench = Bench::start(Settings { record_patience: Duration::from_secs(60), ..settings() });
+        bench.dedup.faults.fail_next("record", FOR_EVER, unavailable());
+        bench.feed_row("a", 1..=10);
+        bench.until("all are stored", |fakes| fakes.publisher.stored().len() == 10).await;
+        bench.publisher.regress_to(4);
+        bench.publisher.store_others(6);
+        bench.publisher.reconnect();
+        bench.until("it was looked at", |_| bench.naks().len() >= 10).await;
+        bench.dedup.faults.clear("record");
+        bench.until_done().await;
+        assert_eq!(bench.row("a"), (1..=10).collect::<Vec<_>>());
+        bench.stop().await;
+    });
+}
+
+#[test]
+fn what_is_heard_of_an_earlier_connection_after_the_look_is_asked_again() {
+    run(async {
+        let bench = Bench::start(settings());
+        bench.publisher.hold();
+        bench.feed_row("a", 1..=10);
+        bench.until("all are stored, and nothing was heard", |fakes| fakes.publisher.held() == 10).await;
+        bench.publisher.regress_to(4);
+        bench.publisher.store_others(6);
+        bench.publisher.reconnect();
+        bench.feed("b 1 publish");
+        bench.until("the target was looked at: more is sent", |fakes| fakes.publisher.held() == 11).await;
+        bench.publisher.release();
+        // Every acknowledgement is held against what is stored at that moment.
+        bench.until_done().await;
+        assert_eq!(bench.row("a"), (1..=10).collect::<Vec<_>>());
+        assert_eq!(bench.settled(Outcome::Processed), 11, "what the target had kept was our own");
+        bench.stop().await;
+    });
+}
+
+#[test]
+fn while_the_target_cannot_be_looked_at_what_was_not_sent_goes_back() {
+    run(async {
+        let ack_wait = Duration::from_millis(300);
+        let bench = Bench::start(Settings { ack_wait, suspect_after: 1_000, ..settings() });
+        bench.publisher.faults.fail_next("publish", FOR_EVER, unavailable());
+        bench.feed_row("a", 1..=6);
+        bench.until("they failed", |fakes| fakes.publisher.faults.calls("publish") >= 6).await;
+        for operation in ["highest", "check"] {
+            bench.dedup.faults.fail_next(operation, FOR_EVER, unavailable());
+        }
+        bench.publisher.reconnect();
+        bench.publisher.faults.clear("publish");
+        bench.until("handed back", |_| bench.naks().len() >= 6).await;
+        assert!(bench.publisher.stored().is_empty());
+        for operation in ["highest", "check"] {
+            bench.dedup.faults.clear(operation);
+        }
+        bench.until_done().await;
+        assert_eq!(bench.publisher.stored().len(), 6);
+        bench.stop().await;
+    });
+}

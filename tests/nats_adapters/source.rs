@@ -1,0 +1,336 @@
+//! The source: pull requests, settlements, setup, faults.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::support::nats::{NatsServer, on_every_server};
+use async_nats::jetstream;
+use cdc_actors::message::{Delivery, Settle, Settlement};
+use cdc_actors::ports::{Budget, FailureClass, Source};
+use daisi_cdc_consumer::adapters::nats::{
+    Connection, ConsumerSettings, JetStreamSource, Plan, SetupError, SourceSettings, StreamSettings, streams,
+};
+
+use super::connect;
+
+const WIDE: Budget = Budget { messages: 1000, bytes: 64 << 20 };
+
+fn source_settings(ack_wait: Duration) -> SourceSettings {
+    SourceSettings {
+        stream: StreamSettings::new("IN", vec!["in.>".to_owned()]),
+        consumer: ConsumerSettings {
+            name: "c".to_owned(),
+            filters: vec!["in.>".to_owned()],
+            ack_wait,
+            max_ack_pending: 5000,
+            max_deliver: None,
+            batch: 500,
+        },
+    }
+}
+
+fn source(connection: &Connection, ack_wait: Duration) -> JetStreamSource {
+    JetStreamSource::new(connection.clone(), source_settings(ack_wait), |note| panic!("{note}"))
+}
+
+/// Feeds messages `from..to` with confirmed publishes.
+async fn feed(connection: &Connection, range: std::ops::Range<usize>, size: usize) {
+    let context = jetstream::new(connection.client().clone());
+    for i in range {
+        let mut body = format!("{i};").into_bytes();
+        body.resize(body.len().max(size), b'x');
+        context.publish(format!("in.{}", i % 7), body.into()).await.unwrap().await.unwrap();
+    }
+}
+
+fn number(delivery: &Delivery) -> usize {
+    std::str::from_utf8(&delivery.payload).unwrap().split(';').next().unwrap().parse().unwrap()
+}
+
+/// Pulls until `count` have come, at most 20 s, going on after failures.
+async fn pull_count(source: &JetStreamSource, count: usize, budget: Budget) -> Vec<Delivery> {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let mut all = Vec::new();
+    while all.len() < count {
+        assert!(Instant::now() < deadline, "only {} of {count} came", all.len());
+        match source.pull(budget).await {
+            Ok(batch) => {
+                assert!(batch.len() <= budget.messages, "{} messages", batch.len());
+                let bytes: usize = batch.iter().map(Delivery::size).sum();
+                assert!(bytes <= budget.bytes, "{bytes} bytes");
+                all.extend(batch);
+            }
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
+    all
+}
+
+fn settlements(deliveries: &[Delivery], settle: Settle) -> Vec<Settlement> {
+    deliveries.iter().map(|d| Settlement { receipt: d.receipt.clone(), settle }).collect()
+}
+
+/// Settles, again after failures, within 20 s.
+async fn settle(source: &JetStreamSource, settlements: Vec<Settlement>) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while let Err(failure) = source.settle(settlements.clone()).await {
+        assert!(Instant::now() < deadline, "{failure}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+on_every_server! {
+    pulls_stay_within_the_budget
+    unacknowledged_deliveries_come_again
+    settlements_do_what_they_say
+    the_backlog_tells_the_oldest
+    pulling_survives_a_restart
+    an_abandoned_pull_loses_nothing
+    a_deleted_consumer_is_built_again
+    receipts_of_a_deleted_stream_are_dropped
+    stopping_hands_back_what_has_arrived
+    setup_creates_and_checks
+    an_existing_consumer_is_brought_up_to_date
+}
+
+async fn pulls_stay_within_the_budget(binary: &Path) {
+    let server = NatsServer::start(binary);
+    let connection = connect(&server).await;
+    let source = source(&connection, Duration::from_secs(30));
+    assert!(source.pull(WIDE).await.unwrap().is_empty());
+    source.stop().await;
+    feed(&connection, 0..300, 4000).await;
+    // Room for 10 messages, then for bytes of about 4.
+    let few = pull_count(&source, 100, Budget { messages: 10, bytes: 64 << 20 }).await;
+    let small = pull_count(&source, 100, Budget { messages: 500, bytes: 17_000 }).await;
+    let rest = 300 - few.len() - small.len();
+    let rest = pull_count(&source, rest, WIDE).await;
+    let all: Vec<usize> = few.iter().chain(&small).chain(&rest).map(number).collect();
+    assert_eq!(all, (0..300).collect::<Vec<_>>());
+    settle(&source, settlements(&few, Settle::Ack)).await;
+}
+
+async fn unacknowledged_deliveries_come_again(binary: &Path) {
+    let server = NatsServer::start(binary);
+    let connection = connect(&server).await;
+    let source = source(&connection, Duration::from_secs(1));
+    source.pull(WIDE).await.unwrap();
+    feed(&connection, 0..3, 0).await;
+    let first = pull_count(&source, 3, WIDE).await;
+    assert!(first.iter().all(|d| d.deliveries == 1));
+    let again = pull_count(&source, 3, WIDE).await;
+    assert!(again.iter().all(|d| d.deliveries == 2));
+    assert_eq!(first[0].receipt.id, again[0].receipt.id);
+}
+
+async fn settlements_do_what_they_say(binary: &Path) {
+    let server = NatsServer::start(binary);
+    let connection = connect(&server).await;
+    let source = source(&connection, Duration::from_secs(2));
+    source.pull(WIDE).await.unwrap();
+    feed(&connection, 0..3, 0).await;
+    let all = pull_count(&source, 3, WIDE).await;
+    settle(&source, settlements(&all[..1], Settle::Ack)).await;
+    settle(&source, settlements(&all[1..2], Settle::Nak(Duration::from_millis(300)))).await;
+    source.confirm_settled().await.unwrap();
+    let start = Instant::now();
+    let back = pull_count(&source, 1, WIDE).await;
+    assert_eq!(number(&back[0]), 1, "the one that was handed back, before ack_wait");
+    assert!(start.elapsed() >= Duration::from_millis(200), "{:?}", start.elapsed());
+    settle(&source, settlements(&back, Settle::Ack)).await;
+    // Kept alive for longer than ack_wait, the last one does not come again.
+    let alive = Instant::now();
+    while alive.elapsed() < Duration::from_secs(4) {
+        settle(&source, settlements(&all[2..], Settle::InProgress)).await;
+        assert!(source.pull(WIDE).await.unwrap().is_empty());
+    }
+    settle(&source, settlements(&all[2..], Settle::Ack)).await;
+    source.confirm_settled().await.unwrap();
+    until_oldest(&source, None).await;
+}
+
+/// Until nothing is pending and the oldest unacknowledged message is this one: the server has received acks that it has yet to
+/// count.
+async fn until_oldest(source: &JetStreamSource, oldest: Option<i64>) {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    loop {
+        let backlog = source.backlog().await.unwrap();
+        if backlog.oldest_unacknowledged == oldest {
+            assert_eq!(backlog.pending, 0);
+            return;
+        }
+        assert!(Instant::now() < deadline, "{backlog:?}");
+    }
+}
+
+async fn the_backlog_tells_the_oldest(binary: &Path) {
+    let server = NatsServer::start(binary);
+    let connection = connect(&server).await;
+    let source = source(&connection, Duration::from_secs(30));
+    assert_eq!(source.backlog().await.unwrap_err().class, FailureClass::Missing);
+    source.pull(WIDE).await.unwrap();
+    feed(&connection, 0..10, 0).await;
+    let all = pull_count(&source, 10, WIDE).await;
+    settle(&source, settlements(&all[..4], Settle::Ack)).await;
+    settle(&source, settlements(&all[5..6], Settle::Ack)).await;
+    source.confirm_settled().await.unwrap();
+    until_oldest(&source, Some(all[4].receipt.id.timestamp)).await;
+}
+
+async fn pulling_survives_a_restart(binary: &Path) {
+    let mut server = NatsServer::start(binary);
+    let connection = connect(&server).await;
+    let source = source(&connection, Duration::from_secs(30));
+    source.pull(WIDE).await.unwrap();
+    feed(&connection, 0..10, 0).await;
+    let before = pull_count(&source, 10, WIDE).await;
+    server.kill();
+    let start = Instant::now();
+    while source.pull(WIDE).await.is_ok() {
+        assert!(start.elapsed() < Duration::from_secs(5), "the loss of the connection goes unnoticed");
+    }
+    let failure = source.settle(settlements(&before, Settle::Ack)).await.unwrap_err();
+    assert_eq!(failure.class, FailureClass::Disconnected);
+    server.restart();
+    settle(&source, settlements(&before, Settle::Ack)).await;
+    feed(&connection, 10..20, 0).await;
+    // A killed server may have forgotten the deliveries right before, and repeat them; nothing new may be missing.
+    let mut after = Vec::new();
+    let new = |after: &[Delivery]| after.iter().map(number).filter(|n| *n >= 10).collect::<Vec<_>>();
+    while new(&after).len() < 10 {
+        after.extend(pull_count(&source, 1, WIDE).await);
+    }
+    assert_eq!(new(&after), (10..20).collect::<Vec<_>>());
+    assert_eq!(before[0].receipt.id.stream_created, after[0].receipt.id.stream_created);
+}
+
+async fn an_abandoned_pull_loses_nothing(binary: &Path) {
+    const COUNT: usize = 2000;
+    let server = NatsServer::start(binary);
+    let connection = connect(&server).await;
+    // So long that nothing comes a second time within this test: what were lost would not come at all.
+    let source = source(&connection, Duration::from_secs(60));
+    let budget = Budget { messages: 7, ..WIDE };
+    // Stream and consumer are there, and a request is open.
+    assert!(source.pull(WIDE).await.unwrap().is_empty());
+    let pull = async {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let (mut got, mut cut, mut patience) = (Vec::new(), 0, 0);
+        while got.len() < COUNT {
+            assert!(Instant::now() < deadline, "only {} of {COUNT} came", got.len());
+            patience = (patience + 37) % 1000;
+            match tokio::time::timeout(Duration::from_micros(patience), source.pull(budget)).await {
+                Ok(batch) => got.extend(batch.unwrap()),
+                Err(_) => cut += 1,
+            }
+        }
+        (got, cut)
+    };
+    let ((got, cut), ()) = tokio::join!(pull, feed(&connection, 0..COUNT, 0));
+    assert!(cut > 10, "only {cut} pulls were abandoned");
+    assert!(got.iter().map(number).eq(0..COUNT), "each in its place");
+    assert!(got.iter().all(|delivery| delivery.deliveries == 1), "each for the first time");
+    settle(&source, settlements(&got, Settle::Ack)).await;
+    source.confirm_settled().await.unwrap();
+    until_oldest(&source, None).await;
+}
+
+async fn a_deleted_consumer_is_built_again(binary: &Path) {
+    let server = NatsServer::start(binary);
+    let connection = connect(&server).await;
+    let source = source(&connection, Duration::from_secs(30));
+    source.pull(WIDE).await.unwrap();
+    let context = jetstream::new(connection.client().clone());
+    context.delete_consumer_from_stream("c", "IN").await.unwrap();
+    feed(&connection, 0..5, 0).await;
+    assert_eq!(pull_count(&source, 5, WIDE).await.len(), 5);
+}
+
+async fn receipts_of_a_deleted_stream_are_dropped(binary: &Path) {
+    let server = NatsServer::start(binary);
+    let connection = connect(&server).await;
+    let source = source(&connection, Duration::from_secs(2));
+    source.pull(WIDE).await.unwrap();
+    feed(&connection, 0..5, 0).await;
+    let old = pull_count(&source, 5, WIDE).await;
+    jetstream::new(connection.client().clone()).delete_stream("IN").await.unwrap();
+    // Looks everything up again, and creates the stream anew.
+    let deadline = Instant::now() + Duration::from_secs(15);
+    while streams::find_stream(&connection, "IN").await.unwrap().is_none() {
+        assert!(Instant::now() < deadline, "the stream is not created again");
+        let _ = source.pull(WIDE).await;
+    }
+    feed(&connection, 100..105, 0).await;
+    let new = pull_count(&source, 5, WIDE).await;
+    assert_eq!(new[0].receipt.id.sequence, old[0].receipt.id.sequence);
+    assert_ne!(new[0].receipt.id, old[0].receipt.id);
+    settle(&source, settlements(&old, Settle::Ack)).await;
+    // Were they taken for the new ones, these would not come again.
+    let again = pull_count(&source, 5, WIDE).await;
+    assert_eq!(again.iter().map(number).collect::<Vec<_>>(), (100..105).collect::<Vec<_>>());
+}
+
+async fn stopping_hands_back_what_has_arrived(binary: &Path) {
+    let server = NatsServer::start(binary);
+    let connection = connect(&server).await;
+    let source = source(&connection, Duration::from_secs(30));
+    source.pull(WIDE).await.unwrap();
+    feed(&connection, 0..50, 0).await;
+    let first = pull_count(&source, 1, Budget { messages: 1, bytes: 64 << 20 }).await;
+    let rest = source.stop().await;
+    let mut numbers: Vec<usize> = first.iter().chain(&rest).map(number).collect();
+    assert_eq!(numbers, (0..numbers.len()).collect::<Vec<_>>());
+    settle(&source, settlements(&first, Settle::Ack)).await;
+    settle(&source, settlements(&rest, Settle::Ack)).await;
+    source.confirm_settled().await.unwrap();
+    // Nothing is stranded: what was not handed out comes with the next pull.
+    if numbers.len() < 50 {
+        numbers.extend(pull_count(&source, 50 - numbers.len(), WIDE).await.iter().map(number));
+    }
+    assert_eq!(numbers, (0..50).collect::<Vec<_>>());
+}
+
+async fn setup_creates_and_checks(binary: &Path) {
+    let server = NatsServer::start(binary);
+    let connection = connect(&server).await;
+    let mut settings = StreamSettings::new("OUT", vec!["out.>".to_owned()]);
+    assert_eq!(streams::plan_stream(&connection, &settings).await.unwrap(), Plan::Create);
+    settings.create = false;
+    assert!(matches!(streams::ensure_stream(&connection, &settings).await, Err(SetupError::MissingStream(_))));
+    assert!(streams::plan_stream(&connection, &settings).await.is_err());
+    settings.create = true;
+    settings.duplicate_window = Some(Duration::from_secs(59));
+    let refused = streams::ensure_target(&connection, &settings, Duration::from_secs(30)).await;
+    assert!(matches!(refused, Err(SetupError::DuplicateWindow { .. })), "{refused:?}");
+    streams::ensure_target(&connection, &settings, Duration::from_secs(29)).await.unwrap();
+    assert_eq!(streams::plan_stream(&connection, &settings).await.unwrap(), Plan::Use);
+    let overlapping = StreamSettings::new("OTHER", vec!["out.x".to_owned()]);
+    let refused = streams::ensure_stream(&connection, &overlapping).await;
+    assert!(matches!(refused, Err(SetupError::NotCreated { .. })), "{refused:?}");
+}
+
+async fn an_existing_consumer_is_brought_up_to_date(binary: &Path) {
+    let server = NatsServer::start(binary);
+    let connection = connect(&server).await;
+    let SourceSettings { mut stream, mut consumer } = source_settings(Duration::from_secs(30));
+    stream.subjects = vec!["a.>".to_owned(), "b.>".to_owned()];
+    consumer.filters = stream.subjects.clone();
+    streams::ensure_stream(&connection, &stream).await.unwrap();
+    let subjects = &stream.subjects;
+    assert_eq!(streams::plan_consumer(&connection, "IN", subjects, &consumer).await.unwrap(), Plan::Create);
+    assert_eq!(streams::ensure_consumer(&connection, "IN", subjects, &consumer).await.unwrap(), vec![]);
+    assert_eq!(streams::plan_consumer(&connection, "IN", subjects, &consumer).await.unwrap(), Plan::Use);
+    consumer.ack_wait = Duration::from_secs(17);
+    consumer.max_ack_pending = 77;
+    let plan = streams::plan_consumer(&connection, "IN", subjects, &consumer).await.unwrap();
+    assert_eq!(plan, Plan::Update(vec!["ack_wait".to_owned(), "max_ack_pending".to_owned()]));
+    assert_eq!(streams::ensure_consumer(&connection, "IN", subjects, &consumer).await.unwrap(), vec![]);
+    assert_eq!(streams::plan_consumer(&connection, "IN", subjects, &consumer).await.unwrap(), Plan::Use);
+    // Filters other than the stream's own subjects need a server that knows several.
+    consumer.filters = vec!["a.x".to_owned(), "b.x".to_owned()];
+    let result = streams::ensure_consumer(&connection, "IN", subjects, &consumer).await;
+    if connection.client().is_server_compatible(2, 10, 0) {
+        assert_eq!(result.unwrap(), vec![]);
+    } else {
+        assert!(matches!(result, Err(SetupError::Filters { .. })), "{result:?}");
+    }
+}
