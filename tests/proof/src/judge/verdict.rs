@@ -1,6 +1,6 @@
 //! The judgement.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::{Findings, Harvest, Letter, Sample, Stored};
 use crate::traffic::{Expect, Identity, Sent};
@@ -29,6 +29,7 @@ pub fn judge(sent: &[Sent], harvest: &Harvest, samples: &[Sample], rules: &Rules
         findings: Findings { sent: sent.len(), samples: samples.len(), ..Findings::default() },
         by_identity: HashMap::new(),
         by_body: HashMap::new(),
+        repeated: HashSet::new(),
         places: HashMap::new(),
         sent,
         rules,
@@ -49,6 +50,8 @@ struct Court<'a> {
     by_identity: HashMap<&'a Identity, &'a Sent>,
     /// Changes that belong in the dead letters.
     by_body: HashMap<u64, &'a Sent>,
+    /// Changes that the producer sent once more.
+    repeated: HashSet<&'a Identity>,
     /// Where a change, by its number, was found first.
     places: HashMap<u64, Place>,
 }
@@ -60,7 +63,10 @@ impl<'a> Court<'a> {
                 Expect::Target(_) => drop(self.by_identity.insert(&sent.identity, sent)),
                 Expect::DeadLetter(_) => drop(self.by_body.insert(sent.payload, sent)),
                 Expect::Skip => self.findings.skipped += 1,
-                Expect::Repeated => self.findings.repeated += 1,
+                Expect::Repeated => {
+                    self.repeated.insert(&sent.identity);
+                    self.findings.repeated += 1;
+                }
             }
         }
     }
@@ -156,9 +162,9 @@ impl<'a> Court<'a> {
         let (number, at) = (sent.number, letter.sequence);
         let before = self.places.insert(number, Place::DeadLetter(at));
         // A limit that is lowered cuts the connection: what was stored unheard may be found too large when it is tried again.
-        if letter.reason != "too_large"
-            && let Some(Place::Target(target)) = before
-        {
+        // And of two copies one may end here, the other there.
+        let excused = letter.reason == "too_large" || self.repeated.contains(&sent.identity);
+        if let Some(Place::Target(target)) = before.filter(|_| !excused) {
             self.findings.doubled.add(|| format!("change {number}, which is at target {target}, as dead letter {at}"));
         }
     }
@@ -314,5 +320,19 @@ mod tests {
         let rules = |excused_up_to| Rules { excused_up_to, ..Rules::default() };
         assert!(judge(&all, &harvest, &[], &rules(2)).broken().is_empty());
         assert!(judge(&all, &harvest, &[], &rules(1)).shows(Symptom::Lost));
+    }
+
+    #[test]
+    fn a_dead_letter_that_the_story_caused_is_a_fair_end_but_for_what_the_target_has() {
+        let rules = Rules { fair_reason: Some("refused"), ..Rules::default() };
+        let letter = Letter { sequence: 2, reason: "refused".to_owned(), source_sequence: 3, body: 1_003 };
+        let (mut all, mut harvest) = good();
+        harvest.letters.push(letter);
+        assert!(judge(&all, &harvest, &[], &rules).shows(Symptom::Doubled));
+        assert!(judge(&all, &harvest, &[], &Rules::default()).shows(Symptom::Wrong));
+        all.push(Sent { number: 5, ..sent(3, Expect::Repeated) });
+        assert!(judge(&all, &harvest, &[], &rules).broken().is_empty(), "one copy here, the other there");
+        harvest.stored.pop();
+        assert!(judge(&all, &harvest, &[], &rules).broken().is_empty());
     }
 }
