@@ -139,7 +139,7 @@ impl DedupActor {
                 Ok(Some(record)) if self.is_valid(record) => {
                     hits += 1;
                     let table = pending.event.table;
-                    pending.ticket.done(Some(table), Outcome::Duplicate);
+                    pending.ticket.done_in(self.named(), Some(table), Outcome::Duplicate);
                 }
                 Ok(_) => fresh.push(pending),
             }
@@ -180,6 +180,11 @@ impl DedupActor {
         }));
     }
 
+    /// Creation time and generation of the target that events are finished for.
+    fn named(&self) -> Option<(i64, u64)> {
+        self.target.map(|known| (known.target.created, known.generation))
+    }
+
     fn view(&self) -> View {
         let (target, epoch) = self.target.map(|known| ((known.target, known.generation), known.epoch)).unzip();
         View { target, looks: self.looks, epoch: epoch.unwrap_or_default() }
@@ -201,13 +206,13 @@ impl DedupActor {
                 continue;
             }
             let Err(failure) = result else {
-                acknowledge(confirmed);
+                acknowledge(confirmed, self.named());
                 continue;
             };
             if self.is_out_of_patience(&confirmed) {
                 let key = &confirmed.pending.event.key;
                 self.core.observer.observe(Telemetry::Unrecorded { key, failure: &failure });
-                acknowledge(confirmed);
+                acknowledge(confirmed, self.named());
             } else {
                 again.push_back(confirmed);
             }
@@ -245,11 +250,11 @@ impl DedupActor {
     }
 }
 
-fn acknowledge(confirmed: Confirmed) {
+fn acknowledge(confirmed: Confirmed, target: Option<(i64, u64)>) {
     let Confirmed { pending, stored, .. } = confirmed;
     // A duplicate on a retry is our own first attempt, whose answer was lost.
     let outcome = if stored.duplicate && pending.attempts == 0 { Outcome::Duplicate } else { Outcome::Processed };
-    pending.ticket.done(Some(pending.event.table), outcome);
+    pending.ticket.done_in(target, Some(pending.event.table), outcome);
 }
 
 impl Actor for DedupActor {

@@ -20,9 +20,25 @@ pub enum Fate {
         table: Option<&'static str>,
         /// How it ended.
         outcome: Outcome,
+        /// The creation time and generation of the target that has it, if it is there; void once that is another one.
+        target: Option<(i64, u64)>,
     },
     /// Without a verdict: give it back to the stream, to be delivered again after this long.
     Returned(Duration),
+    /// Likewise, but it has gone all the way, and the target refused it.
+    Refused(Duration),
+}
+
+impl Fate {
+    /// What a target had, it may have lost when it is another one, or of another generation, by `now`.
+    pub(crate) fn unless_lost(self, now: Option<(i64, u64)>) -> Self {
+        match self {
+            Self::Done { target: Some(target), .. } if now.is_some_and(|now| now != target) => {
+                Self::Returned(Duration::ZERO)
+            }
+            fate => fate,
+        }
+    }
 }
 
 /// A delivery in the pipeline. Dropping it without a verdict gives it back.
@@ -40,9 +56,19 @@ impl Ticket {
         Self { delivery, fates, settled: false }
     }
 
-    /// The verdict is in and what had to be stored is stored.
+    /// The verdict is in, and what had to be stored is stored elsewhere than in the target.
     pub fn done(mut self, table: Option<&'static str>, outcome: Outcome) {
-        self.report(Fate::Done { table, outcome });
+        self.report(Fate::Done { table, outcome, target: None });
+    }
+
+    /// The target has it; the target of this creation time and generation, as far as is known.
+    pub fn done_in(mut self, target: Option<(i64, u64)>, table: Option<&'static str>, outcome: Outcome) {
+        self.report(Fate::Done { table, outcome, target });
+    }
+
+    /// Gives the delivery back that the target refused.
+    pub fn refused(mut self, delay: Duration) {
+        self.report(Fate::Refused(delay));
     }
 
     /// Gives the delivery back.
@@ -278,7 +304,23 @@ mod tests {
         Ticket::new(Arc::clone(&shared), fates.clone()).give_back(Duration::from_secs(3));
         assert_eq!(reported.try_recv().expect("a fate").1, Fate::Returned(Duration::from_secs(3)));
         Ticket::new(shared, fates).done(None, Outcome::Skipped);
-        assert_eq!(reported.try_recv().expect("a fate").1, Fate::Done { table: None, outcome: Outcome::Skipped });
+        assert_eq!(
+            reported.try_recv().expect("a fate").1,
+            Fate::Done { table: None, outcome: Outcome::Skipped, target: None }
+        );
         assert!(reported.try_recv().is_err(), "a settled ticket reports once");
+    }
+
+    #[test]
+    fn what_a_lost_target_had_goes_back() {
+        let done = |target| Fate::Done { table: None, outcome: Outcome::Processed, target };
+        let there = done(Some((7, 1)));
+        for now in [None, Some((7, 1))] {
+            assert_eq!(there.unless_lost(now), there);
+        }
+        for now in [(7, 2), (8, 1)] {
+            assert_eq!(there.unless_lost(Some(now)), Fate::Returned(Duration::ZERO));
+        }
+        assert_eq!(done(None).unless_lost(Some((8, 2))), done(None), "what is not in the target stays as it is");
     }
 }

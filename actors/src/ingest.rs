@@ -13,7 +13,7 @@ use crate::flight::{Admission, Fate, Flight, Ticket};
 use crate::message::{Delivery, DeliveryId, OrderKey, Reason, Settle, Settlement};
 use crate::ports::{DedupStore, Dependency, Failure, Source, Transform};
 use crate::shared::{
-    ActorKind, Buried, Bury, Core, Drain, Drained, HandBack, Intake, Life, LookAtTarget, SetTarget, Slot,
+    ActorKind, Apart, Buried, Bury, Core, Drain, Drained, HandBack, Intake, Life, LookAtTarget, SetTarget, Slot,
     Unacknowledged, beat,
 };
 use crate::suspects::{DEATHS_ALONE, Group, Next, Suspects};
@@ -249,6 +249,7 @@ impl<T: Transform> IngestActor<T> {
     fn tell_suspects(&mut self) {
         let (reason, paused) = (PauseReason::Suspect, self.suspects.run_apart());
         if std::mem::replace(&mut self.told_suspects, paused) != paused {
+            self.core.apart.send(Apart(paused));
             self.core.observer.observe(Telemetry::Paused { reason, paused });
         }
     }
@@ -336,17 +337,18 @@ impl<T: Transform> IngestActor<T> {
 
     fn take_fates(&mut self, fates: Vec<(DeliveryId, Fate)>, ctx: &mut Context<Self>) {
         for (id, fate) in fates {
+            let fate = fate.unless_lost(self.target);
             let finished = matches!(fate, Fate::Done { .. });
             let Some((receipt, received)) = self.flight.leave(id, finished) else {
                 continue;
             };
-            self.suspects.ended(id, finished);
+            self.suspects.ended(id, !matches!(fate, Fate::Returned(_)));
             match fate {
-                Fate::Done { table, outcome } => {
+                Fate::Done { table, outcome, .. } => {
                     let settlement = Settlement { receipt, settle: Settle::Ack };
                     self.to_acknowledge.push_back((settlement, Some(Ending { table, outcome, received })));
                 }
-                Fate::Returned(delay) => {
+                Fate::Returned(delay) | Fate::Refused(delay) => {
                     self.to_settle.push_back((Settlement { receipt, settle: Settle::Nak(delay) }, None));
                 }
             }

@@ -11,6 +11,9 @@ use foldhash::{HashMap, HashMapExt};
 
 use crate::message::{CommitPosition, Late, OrderKey};
 
+/// So many failures of an event that was sent alone mean that its row is refused: fewer may be a server that was away.
+const REFUSALS: u32 = 2;
+
 /// The newest position handed to the connection, per row, for a bounded number of rows.
 ///
 /// Two generations of a map stand in for an exact LRU: what is used moves to the young one, and the old one is
@@ -103,9 +106,21 @@ struct Lane<T> {
     /// Something failed and the oldest waiting event has not been confirmed yet.
     blocked: bool,
     failures: u32,
+    /// How often an event has failed that was sent alone: what is wrong concerns the row itself.
+    refusals: u32,
     retry_at: Option<Instant>,
     /// The newest position that is or may be stored.
     floor: Option<CommitPosition>,
+}
+
+impl<T> Lane<T> {
+    fn is_refused(&self) -> bool {
+        self.refusals >= REFUSALS
+    }
+
+    fn count_refused(&self) -> usize {
+        if self.is_refused() { self.waiting.len() } else { 0 }
+    }
 }
 
 /// An event to hand to the connection now.
@@ -127,12 +142,13 @@ pub struct Lanes<T> {
     next: u64,
     lanes: HashMap<OrderKey, Lane<T>>,
     blocked: usize,
-    held: usize,
+    /// Events that wait in lanes of refused rows.
+    refused: usize,
 }
 
 impl<T> Default for Lanes<T> {
     fn default() -> Self {
-        Self { next: 0, lanes: HashMap::new(), blocked: 0, held: 0 }
+        Self { next: 0, lanes: HashMap::new(), blocked: 0, refused: 0 }
     }
 }
 
@@ -146,25 +162,26 @@ impl<T> Lanes<T> {
             waiting: BTreeMap::new(),
             blocked: false,
             failures: 0,
+            refusals: 0,
             retry_at: None,
             floor: memory.get(place.row).map(|newest| newest.position),
         });
         if lane.blocked {
             lane.waiting.insert(number, Waiting { item, place });
-            self.held += 1;
+            self.refused += usize::from(lane.is_refused());
             return None;
         }
         Some(depart(lane, memory, number, item, place, false))
     }
 
-    /// Whether events of this row have to wait.
-    pub fn is_blocked(&self, row: OrderKey) -> bool {
-        self.lanes.get(&row).is_some_and(|lane| lane.blocked)
+    /// Whether events of this row have to wait although they were tried again and again.
+    pub fn is_refused(&self, row: OrderKey) -> bool {
+        self.lanes.get(&row).is_some_and(Lane::is_refused)
     }
 
-    /// Events that wait in blocked lanes.
-    pub fn held(&self) -> usize {
-        self.held
+    /// Events that wait in lanes of refused rows.
+    pub fn refused(&self) -> usize {
+        self.refused
     }
 
     /// Whether any lane is blocked.
@@ -191,8 +208,13 @@ impl<T> Lanes<T> {
             lane.floor = lane.floor.max(place.position);
         }
         if let Some(item) = again {
+            if lane.is_refused() {
+                self.refused += 1;
+            } else if lane.retry_at.is_some() {
+                lane.refusals += 1;
+                self.refused += if lane.is_refused() { lane.waiting.len() + 1 } else { 0 };
+            }
             lane.waiting.insert(number, Waiting { item, place });
-            self.held += 1;
             lane.failures += 1;
             if !lane.blocked {
                 lane.blocked = true;
@@ -206,15 +228,15 @@ impl<T> Lanes<T> {
             memory.correct(place.row, lane.floor);
             let confirmed_alone = sent == Sent::Stored && lane.retry_at.take().is_some();
             if confirmed_alone || lane.waiting.is_empty() {
+                self.refused -= lane.count_refused();
                 lane.blocked = false;
-                lane.failures = 0;
+                (lane.failures, lane.refusals) = (0, 0);
                 self.blocked -= 1;
             } else {
                 lane.retry_at = Some(retry_at(lane.failures));
                 return Vec::new();
             }
         }
-        self.held -= lane.waiting.len();
         let released = std::mem::take(&mut lane.waiting);
         let departures: Vec<_> =
             released.into_iter().map(|(number, w)| depart(lane, memory, number, w.item, w.place, true)).collect();
@@ -231,7 +253,7 @@ impl<T> Lanes<T> {
             if lane.retry_at.is_none_or(|at| at <= now)
                 && let Some((number, waiting)) = lane.waiting.pop_first()
             {
-                self.held -= 1;
+                self.refused -= usize::from(lane.is_refused());
                 departures.push(depart(lane, memory, number, waiting.item, waiting.place, true));
             }
         }
@@ -254,12 +276,21 @@ impl<T> Lanes<T> {
 
     /// Takes back everything that waits in lanes with nothing on the wire, in order of admission.
     pub fn take_waiting(&mut self) -> Vec<T> {
+        self.take(|_| true)
+    }
+
+    /// Likewise, of refused rows alone.
+    pub fn take_refused(&mut self) -> Vec<T> {
+        self.take(Lane::is_refused)
+    }
+
+    fn take(&mut self, wanted: impl Fn(&Lane<T>) -> bool) -> Vec<T> {
         let mut taken = BTreeMap::new();
         self.lanes.retain(|_, lane| {
-            if lane.on_wire > 0 {
+            if lane.on_wire > 0 || !wanted(lane) {
                 return true;
             }
-            self.held -= lane.waiting.len();
+            self.refused -= lane.count_refused();
             taken.append(&mut lane.waiting);
             if lane.blocked {
                 self.blocked -= 1;
@@ -304,6 +335,10 @@ mod tests {
         Place { row: ROW, position: Some(CommitPosition { lsn, idx: 0 }), redelivered: false }
     }
 
+    fn counted<T>(lanes: &Lanes<T>) -> usize {
+        lanes.lanes.values().map(Lane::count_refused).sum()
+    }
+
     struct Bench {
         lanes: Lanes<u64>,
         memory: RowMemory,
@@ -321,7 +356,11 @@ mod tests {
             let again = (sent != Sent::Stored).then_some(departure.item);
             let now = self.now;
             let out = self.lanes.answered(&mut self.memory, departure.number, departure.place, sent, again, |_| now);
+            assert_eq!(self.lanes.refused(), counted(&self.lanes));
             out.into_iter().map(|d| d.item).collect()
+        }
+        fn held(&self) -> usize {
+            self.lanes.lanes.values().map(|lane| lane.waiting.len()).sum()
         }
         fn due(&mut self) -> Vec<Departure<u64>> {
             self.lanes.due(&mut self.memory, self.now)
@@ -395,7 +434,44 @@ mod tests {
         bench.answer(&one, Sent::NotStored);
         let other = Place { row: OrderKey(2), ..place(1) };
         assert!(bench.lanes.admit(&mut bench.memory, 9, other).is_some());
-        assert!(bench.lanes.is_blocked(ROW) && !bench.lanes.is_blocked(OrderKey(2)));
+        assert!(bench.admit(2).is_none());
+        assert!(bench.lanes.admit(&mut bench.memory, 10, other).is_some());
+    }
+
+    #[test]
+    fn a_row_is_refused_once_its_oldest_event_has_failed_alone_again_and_again() {
+        let mut bench = Bench::new();
+        let sent: Vec<_> = (1..=4).filter_map(|lsn| bench.admit(lsn)).collect();
+        sent.iter().for_each(|departure| drop(bench.answer(departure, Sent::NotStored)));
+        assert!(!bench.lanes.is_refused(ROW), "all of them failed at once, as when a server goes away");
+        for refused in [false, true] {
+            let due = bench.due();
+            bench.answer(&due[0], Sent::NotStored);
+            assert_eq!(bench.lanes.is_refused(ROW), refused);
+        }
+        assert_eq!(bench.lanes.refused(), 4);
+        assert!(bench.admit(5).is_none());
+        assert_eq!(bench.lanes.refused(), 5);
+        let due = bench.due();
+        assert_eq!(bench.lanes.refused(), 4, "one is on the wire");
+        bench.answer(&due[0], Sent::Stored);
+        assert_eq!((bench.lanes.refused(), bench.lanes.is_refused(ROW)), (0, false));
+    }
+
+    #[test]
+    fn what_waits_in_refused_rows_is_taken_back_and_nothing_else() {
+        let mut bench = Bench::new();
+        let one = bench.admit(1).expect("sent");
+        bench.answer(&one, Sent::NotStored);
+        for _ in 0..2 {
+            let due = bench.due();
+            bench.answer(&due[0], Sent::NotStored);
+        }
+        let other = Place { row: OrderKey(2), ..place(1) };
+        let innocent = bench.lanes.admit(&mut bench.memory, 9, other).expect("sent");
+        bench.answer(&innocent, Sent::NotStored);
+        assert_eq!(bench.lanes.take_refused(), [1]);
+        assert_eq!((bench.lanes.refused(), bench.held(), bench.lanes.any_blocked()), (0, 1, true));
     }
 
     #[test]
@@ -406,7 +482,7 @@ mod tests {
         assert!(bench.lanes.take_waiting().is_empty(), "two may still be stored");
         bench.answer(&two, Sent::NotStored);
         assert_eq!(bench.lanes.take_waiting(), [1, 2]);
-        assert_eq!((bench.lanes.held(), bench.lanes.any_blocked()), (0, false));
+        assert_eq!((bench.held(), bench.lanes.any_blocked()), (0, false));
     }
 
     #[test]
@@ -421,17 +497,17 @@ mod tests {
     fn what_waits_and_what_is_blocked_is_counted() {
         let mut bench = Bench::new();
         let sent: Vec<_> = (1..=3).map(|lsn| bench.admit(lsn).expect("sent")).collect();
-        assert_eq!((bench.lanes.held(), bench.lanes.any_blocked()), (0, false));
+        assert_eq!((bench.held(), bench.lanes.any_blocked()), (0, false));
         for (departure, held) in sent.iter().zip(1..) {
             bench.answer(departure, Sent::NotStored);
-            assert_eq!((bench.lanes.held(), bench.lanes.any_blocked()), (held, true));
+            assert_eq!((bench.held(), bench.lanes.any_blocked()), (held, true));
         }
         assert!(bench.admit(4).is_none());
-        assert_eq!(bench.lanes.held(), 4);
+        assert_eq!(bench.held(), 4);
         let again = bench.due();
-        assert_eq!(bench.lanes.held(), 3, "one is on the wire");
+        assert_eq!(bench.held(), 3, "one is on the wire");
         assert_eq!(bench.answer(&again[0], Sent::Stored), [2, 3, 4]);
-        assert_eq!((bench.lanes.held(), bench.lanes.any_blocked()), (0, false));
+        assert_eq!((bench.held(), bench.lanes.any_blocked()), (0, false));
     }
 
     #[test]
@@ -535,6 +611,7 @@ mod tests {
             let (departure, sent) = wire.remove(choices.pick(wire.len()));
             let again = (sent != Sent::Stored).then_some(departure.item);
             departed = lanes.answered(&mut memory, departure.number, departure.place, sent, again, |_| now);
+            assert_eq!(lanes.refused(), counted(&lanes));
         }
         stored
     }

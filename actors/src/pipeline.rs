@@ -115,6 +115,7 @@ impl<T: Transform> Builder<T> {
                 let address = PublishActor::new(core, ports.publisher, ports.dead_letters, looked, life).start();
                 self.core.publish.point_to(address.clone().recipient());
                 self.core.unacknowledged.point_to(address.clone().recipient());
+                self.core.apart.point_to(address.clone().recipient());
                 self.core.publish_to.point_to(address.clone().recipient());
                 self.core.bury.point_to(address.clone().recipient());
                 self.core.hand_back_publishes.point_to(address.recipient());

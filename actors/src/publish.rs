@@ -15,8 +15,8 @@ use crate::order::{Departure, Lanes, Place, Sent};
 use crate::ports::{DeadLetters, Dependency, Failure, FailureClass, PublishError, Publisher, Target};
 use crate::refused::{Wait, WaitingRoom};
 use crate::shared::{
-    ActorKind, Buried, Bury, Confirmed, Core, HandBack, Life, LookAtTarget, Pending, Publish, RecordStored, SetTarget,
-    TryAgain, Unacknowledged, beat,
+    ActorKind, Apart, Buried, Bury, Confirmed, Core, HandBack, Life, LookAtTarget, Pending, Publish, RecordStored,
+    SetTarget, TryAgain, Unacknowledged, beat,
 };
 use crate::telemetry::{Outcome, Telemetry};
 
@@ -74,6 +74,8 @@ pub struct PublishActor {
     answers: UnboundedSender<Answer>,
     health: Health,
     room: WaitingRoom,
+    /// Suspects must run by themselves: what is refused waits elsewhere.
+    apart: bool,
     /// The target has been away for long: what fails goes back until it is there again.
     handing_back: bool,
     /// The process is about to end: what fails goes back.
@@ -108,6 +110,7 @@ impl PublishActor {
             answers,
             health: Health::default(),
             room,
+            apart: false,
             handing_back: false,
             leaving: false,
             retry: None,
@@ -169,6 +172,7 @@ impl PublishActor {
                 // may have filled up. Sent again under its id it is stored once in either case.
                 Ok(_) if epoch != Some(connection) => {
                     pending.attempts += 1;
+                    pending.unheard = true;
                     (Sent::Unknown, Some(pending))
                 }
                 Ok(stored) => {
@@ -188,6 +192,7 @@ impl PublishActor {
                 }
                 Err(PublishError::Unknown(failure)) => {
                     failed += 1;
+                    pending.unheard = true;
                     let again = self.failed(pending, failure.class, handed, now);
                     last = Some(failure);
                     (Sent::Unknown, again)
@@ -291,15 +296,15 @@ impl PublishActor {
     /// Whether the target refuses some and stores others. Who once did so may be down as a whole by now: then nothing else
     /// comes between those that are refused.
     fn is_selective(&self) -> bool {
-        self.health.selective && self.health.refused_in_a_row <= self.core.settings.max_ack_pending / 4
+        self.health.selective && self.health.refused_in_a_row <= self.core.settings.max_ack_pending
     }
 
     /// Brings an event of a refused row back if it may wait here. If not it waits at the source, as long as it is not in the
     /// way of others there.
     fn find_room(&mut self, pending: Pending, now: Instant) -> Option<Pending> {
-        let here = self.lanes.held();
+        let here = self.lanes.refused();
         match self.room.next(here, now) {
-            Wait::Here => return Some(pending),
+            Wait::Here if !self.apart => return Some(pending),
             Wait::Nowhere if self.is_selective() => {
                 let (subject, away) = (&pending.event.subject, self.room.away(now));
                 let detail = format!(
@@ -307,17 +312,27 @@ impl PublishActor {
                 );
                 self.bury(pending, Reason::Refused, detail);
             }
-            Wait::Away | Wait::Nowhere => {
-                // Later than the others of its row, so that it does not come back before they are through.
-                let ack_wait = self.core.settings.ack_wait;
-                self.room.sent_away(now + ack_wait);
-                pending.ticket.give_back(ack_wait);
-            }
+            Wait::Here | Wait::Away | Wait::Nowhere => self.send_away(pending, now),
         }
         None
     }
 
-    fn bury(&mut self, pending: Pending, reason: Reason, detail: String) {
+    /// Lets an event of a refused row wait at the source.
+    fn send_away(&mut self, pending: Pending, now: Instant) {
+        // Later than the others of its row, so that it does not come back before they are through.
+        let ack_wait = self.core.settings.ack_wait;
+        self.room.sent_away(now + ack_wait);
+        if pending.attempts > 0 {
+            pending.ticket.refused(ack_wait);
+        } else {
+            pending.ticket.give_back(ack_wait);
+        }
+    }
+
+    fn bury(&mut self, pending: Pending, reason: Reason, mut detail: String) {
+        if pending.unheard {
+            detail.push_str("; an earlier attempt was not answered and may have been stored");
+        }
         let table = Some(pending.event.table);
         // Through the mailbox like any other dead letter, so that there is one way into the grave.
         self.core.bury.send(Bury(vec![Buried { ticket: pending.ticket, table, reason, detail }]));
@@ -480,7 +495,7 @@ impl PublishActor {
     /// Brings an event back if it may be sent, or wait in its lane.
     fn admitted(&mut self, pending: Pending, now: Instant) -> Option<Pending> {
         let down = self.health.failures > 0 || self.health.reported_down;
-        if down || !self.lanes.is_blocked(pending.row) { Some(pending) } else { self.find_room(pending, now) }
+        if down || !self.lanes.is_refused(pending.row) { Some(pending) } else { self.find_room(pending, now) }
     }
 }
 
@@ -524,6 +539,20 @@ impl Handler<Publish> for PublishActor {
         drop(rows);
         self.launch(departures);
         self.flush(ctx);
+    }
+}
+
+impl Handler<Apart> for PublishActor {
+    type Result = ();
+
+    fn handle(&mut self, Apart(apart): Apart, _: &mut Self::Context) {
+        self.apart = apart;
+        if apart {
+            let now = self.core.clock.now();
+            for pending in self.lanes.take_refused() {
+                self.send_away(pending, now);
+            }
+        }
     }
 }
 

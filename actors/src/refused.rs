@@ -43,7 +43,7 @@ impl WaitingRoom {
     /// Where the next one waits, if `here` wait in their lanes.
     pub(crate) fn next(&mut self, here: usize, now: Instant) -> Wait {
         let away = self.away(now);
-        if self.crowded && here + away >= self.source / 64 {
+        if self.crowded && here + away >= self.source / 16 {
             return Wait::Nowhere;
         }
         if here < self.here {
@@ -105,10 +105,10 @@ mod tests {
         room.look(559);
         assert_eq!(room.next(50, now), Wait::Here);
         room.look(560);
-        assert_eq!(room.next(10, now), Wait::Nowhere);
-        assert_eq!(room.next(9, now), Wait::Here);
+        assert_eq!(room.next(40, now), Wait::Nowhere);
+        assert_eq!(room.next(39, now), Wait::Here);
         room.sent_away(now + WAIT);
-        assert_eq!(room.next(9, now), Wait::Nowhere, "those at the source are counted too");
+        assert_eq!(room.next(39, now), Wait::Nowhere, "those at the source are counted too");
         room.look(559);
         assert_eq!(room.next(50, now), Wait::Here);
     }

@@ -134,6 +134,7 @@ pub struct Core {
     pub(crate) look_at_target: Slot<LookAtTarget>,
     pub(crate) publish: Slot<Publish>,
     pub(crate) unacknowledged: Slot<Unacknowledged>,
+    pub(crate) apart: Slot<Apart>,
     pub(crate) bury: Slot<Bury>,
     pub(crate) hand_back_held: Slot<HandBack>,
     pub(crate) hand_back_checks: Slot<HandBack>,
@@ -161,6 +162,7 @@ impl Core {
             look_at_target: Slot::default(),
             publish: Slot::default(),
             unacknowledged: Slot::default(),
+            apart: Slot::default(),
             bury: Slot::default(),
             hand_back_held: Slot::default(),
             hand_back_checks: Slot::default(),
@@ -236,6 +238,8 @@ pub struct Pending {
     pub(crate) event: Arc<Event>,
     pub(crate) attempts: u32,
     pub(crate) refused_since: Option<Instant>,
+    /// The outcome of an attempt is not known: it may have been stored.
+    pub(crate) unheard: bool,
 }
 
 /// A stored event on its way to its record and ack.
@@ -274,6 +278,11 @@ pub(crate) struct RecordStored(pub(crate) Vec<Confirmed>);
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub(crate) struct Unacknowledged(pub(crate) u64);
+
+/// Whether others wait for suspects to run by themselves.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Apart(pub(crate) bool);
 
 /// Store these as dead letters and acknowledge them.
 #[derive(Debug, Message)]

@@ -175,11 +175,11 @@ impl Suspects {
         self.running.extend(suspects.map(|held| (held.delivery.receipt.id, held.marker.unwrap_or_default())));
     }
 
-    /// A delivery has come to an orderly end; `finished` if it does not come again.
-    pub(crate) fn ended(&mut self, id: DeliveryId, finished: bool) {
+    /// A delivery has come to an orderly end; `tried` if it has gone all the way, whatever came of it.
+    pub(crate) fn ended(&mut self, id: DeliveryId, tried: bool) {
         if let Some(marker) = self.running.remove(&id) {
             // Given back, it has not been tried: all stays as it was.
-            self.to_set.push((id, if finished { 0 } else { marker }));
+            self.to_set.push((id, if tried { 0 } else { marker }));
             self.apart &= !self.running.is_empty();
         }
     }

@@ -64,7 +64,7 @@ impl<T: Transform> TransformActor<T> {
         self.remark(&ticket, table, &remarks);
         match verdict {
             Verdict::Publish(event) => {
-                events.push(Pending { ticket, row, event, attempts: 0, refused_since: None });
+                events.push(Pending { ticket, row, event, attempts: 0, refused_since: None, unheard: false });
             }
             Verdict::Skip => ticket.done(None, Outcome::Skipped),
             Verdict::DeadLetter { table, reason, detail } => letters.push(Buried { ticket, table, reason, detail }),

@@ -4,13 +4,13 @@ mod bench;
 
 use std::time::Duration;
 
-use bench::{Bench, paused_for, run, settings};
+use bench::{Bench, Fakes, paused_for, run, settings, suspect};
 use cdc_actors::message::Reason;
 use cdc_actors::ports::{Budget, Dependency, FailureClass};
 use cdc_actors::retry::Backoff;
 use cdc_actors::shared::Settings;
 use cdc_actors::telemetry::PauseReason;
-use cdc_actors::testkit::Observed;
+use cdc_actors::testkit::{Observed, unavailable};
 
 #[test]
 fn a_refused_subject_ends_as_refused_and_holds_up_nobody() {
@@ -86,20 +86,21 @@ fn refused_events_make_room_where_other_replicas_need_it() {
         let bench = Bench::start(settings());
         bench.source.set_unacknowledged_elsewhere(990);
         bench.publisher.refuse("nowhere");
-        for row in 0..20 {
+        for row in 0..80 {
             bench.feed(format!("x{row} 1 publish nowhere"));
         }
         let mut lsn = 0;
-        // A sixty-fourth of the 1 000 may stay.
-        while bench.dead_letters.stored().len() < 5 {
+        // A sixteenth of the 1 000 may stay.
+        while bench.dead_letters.stored().len() < 18 {
             lsn += 1;
             assert!(lsn < 20_000, "they stay");
             bench.feed(format!("a {lsn} publish"));
             bench.until("others flow", |_| bench.row("a").len() == lsn).await;
         }
         bench.publisher.accept("nowhere");
+        bench.clock.advance(Duration::from_secs(3));
         bench.until_done().await;
-        assert_eq!(bench.dead_letters.stored().len(), 5);
+        assert_eq!(bench.dead_letters.stored().len(), 18);
         bench.stop().await;
     });
 }
@@ -135,6 +136,69 @@ fn nothing_is_a_dead_letter_while_nothing_at_all_is_stored_nor_when_all_is_again
         assert_eq!(bench.publisher.stored().len(), 411);
         bench.stop().await;
     });
+}
+
+#[test]
+fn rows_that_fail_for_a_moment_are_not_taken_for_refused() {
+    run(async {
+        let in_flight = Budget { messages: 40, bytes: 100_000 };
+        let bench = Bench::start(Settings { in_flight, max_ack_pending: 64, ..settings() });
+        bench.source.set_max_ack_pending(64);
+        bench.publisher.refuse("nowhere");
+        for round in 1..=40 {
+            // Fewer than it takes for a row that is refused.
+            bench.publisher.faults.fail_next("publish", 2, unavailable());
+            for row in ["a", "b", "c"] {
+                bench.feed_row(row, 5 * round - 4..=5 * round);
+                bench.feed(format!("x{row}{round} 1 publish nowhere"));
+                bench.feed(format!("x{row}{round} 2 publish nowhere"));
+            }
+            let flowed = |row: &&str| bench.row(row).len() as u64 == 5 * round;
+            bench.until("others flow", |_| ["a", "b", "c"].iter().all(flowed)).await;
+        }
+        let letters = bench.dead_letters.stored();
+        assert!(!letters.is_empty(), "the room was full");
+        assert!(letters.iter().all(|letter| letter.delivery.payload.starts_with(b"x")));
+        bench.publisher.accept("nowhere");
+        bench.clock.advance(Duration::from_secs(3));
+        bench.until_done().await;
+        bench.stop().await;
+    });
+}
+
+/// A suspect that left a marker behind must run apart, while the events of `refused` rows wait.
+fn suspects_beside(refused: u64, suspect_is_refused: bool) {
+    run(async move {
+        let fakes = Fakes::new(settings().ack_wait);
+        fakes.publisher.refuse("nowhere");
+        for row in 0..refused {
+            fakes.feed(format!("x{row} 1 publish nowhere"));
+        }
+        let subject = if suspect_is_refused { "nowhere" } else { "somewhere" };
+        let sequence = fakes.feed(format!("s 1 publish {subject}"));
+        fakes.source.set_deliveries(sequence, settings().suspect_after);
+        fakes.dedup.mark(suspect(sequence), 1);
+        fakes.feed_row("a", 1..=50);
+        let bench = Bench::start_on(fakes, settings());
+        bench.until("others flow", |_| bench.row("a").len() == 50).await;
+        // It has gone all the way and killed nothing, stored or not.
+        bench.until("it is acquitted", |fakes| fakes.dedup.marker(suspect(sequence)) == 0).await;
+        bench.publisher.accept("nowhere");
+        bench.clock.advance(Duration::from_secs(3));
+        bench.until_done().await;
+        assert!(bench.dead_letters.stored().is_empty());
+        bench.stop().await;
+    });
+}
+
+#[test]
+fn a_suspect_that_is_refused_holds_up_nobody() {
+    suspects_beside(0, true);
+}
+
+#[test]
+fn refused_events_do_not_keep_a_suspect_from_running_apart() {
+    suspects_beside(20, false);
 }
 
 #[test]

@@ -38,7 +38,7 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 /// Silence after which a request is taken for lost.
 const SILENCE: Duration = Duration::from_millis(3500);
 /// How long the look at stream and consumer is trusted while the connection stands.
-const LIFE_TRUSTED: Duration = Duration::from_secs(15);
+const LIFE_TRUSTED: Duration = Duration::from_secs(2);
 /// How long a consumer must have been gone before it is looked up again: while a server deletes a stream, it first deletes
 /// the consumers, and a stream created again before it is done can be left without subjects.
 const DELETION: Duration = Duration::from_secs(1);
