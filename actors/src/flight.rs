@@ -30,12 +30,10 @@ pub enum Fate {
 }
 
 impl Fate {
-    /// What a target had, it may have lost when it is another one, or of another generation, by `now`.
-    pub(crate) fn unless_lost(self, now: Option<(i64, u64)>) -> Self {
+    /// What was finished for the `former` target may be lost: it is another one by now, or of another generation.
+    pub(crate) fn unless_lost(self, former: Option<(i64, u64)>) -> Self {
         match self {
-            Self::Done { target: Some(target), .. } if now.is_some_and(|now| now != target) => {
-                Self::Returned(Duration::ZERO)
-            }
+            Self::Done { target: Some(target), .. } if former == Some(target) => Self::Returned(Duration::ZERO),
             fate => fate,
         }
     }
@@ -315,12 +313,10 @@ mod tests {
     fn what_a_lost_target_had_goes_back() {
         let done = |target| Fate::Done { table: None, outcome: Outcome::Processed, target };
         let there = done(Some((7, 1)));
-        for now in [None, Some((7, 1))] {
-            assert_eq!(there.unless_lost(now), there);
+        assert_eq!(there.unless_lost(Some((7, 1))), Fate::Returned(Duration::ZERO));
+        for former in [None, Some((7, 0)), Some((6, 1))] {
+            assert_eq!(there.unless_lost(former), there);
         }
-        for now in [(7, 2), (8, 1)] {
-            assert_eq!(there.unless_lost(Some(now)), Fate::Returned(Duration::ZERO));
-        }
-        assert_eq!(done(None).unless_lost(Some((8, 2))), done(None), "what is not in the target stays as it is");
+        assert_eq!(done(None).unless_lost(Some((7, 1))), done(None), "what is not in the target stays as it is");
     }
 }

@@ -56,6 +56,8 @@ pub struct IngestActor<T: Transform> {
     flight: Flight,
     /// Creation time and generation of the target that deliveries are finished for.
     target: Option<(i64, u64)>,
+    /// The one before, which has lost what it had: of what was finished for it, word may still be on its way.
+    former: Option<(i64, u64)>,
     /// The connection of the source for which the target has been held against the records.
     reconciled: Option<u64>,
     /// What was pulled over another one: neither memory nor records may be asked about it yet.
@@ -101,6 +103,7 @@ impl<T: Transform> IngestActor<T> {
             workers,
             flight,
             target: None,
+            former: None,
             reconciled: None,
             unreconciled: Vec::new(),
             fates,
@@ -337,7 +340,7 @@ impl<T: Transform> IngestActor<T> {
 
     fn take_fates(&mut self, fates: Vec<(DeliveryId, Fate)>, ctx: &mut Context<Self>) {
         for (id, fate) in fates {
-            let fate = fate.unless_lost(self.target);
+            let fate = fate.unless_lost(self.former);
             let finished = matches!(fate, Fate::Done { .. });
             let Some((receipt, received)) = self.flight.leave(id, finished) else {
                 continue;
@@ -453,9 +456,7 @@ impl<T: Transform> IngestActor<T> {
         let done = call.into_actor(self).map(move |result, actor, ctx| {
             match &result {
                 Ok(backlog) => {
-                    let now = actor.core.clock.unix_nanos();
-                    let age = backlog.oldest_unacknowledged.map_or(0, |at| now.saturating_sub(at));
-                    let lag = Duration::from_nanos(u64::try_from(age).unwrap_or_default());
+                    let lag = backlog.lag(actor.core.clock.unix_nanos());
                     actor.core.observer.observe(Telemetry::Backlog { pending: backlog.pending, lag });
                     actor.core.unacknowledged.send(Unacknowledged(backlog.unacknowledged));
                 }
@@ -573,6 +574,7 @@ impl<T: Transform> Handler<SetTarget> for IngestActor<T> {
     fn handle(&mut self, SetTarget { target, generation, source_epoch, .. }: SetTarget, ctx: &mut Self::Context) {
         let now = Some((target.created, generation));
         if self.target.is_some() && self.target != now {
+            self.former = self.target;
             self.flight.forget_finished();
             self.take_back_acknowledgements();
         }

@@ -37,6 +37,14 @@ pub struct Backlog {
     pub oldest_unacknowledged: Option<i64>,
 }
 
+impl Backlog {
+    /// The age of the first unacknowledged message, `now` in nanoseconds since the Unix epoch; 0 if there is none.
+    pub fn lag(&self, now: i64) -> Duration {
+        let age = self.oldest_unacknowledged.map_or(0, |at| now.saturating_sub(at));
+        Duration::from_nanos(u64::try_from(age).unwrap_or_default())
+    }
+}
+
 /// The stream that change events come from.
 pub trait Source: Send + Sync {
     /// Waits for at least one delivery and returns all that have arrived, at most `budget`. An empty batch is an idle

@@ -82,7 +82,7 @@ fn acknowledgements_that_the_server_has_not_confirmed_are_waited_for() {
 #[test]
 fn with_the_target_down_everything_goes_back_within_the_grace() {
     run(async {
-        let grace = Duration::from_millis(600);
+        let grace = Duration::from_secs(2);
         let mut bench = Bench::start(Settings { grace, ..settings() });
         bench.publisher.faults.fail_next("publish", FOR_EVER, unavailable());
         for lsn in 1..=20 {
@@ -119,7 +119,7 @@ fn with_outcomes_unknown_it_ends_at_the_deadline_and_acknowledges_nothing() {
 #[test]
 fn with_the_store_down_everything_goes_back_within_the_grace() {
     run(async {
-        let grace = Duration::from_millis(600);
+        let grace = Duration::from_secs(2);
         let mut bench = Bench::start(Settings { grace, ..settings() });
         bench.feed("a 1 publish");
         bench.until_done().await;

@@ -2,14 +2,16 @@
 
 pub mod settings;
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cdc_actors::pipeline::{self, Pipeline, Ports};
-use cdc_actors::ports::{Clock, DedupStore, Dependency, Failure, SystemClock, Transform};
+use cdc_actors::ports::{Clock, DedupStore, Dependency, Failure, Observer, Source, SystemClock, Transform};
 use cdc_actors::retry::Backoff;
 use cdc_actors::supervisor::Ended;
+use cdc_actors::telemetry::Telemetry as Event;
 use slog::{Logger, error, info, warn};
 
 use crate::adapters::http;
@@ -120,12 +122,21 @@ impl Service {
             return Err(StartError::InFlightBytes { configured, max_payload });
         }
         // The target first: if it cannot be used, the consumer stays as it is.
+        let publisher = Arc::new(attempts.publisher(config, &outlet).await?);
+        let source = Arc::new(attempts.source(config, &intake, &logger).await?);
+        let rest = async {
+            Ok::<_, StartError>((attempts.dedup(config, &logger).await?, attempts.dead_letters(config, &outlet).await?))
+        };
+        let (dedup, dead_letters) = tokio::select! {
+            rest = rest => rest?,
+            never = tell_backlog(&*source, &telemetry, &*clock) => match never {},
+        };
         let ports = Ports {
-            publisher: Arc::new(attempts.publisher(config, &outlet).await?),
-            source: Arc::new(attempts.source(config, &intake, &logger).await?),
+            publisher,
+            source,
             transform: Arc::new(transform),
-            dedup: attempts.dedup(config, &logger).await?,
-            dead_letters: Arc::new(attempts.dead_letters(config, &outlet).await?),
+            dedup,
+            dead_letters: Arc::new(dead_letters),
             observer: Arc::clone(&telemetry) as _,
             clock,
         };
@@ -171,6 +182,17 @@ impl Service {
         } else {
             warn!(self.logger, "ended before everything in flight was settled: the source delivers the rest again");
         }
+    }
+}
+
+/// What waits, and for how long, must be known also while the service waits for another dependency.
+async fn tell_backlog(source: &dyn Source, telemetry: &Telemetry, clock: &dyn Clock) -> Infallible {
+    loop {
+        if let Ok(backlog) = source.backlog().await {
+            let lag = backlog.lag(clock.unix_nanos());
+            telemetry.observe(Event::Backlog { pending: backlog.pending, lag });
+        }
+        actix_rt::time::sleep(UPKEEP).await;
     }
 }
 

@@ -24,6 +24,18 @@ async fn whoever_is_away_at_the_start_is_told_until_it_is_there() {
 }
 
 #[tokio::test]
+async fn what_waits_is_told_while_the_service_waits_itself() {
+    let mut bench = Bench::start().await;
+    bench.consumer(&[]).await.kill();
+    bench.feed(5).await;
+    bench.redis.kill();
+    let consumer = Consumer::starting(&bench.settings(&[])).await;
+    let waiting = async || consumer.metrics().find("cdc_consumer_pending").filter(|waiting| *waiting == 5.0);
+    eventually("what waits is told", waiting).await;
+    assert!(consumer.metrics().value("cdc_consumer_lag_seconds") > 0.0);
+}
+
+#[tokio::test]
 async fn redis_away_for_ten_seconds_under_load() {
     let mut bench = Bench::start().await;
     let consumer = bench.consumer(&[]).await;

@@ -49,10 +49,10 @@ pub(super) struct State<'a> {
 
 #[derive(Serialize)]
 struct Source {
-    /// Messages the consumer has yet to be given.
-    pending: u64,
-    /// Age of the first unacknowledged message.
-    lag_seconds: f64,
+    /// Messages the consumer has yet to be given; not known before the source has told.
+    pending: Option<u64>,
+    /// Age of the first unacknowledged message; likewise.
+    lag_seconds: Option<f64>,
     redelivered: u64,
 }
 
@@ -123,8 +123,8 @@ impl<'a> State<'a> {
             silent: liveness.silent,
             events: events(&samples),
             source: Source {
-                pending: count("pending", &[]),
-                lag_seconds: samples.sum("cdc_consumer_lag_seconds", &[]),
+                pending: samples.one("cdc_consumer_pending").map(whole),
+                lag_seconds: samples.one("cdc_consumer_lag_seconds"),
                 redelivered: count("redelivered_total", &[]),
             },
             in_flight: InFlight { messages: count("in_flight", &[]), bytes: count("in_flight_bytes", &[]) },

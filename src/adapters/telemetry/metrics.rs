@@ -1,7 +1,7 @@
 //! Every metric of the service, resolved once. Nothing global: the recorder belongs to whoever made it.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use cdc_actors::message::{Late, Reason};
 use cdc_actors::ports::Dependency;
@@ -86,8 +86,8 @@ pub(super) struct Metrics {
     pub target_duplicates: PerTable<Counter>,
     pub late: PerTable<By<Late, Counter>>,
     pub dead_letters: PerTable<By<Reason, Counter>>,
-    pub lag: Gauge,
-    pub pending: Gauge,
+    /// Waiting messages and lag: unknown until the source has told them, and no figure is better than a wrong one.
+    backlog: OnceLock<[Gauge; 2]>,
     pub in_flight: Gauge,
     pub in_flight_bytes: Gauge,
     pub hits: Counter,
@@ -150,8 +150,7 @@ impl Metrics {
                     r.counter("cdc_consumer_dead_letters_total", &[("table", table), ("reason", reason.name())])
                 })
             }),
-            lag: r.gauge("cdc_consumer_lag_seconds", &[]),
-            pending: r.gauge("cdc_consumer_pending", &[]),
+            backlog: OnceLock::new(),
             in_flight: r.gauge("cdc_consumer_in_flight", &[]),
             in_flight_bytes: r.gauge("cdc_consumer_in_flight_bytes", &[]),
             hits: r.counter("cdc_consumer_redis_hit_total", &[("status", "hit")]),
@@ -171,6 +170,12 @@ impl Metrics {
             restarts: Mutex::new(ACTORS.map(|a| (a, r.counter(RESTARTS, &[("actor", a)]))).into()),
             recorder,
         }
+    }
+
+    /// How many messages wait, and the lag.
+    pub(super) fn backlog(&self) -> &[Gauge; 2] {
+        let gauge = |name| Register(&self.recorder).gauge(name, &[]);
+        self.backlog.get_or_init(|| ["cdc_consumer_pending", "cdc_consumer_lag_seconds"].map(gauge))
     }
 
     /// How long calls of an operation take. The operations are known to the actors alone, so the first call makes the series.
@@ -255,8 +260,11 @@ pub(super) const COUNTERS: [(&str, &str); 15] = [
 ];
 /// Likewise.
 pub(super) const GAUGES: [(&str, &str); 8] = [
-    ("cdc_consumer_lag_seconds", "Age of the first unacknowledged message; 0 if there is none."),
-    ("cdc_consumer_pending", "Messages the consumer has yet to be given."),
+    (
+        "cdc_consumer_lag_seconds",
+        "Age of the first unacknowledged message; 0 if there is none; missing until the source has told.",
+    ),
+    ("cdc_consumer_pending", "Messages the consumer has yet to be given; missing until the source has told."),
     ("cdc_consumer_in_flight", "Messages between pull and settlement."),
     ("cdc_consumer_in_flight_bytes", "Bytes in these messages."),
     ("cdc_consumer_consecutive_failures", "Failures of a dependency without a success in between."),

@@ -9,8 +9,8 @@ mod troubles;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use cdc_actors::message::{DeliveryId, Late, Reason};
 use cdc_actors::ports::{Clock, Dependency, Failure, Observer};
@@ -19,7 +19,7 @@ use slog::{Logger, crit, debug, error, info, warn};
 
 use crate::logging::chain;
 use fields::Fields;
-use metrics::{Metrics, OTHER};
+use metrics::{Metrics, OTHER, lock};
 use status::Status;
 pub use troubles::Trouble;
 use troubles::Troubles;
@@ -31,10 +31,13 @@ pub struct Telemetry {
     fields: Fields,
     troubles: Troubles,
     status: Arc<Status>,
+    /// The lag that the source told last, and when.
+    lag: Mutex<Option<(Duration, Instant)>>,
+    clock: Arc<dyn Clock>,
 }
 
 impl Telemetry {
-    /// Registers every metric at zero, for `tables` and the rest; the clock decides what is logged again and since when
+    /// Registers every metric at zero but those that only the source can tell, for `tables` and the rest; the clock decides what is logged again and since when
     /// something is wrong.
     pub fn new(logger: Logger, clock: Arc<dyn Clock>, tables: &[&'static str]) -> Self {
         let metrics = Metrics::new(tables);
@@ -44,7 +47,9 @@ impl Telemetry {
             metrics,
             fields: Fields::new(Arc::clone(&clock)),
             troubles: Troubles::new(Arc::clone(&clock)),
-            status: Arc::new(Status::new(clock)),
+            status: Arc::new(Status::new(Arc::clone(&clock))),
+            lag: Mutex::default(),
+            clock,
         }
     }
 
@@ -55,6 +60,11 @@ impl Telemetry {
 
     /// The Prometheus text format.
     pub fn render(&self) -> String {
+        // While the source does not answer, what was late grows later.
+        let told = *lock(&self.lag);
+        if let Some((lag, told)) = told.filter(|(lag, _)| !lag.is_zero()) {
+            self.set_lag(lag + self.clock.now().saturating_duration_since(told));
+        }
         self.metrics.render()
     }
 
@@ -186,8 +196,15 @@ impl Telemetry {
     }
 
     fn backlog(&self, pending: u64, lag: Duration) {
-        self.metrics.pending.set(pending as f64);
-        self.metrics.lag.set(lag.as_secs_f64());
+        let [waiting, _] = self.metrics.backlog();
+        waiting.set(pending as f64);
+        self.set_lag(lag);
+        *lock(&self.lag) = Some((lag, self.clock.now()));
+    }
+
+    fn set_lag(&self, lag: Duration) {
+        let [_, gauge] = self.metrics.backlog();
+        gauge.set(lag.as_secs_f64());
     }
 
     /// What happens now and then: always a line.

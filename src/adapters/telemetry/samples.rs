@@ -62,6 +62,11 @@ impl<'a> Samples<'a> {
         self.0.iter().filter(move |sample| sample.name == name)
     }
 
+    /// The value of a metric without labels; `None` if it is not there.
+    pub fn one(&self, name: &str) -> Option<f64> {
+        self.of(name).next().map(|sample| sample.value)
+    }
+
     /// The sum over a metric's samples that carry all these labels.
     pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         let carries = |sample: &&Sample<'_>| labels.iter().all(|(label, value)| sample.label(label) == *value);

@@ -122,9 +122,7 @@ fn every_series_with_known_labels_is_there_from_the_start() {
     for reason in ["source", "target", "dead_letter", "dedup", "reconcile", "suspect", "shutdown"] {
         assert_eq!(bench.value(&format!("cdc_consumer_paused{{reason=\"{reason}\"}}")), 0.0);
     }
-    for name in
-        ["lag_seconds", "pending", "in_flight", "in_flight_bytes", "publish_errors_total", "nats_reconnects_total"]
-    {
+    for name in ["in_flight", "in_flight_bytes", "publish_errors_total", "nats_reconnects_total"] {
         assert_eq!(bench.value(&format!("cdc_consumer_{name}")), 0.0);
     }
     assert_eq!(bench.value("cdc_consumer_start_time_seconds"), 1_700_000_000.0);
@@ -207,6 +205,20 @@ fn every_event_shows_in_its_metric() {
     bench.see(Event::Paused { reason: PauseReason::Reconcile, paused: false });
     assert_eq!(bench.value("cdc_consumer_dependency_up{dependency=\"dedup\"}"), 1.0);
     assert_eq!(bench.value("cdc_consumer_paused{reason=\"reconcile\"}"), 0.0);
+}
+
+#[test]
+fn what_waits_is_not_known_before_the_source_has_told_and_what_is_late_grows_later_while_it_does_not() {
+    let bench = Bench::new();
+    let text = bench.telemetry.render();
+    assert!(!text.contains("cdc_consumer_pending ") && !text.contains("cdc_consumer_lag_seconds "), "{text}");
+    bench.see(Event::Backlog { pending: 13, lag: Duration::from_millis(1_500) });
+    bench.clock.advance(Duration::from_secs(60));
+    assert_eq!(bench.value("cdc_consumer_lag_seconds"), 61.5);
+    assert_eq!(bench.value("cdc_consumer_pending"), 13.0);
+    bench.see(Event::Backlog { pending: 0, lag: Duration::ZERO });
+    bench.clock.advance(Duration::from_secs(60));
+    assert_eq!(bench.value("cdc_consumer_lag_seconds"), 0.0, "nothing is late");
 }
 
 #[test]

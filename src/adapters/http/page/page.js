@@ -12,7 +12,7 @@
 
   // ---- figures ----
 
-  const number = (value) => Math.round(value).toLocaleString("en");
+  const number = (value) => value === null ? "–" : Math.round(value).toLocaleString("en");
   const rate = (value) => value === null ? "–" : value === 0 ? "0" : value < 10 ? value.toFixed(1) : number(value);
   const seconds = (value) =>
     value === null ? "–"
