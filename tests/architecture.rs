@@ -161,3 +161,30 @@ fn what_is_shipped_knows_nothing_of_the_saboteur() {
     assert!(!dependencies(&manifest).iter().any(|name| name.contains("saboteur")), "the service depends on it");
     assert!(!manifest.contains("[features]"), "a feature could switch something on in what is shipped");
 }
+
+/// What stands between backticks in a document.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
+#[test]
+fn files_and_tests_that_documents_name_exist() {
+    let roots = ["src", "actors", "tests", "benches", "fuzz"];
+    let code: Vec<_> = roots.iter().flat_map(|dir| sources(&root().join(dir))).collect();
+    let mut wrong = Vec::new();
+    for document in ["SECURITY.md", "ARCHITECTURE.md", "docs/reliability.md"] {
+        let text = fs::read_to_string(root().join(document)).unwrap_or_else(|e| panic!("{document}: {e}"));
+        for name in quoted(&text) {
+            let is_path =
+                roots.iter().any(|dir| name.starts_with(&format!("{dir}/"))) && !name.contains(['*', '{', ' ']);
+            let is_test = name.len() > 24 && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+            let function = format!("fn {name}(");
+            let missing = (is_path && !root().join(name).exists())
+                || (is_test && !name.starts_with("cdc_") && !code.iter().any(|(_, text)| text.contains(&function)));
+            if missing {
+                wrong.push(format!("{document} names {name}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}

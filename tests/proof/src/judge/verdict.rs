@@ -12,8 +12,9 @@ pub struct Rules {
     pub across_replicas: bool,
     /// Changes up to this number may be missing: the story took them away.
     pub excused_up_to: u64,
-    /// The story made events too large, or had them refused: a dead letter for that reason is a fair end of any change.
-    pub fair_reason: Option<&'static str>,
+    /// The story made events too large, or had a tenant's refused: a dead letter for that reason is a fair end of a change
+    /// whose source subject has this part.
+    pub fair_end: Option<(&'static str, &'static str)>,
 }
 
 /// Where something was stored.
@@ -134,7 +135,7 @@ impl<'a> Court<'a> {
         self.findings.dead_letters = letters.len();
         for letter in letters {
             let at = letter.sequence;
-            if self.rules.fair_reason.is_some_and(|reason| letter.reason == reason) {
+            if self.rules.fair_end.is_some_and(|(reason, _)| letter.reason == reason) {
                 self.fair_end(letter);
                 continue;
             }
@@ -158,8 +159,15 @@ impl<'a> Court<'a> {
     /// A change, or one of several parts of it, that was not to be a dead letter but for the story.
     fn fair_end(&mut self, letter: &Letter) {
         let about = |sent: &&Sent| sent.sequence == letter.source_sequence;
-        let Some(sent) = self.sent.iter().find(about) else { return };
-        let (number, at) = (sent.number, letter.sequence);
+        let (at, part) = (letter.sequence, self.rules.fair_end.map_or("", |(_, part)| part));
+        let Some(sent) = self.sent.iter().find(about).filter(|sent| sent.subject.contains(part)) else {
+            return self.findings.wrong.add(|| format!("dead letter {at} ({}) of what should flow", letter.reason));
+        };
+        // What is too large may come in parts, or compressed.
+        if letter.reason != "too_large" && letter.body != sent.payload {
+            self.findings.wrong.add(|| format!("dead letter {at} with another body than change {}", sent.number));
+        }
+        let number = sent.number;
         let before = self.places.insert(number, Place::DeadLetter(at));
         // A limit that is lowered cuts the connection: what was stored unheard may be found too large when it is tried again.
         // And of two copies one may end here, the other there.
@@ -324,7 +332,7 @@ mod tests {
 
     #[test]
     fn a_dead_letter_that_the_story_caused_is_a_fair_end_but_for_what_the_target_has() {
-        let rules = Rules { fair_reason: Some("refused"), ..Rules::default() };
+        let rules = Rules { fair_end: Some(("refused", ".daisi.")), ..Rules::default() };
         let letter = Letter { sequence: 2, reason: "refused".to_owned(), source_sequence: 3, body: 1_003 };
         let (mut all, mut harvest) = good();
         harvest.letters.push(letter);
@@ -334,5 +342,9 @@ mod tests {
         assert!(judge(&all, &harvest, &[], &rules).broken().is_empty(), "one copy here, the other there");
         harvest.stored.pop();
         assert!(judge(&all, &harvest, &[], &rules).broken().is_empty());
+        let others = Rules { fair_end: Some(("refused", ".another.")), ..Rules::default() };
+        assert!(judge(&all, &harvest, &[], &others).shows(Symptom::Wrong), "its tenant is not refused");
+        harvest.letters[1].body = 7;
+        assert!(judge(&all, &harvest, &[], &rules).shows(Symptom::Wrong), "what was sent is not in it");
     }
 }

@@ -101,7 +101,7 @@ pub(super) fn all() -> Vec<Scenario> {
             "the others are not held up; refused events wait as long as there is room, then they are dead letters",
             |w| {
                 Box::pin(async move {
-                    w.allow_letters("refused");
+                    w.allow_letters("refused", ".daisi_tenant1.");
                     refused(w, 20, Duration::from_secs(30)).await;
                 })
             },
@@ -128,7 +128,7 @@ pub(super) fn all() -> Vec<Scenario> {
                     w.nats_link(0).delay(Duration::from_millis(300));
                     w.wait(Duration::from_millis(700)).await;
                     w.pause_load().await;
-                    w.allow_letters("too_large");
+                    w.allow_letters("too_large", "");
                     w.set_max_payload("4KB").await;
                     w.reset_links();
                     w.wait(Duration::from_secs(8)).await;

@@ -85,7 +85,7 @@ pub struct World {
     in_flight_bytes: Option<u64>,
     excused: u64,
     swallowed_from: u64,
-    fair_reason: Option<&'static str>,
+    fair_end: Option<(&'static str, &'static str)>,
     begun: Instant,
 }
 
@@ -118,7 +118,7 @@ impl World {
             in_flight_bytes: None,
             excused: 0,
             swallowed_from: 0,
-            fair_reason: None,
+            fair_end: None,
             begun: Instant::now(),
             setup,
         };
@@ -258,9 +258,9 @@ impl World {
         self.excused = self.ledger.last_number();
     }
 
-    /// Takes a dead letter for this reason as a fair end of any change.
-    pub fn allow_letters(&mut self, reason: &'static str) {
-        self.fair_reason = Some(reason);
+    /// Takes a dead letter for this reason as a fair end of a change whose source subject has this part.
+    pub fn allow_letters(&mut self, reason: &'static str, of: &'static str) {
+        self.fair_end = Some((reason, of));
     }
 
     /// Stops the load; what was begun is stored.

@@ -102,7 +102,7 @@ impl World {
 
     async fn judge(&mut self, scenario: &Scenario) -> Findings {
         let rules =
-            Rules { across_replicas: self.posts.len() > 1, excused_up_to: self.excused, fair_reason: self.fair_reason };
+            Rules { across_replicas: self.posts.len() > 1, excused_up_to: self.excused, fair_end: self.fair_end };
         let samples = self.sampler.stop().await;
         let harvest = judge::read(&self.js, TARGET, DEAD_LETTERS).await;
         let sent = self.ledger.sent();
