@@ -55,6 +55,19 @@ def render_with(directory, *components):
     return copy.deepcopy(_render_with(directory, components))
 
 
+def render_above(directory, patch, *components):
+    """The objects of an overlay above a directory's: a patch of the Deployment comes first, then the components."""
+    with tempfile.TemporaryDirectory() as name:
+        copied = Path(name) / "k8s"
+        shutil.copytree(K8S, copied)
+        below = {"resources": [f"../{directory}"], "patches": [{"patch": yaml.safe_dump(patch)}]}
+        above = {"resources": ["../below"], "components": [f"../components/{component}" for component in components]}
+        for layer, kustomization in (("below", below), ("above", above)):
+            (copied / layer).mkdir()
+            (copied / layer / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
+        return _render(str(copied / "above"))
+
+
 @functools.cache
 def _variants():
     found = {"base": render("base")}

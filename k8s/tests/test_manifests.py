@@ -61,7 +61,7 @@ class Manifests(unittest.TestCase):
 
     def test_the_schemas_refuse_what_is_wrong(self):
         versions = newest_versions(3)
-        objects = render_with("overlays/production", "keda", "service-monitor") + render_with("base", "hpa")
+        objects = render_with("overlays/production", "keda") + render_with("base", "hpa", "service-monitor")
         kinds = {thing["kind"] for thing in objects}
         self.assertEqual(kinds & {"PodMonitor", "ServiceMonitor", "PrometheusRule", "ScaledObject"}, {"PodMonitor", "ServiceMonitor", "PrometheusRule", "ScaledObject"})
         for thing in objects:
@@ -96,10 +96,15 @@ class Manifests(unittest.TestCase):
             self.assertIn(port, [port["containerPort"] for port in container(server)["ports"]])
 
     def test_what_excludes_each_other_does_not_render(self):
-        for first, second in (("hpa", "keda"), ("recreate", "hpa"), ("recreate", "keda")):
+        scaling, scraping = "/spec/(replicas|strategy)", "/metadata/annotations/daisi-cdc-consumer~1scraped-by"
+        pairs = (("hpa", "keda", scaling), ("recreate", "hpa", scaling), ("recreate", "keda", scaling), ("pod-monitor", "service-monitor", scraping))
+        for first, second, why in pairs:
             for components in ((first, second), (second, first)):
-                with self.subTest(components), self.assertRaisesRegex(AssertionError, "/spec/(replicas|strategy)"):
+                with self.subTest(components), self.assertRaisesRegex(AssertionError, why):
                     render_with("base", *components)
+        # Production has a pod-monitor.
+        with self.assertRaisesRegex(AssertionError, scraping):
+            render_with("overlays/production", "service-monitor")
 
     def test_an_image_of_production_is_named_with_its_version(self):
         image = container(service(render("overlays/production")))["image"]

@@ -4,7 +4,7 @@ import math
 import unittest
 
 import rendering
-from rendering import of_kind, render, render_with, service, setting
+from rendering import SERVICE, container, of_kind, render, render_above, render_with, service, setting
 
 # Events a second that one replica passes in this model: the highest steady rate in docs/performance.md.
 REPLICA = 20_000
@@ -88,6 +88,17 @@ class Scaling(unittest.TestCase):
             scaler = of_kind(objects, "HorizontalPodAutoscaler") + of_kind(objects, "ScaledObject")
             needed = scaler[0]["spec"][most] * setting(objects, "in_flight.messages")
             self.assertGreaterEqual(setting(objects, "source.max_ack_pending"), needed, component)
+
+    def test_variables_that_an_overlay_has_set_stay(self):
+        before = [{"name": "DAISI_CDC_LOG__LEVEL", "value": "debug"}, {"name": "DAISI_CDC_SOURCE__MAX_ACK_PENDING", "value": "1"}]
+        containers = [{"name": SERVICE, "env": before}]
+        patch = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": SERVICE}, "spec": {"template": {"spec": {"containers": containers}}}}
+        for component in ("hpa", "keda"):
+            with self.subTest(component):
+                env = container(service(render_above("base", patch, component)))["env"]
+                given = {entry["name"]: entry["value"] for entry in env}
+                self.assertEqual(given, {"DAISI_CDC_LOG__LEVEL": "debug", "DAISI_CDC_SOURCE__MAX_ACK_PENDING": "16384"})
+                self.assertEqual(len(env), 2)
 
     def test_the_components_say_what_scaling_costs(self):
         for component in ("hpa", "keda"):
