@@ -1,159 +1,40 @@
 //! The service under the rights that deploy/least-privilege gives it: with all of them it works, without any one of them it says what it lacks.
 
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 
-use async_nats::{Client, ConnectOptions};
+use async_nats::ConnectOptions;
 use cdc_actors::message::{DeliveryId, EventKey, Record};
 use cdc_actors::ports::{DedupStore, Failure, FailureClass, Target};
 use daisi_cdc_consumer::adapters::redis::{RedisSettings, RedisStore};
-use nkeys::KeyPair;
-use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
+use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::bench::event;
-use crate::support::nats::{NatsServer, nats_servers};
-use crate::support::redis::RedisServer;
-use crate::support::service::{Service, Settings};
+use crate::shipped::{Accounts, PASSWORD, World, read, redis_server, shipped, until};
+use crate::support::nats::nats_servers;
+use crate::support::service::Service;
 
-/// How long anything may take that should happen soon.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// The password of the user of Redis.
-const PASSWORD: &str = "a-password";
-
-fn shipped(file: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/least-privilege").join(file)
-}
-
-fn read(file: &str) -> String {
-    std::fs::read_to_string(shipped(file)).unwrap()
-}
-
-/// The accounts as shipped, with keys of the test's own in place of variables of the environment.
-struct Accounts {
-    keys: [(&'static str, KeyPair); 4],
-}
-
-impl Accounts {
-    fn new() -> Self {
-        let names = ["CONSUMER_NKEY", "SEQUIN_NKEY", "OPERATOR_NKEY", "SYSTEM_NKEY"];
-        Self { keys: names.map(|name| (name, KeyPair::new_user())) }
+/// Feeds one event and one dead letter, sees both stored and settled, and finds nothing else in the log than that and `warned`.
+async fn works(world: &World, service: Service, warned: &[&str]) {
+    let before = (world.count("wa_stream").await, world.count("cdc_dead_letters").await);
+    world.feed().await;
+    until("the event and the dead letter are stored", async || {
+        (world.count("wa_stream").await, world.count("cdc_dead_letters").await) == (before.0 + 1, before.1 + 1)
+    })
+    .await;
+    until("everything is settled and the lag is known", async || {
+        service.metric("cdc_consumer_in_flight", &[]) == 0.0
+            && service.get("/metrics").1.contains("cdc_consumer_lag_seconds 0")
+    })
+    .await;
+    let log = service.stop().text();
+    for said in warned {
+        assert!(log.contains(said), "{said} is not warned of: {log}");
     }
-
-    /// What the consumer may do, in the order of the file.
-    fn rights() -> Vec<String> {
-        let text = read("nats-accounts.conf");
-        let consumer = text.split("$CONSUMER_NKEY").nth(1).unwrap().split("$SEQUIN_NKEY").next().unwrap();
-        let lines = consumer.lines().filter(|line| !line.trim_start().starts_with('#'));
-        lines.flat_map(|line| line.split('"').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>()).collect()
-    }
-
-    /// The server's configuration, without one right of the consumer.
-    fn config(&self, without: Option<&str>) -> String {
-        let mut text = read("nats-accounts.conf");
-        if let Some(right) = without {
-            // An allow list must not become empty, or it allows everything.
-            text = text.replacen(&format!("\"{right}\""), "\"nothing.at.all\"", 1);
-        }
-        let keys = self.keys.iter().map(|(name, key)| format!("{name}: {}\n", key.public_key()));
-        format!("{}{text}", keys.collect::<String>())
-    }
-
-    fn key(&self, name: &str) -> &KeyPair {
-        &self.keys.iter().find(|(known, _)| *known == name).unwrap().1
-    }
-
-    async fn client(&self, name: &str, url: &str) -> Client {
-        ConnectOptions::with_nkey(self.key(name).seed().unwrap()).connect(url).await.unwrap()
-    }
-}
-
-/// Servers with nothing but the rights as shipped, streams that the operator has created, and the settings as shipped.
-struct World {
-    accounts: Accounts,
-    nats: NatsServer,
-    redis: RedisServer,
-    operator: Client,
-    directory: TempDir,
-    fed: std::cell::Cell<u64>,
-}
-
-impl World {
-    async fn new(binary: &Path) -> Self {
-        let (accounts, directory) = (Accounts::new(), TempDir::new().unwrap());
-        let nats = NatsServer::start_with(binary, &accounts.config(None));
-        let operator = accounts.client("OPERATOR_NKEY", &nats.url()).await;
-        std::fs::write(directory.path().join("nats.nk"), accounts.key("CONSUMER_NKEY").seed().unwrap()).unwrap();
-        std::fs::write(directory.path().join("redis"), PASSWORD).unwrap();
-        let redis = redis_server(&directory);
-        let world = Self { accounts, nats, redis, operator, directory, fed: 0.into() };
-        for stream in ["cdc_events_stream", "wa_stream", "cdc_dead_letters"] {
-            let config = serde_json::from_str(&read(&format!("streams/{stream}.json"))).unwrap();
-            world.create(&format!("STREAM.CREATE.{stream}"), config).await;
-        }
-        let consumer: Value = serde_json::from_str(&read("streams/cdc_consumers.json")).unwrap();
-        let request = json!({ "stream_name": "cdc_events_stream", "config": consumer });
-        world.create("CONSUMER.DURABLE.CREATE.cdc_events_stream.cdc_consumers", request).await;
-        world
-    }
-
-    async fn create(&self, operation: &str, request: Value) {
-        let answer = self.operator.request(format!("$JS.API.{operation}"), request.to_string().into()).await.unwrap();
-        let answer: Value = serde_json::from_slice(&answer.payload).unwrap();
-        assert!(answer.get("error").is_none(), "{operation}: {answer}");
-    }
-
-    /// What differs from the settings as shipped: where things are.
-    fn settings(&self) -> Settings {
-        let secret = |name: &str| self.directory.path().join(name).display().to_string();
-        [
-            ("nats.url", self.nats.url()),
-            ("nats.tls.ca_file", String::new()),
-            ("nats.nkey_seed_file", secret("nats.nk")),
-            ("dedup.url", self.redis.url()),
-            ("dedup.tls.ca_file", String::new()),
-            ("dedup.password_file", secret("redis")),
-            ("http.listen", "127.0.0.1:0".to_owned()),
-        ]
-        .map(|(name, value)| (name.to_owned(), value))
-        .into()
-    }
-
-    fn service(&self) -> Service {
-        Service::spawn(&self.settings(), &["run", "--config", shipped("config.yaml").to_str().unwrap()])
-    }
-
-    /// Feeds one event that is published and one that becomes a dead letter, as Sequin does.
-    async fn feed(&self) {
-        let number = self.fed.replace(self.fed.get() + 1);
-        let sequin = self.accounts.client("SEQUIN_NKEY", &self.nats.url()).await;
-        let (subject, payload) = event(number, "CID1");
-        sequin.publish(subject.clone(), payload.into()).await.unwrap();
-        sequin.publish(subject, "no JSON".into()).await.unwrap();
-        sequin.flush().await.unwrap();
-    }
-
-    async fn count(&self, stream: &str) -> u64 {
-        let answer = self.operator.request(format!("$JS.API.STREAM.INFO.{stream}"), "".into()).await.unwrap();
-        serde_json::from_slice::<Value>(&answer.payload).unwrap()["state"]["messages"].as_u64().unwrap()
-    }
-}
-
-fn redis_server(directory: &TempDir) -> RedisServer {
-    let acl = directory.path().join("users.acl");
-    let hash: String = Sha256::digest(PASSWORD).iter().map(|byte| format!("{byte:02x}")).collect();
-    let admin = "user admin on >admin ~* &* +@all\n";
-    std::fs::write(&acl, read("redis-users.acl").replace(&"0".repeat(64), &hash) + admin).unwrap();
-    RedisServer::start_with(&["--aclfile", acl.to_str().unwrap()])
-}
-
-async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !holds().await {
-        assert!(Instant::now() < deadline, "waited in vain: {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
+    for line in log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()) {
+        let message = line["msg"].as_str().unwrap();
+        let known = ["dead letter", "field that this version does not know"];
+        let expected = known.iter().chain(warned).any(|part| message.contains(part));
+        assert!(line["level"] == "info" || expected, "something is refused or warned of: {line}");
     }
 }
 
@@ -161,23 +42,54 @@ async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
 async fn with_the_rights_that_it_is_given_it_works() {
     for binary in nats_servers() {
         let world = World::new(&binary).await;
-        let service = world.service().started();
-        world.feed().await;
-        until("the event and the dead letter are stored", async || {
-            (world.count("wa_stream").await, world.count("cdc_dead_letters").await) == (1, 1)
-        })
+        works(&world, world.service().started(), &[]).await;
+    }
+}
+
+#[tokio::test]
+async fn production_works_with_these_rights() {
+    let config = shipped("../../k8s/overlays/production/config.yaml");
+    for binary in nats_servers() {
+        let world = World::new(&binary).await;
+        // Servers elsewhere, and without TLS, as with the settings that are shipped beside the rights.
+        let service = world.service_with(&config, &[("nats.tls.required", "false")]);
+        works(&world, service.started(), &[]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_bound_that_it_may_not_change_is_warned_of_and_kept() {
+    for binary in nats_servers() {
+        let world = World::new(&binary).await;
+        let service = world.service_with(&shipped("config.yaml"), &[("source.max_ack_pending", "20000")]);
+        works(
+            &world,
+            service.started(),
+            &["keeps max_ack_pending 16384, 20000 is configured", "the NATS server complained"],
+        )
         .await;
-        until("everything is settled and the lag is known", async || {
-            service.metric("cdc_consumer_in_flight", &[]) == 0.0
-                && service.get("/metrics").1.contains("cdc_consumer_lag_seconds 0")
-        })
-        .await;
-        let log = service.stop().text();
-        for line in log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()) {
-            let message = line["msg"].as_str().unwrap();
-            let expected =
-                ["dead letter", "field that this version does not know"].iter().any(|part| message.contains(part));
-            assert!(line["level"] == "info" || expected, "something is refused or warned of: {line}");
+    }
+}
+
+#[tokio::test]
+async fn what_decides_about_deliveries_must_be_as_configured() {
+    let cases: [&[(&str, &str)]; 4] = [
+        &[("source.ack_wait", "20s")],
+        &[("source.max_deliver", "9")],
+        &[("source.subjects", "sequin.db.>")],
+        &[("source.ack_wait", "20s"), ("source.max_ack_pending", "20000")],
+    ];
+    for binary in nats_servers() {
+        let world = World::new(&binary).await;
+        let start = |case: &[(&str, &str)]| {
+            world.service_with(&shipped("config.yaml"), &[case, &[("start_timeout", "1s")]].concat())
+        };
+        let services: Vec<_> = cases.map(start).into();
+        for (case, mut service) in cases.iter().zip(services) {
+            assert_eq!(service.wait(), Some(69), "{case:?}: {}", service.log().text());
+            let log = service.log().text();
+            let right = "CONSUMER.DURABLE.CREATE.cdc_events_stream.cdc_consumers";
+            assert!(log.contains("Permissions Violation") && log.contains(right), "{case:?}: {log}");
         }
     }
 }

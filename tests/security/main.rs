@@ -12,4 +12,5 @@ mod nats_login;
 mod nats_tls;
 mod redis;
 mod secrets;
+mod shipped;
 mod whole;

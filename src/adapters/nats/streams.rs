@@ -10,6 +10,9 @@ use serde_json::{Map, Value, json};
 use super::api::ApiError;
 use super::connection::Connection;
 
+/// The bound on unacknowledged deliveries, as the server names it.
+const MAX_ACK_PENDING: &str = "max_ack_pending";
+
 /// Where a stream keeps its messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Storage {
@@ -152,7 +155,7 @@ impl fmt::Display for Note {
         let Self::NotUpdated { consumer, setting, is, wanted, refused } = self;
         write!(
             f,
-            "consumer {consumer} keeps {setting} {is}, {wanted} is configured: {refused}; delete it to have it created anew"
+            "consumer {consumer} keeps {setting} {is}, {wanted} is configured: {refused}; have somebody who may change it, or delete it and create it anew"
         )
     }
 }
@@ -494,10 +497,32 @@ pub async fn ensure_consumer(
     }
     let mut config = found.config.clone();
     config.extend(changes.iter().cloned());
-    if put_consumer(connection, stream, &settings.name, &config).await?.is_ok() {
-        return Ok(Vec::new());
+    match put_consumer(connection, stream, &settings.name, &config).await {
+        Ok(Ok(())) => Ok(Vec::new()),
+        Ok(Err(_)) => update_one_by_one(connection, stream, &settings.name, found.config, changes).await,
+        Err(failure) => match kept_for_want_of_rights(&settings.name, &found.config, &changes, &failure) {
+            Some(note) => Ok(vec![note]),
+            None => Err(failure.into()),
+        },
     }
-    update_one_by_one(connection, stream, &settings.name, found.config, changes).await
+}
+
+/// What may stay as it is where this user must not change the consumer: a bound that costs throughput at worst. Everything
+/// else decides which messages come, or when they come again, and has to be as configured.
+fn kept_for_want_of_rights(
+    consumer: &str,
+    found: &Map<String, Value>,
+    changes: &[(String, Value)],
+    failure: &Failure,
+) -> Option<Note> {
+    let [(setting, wanted)] = changes else { return None };
+    (failure.class == FailureClass::Denied && setting == MAX_ACK_PENDING).then(|| Note::NotUpdated {
+        consumer: consumer.to_owned(),
+        setting: setting.clone(),
+        is: found.get(setting).unwrap_or(&Value::Null).to_string(),
+        wanted: wanted.to_string(),
+        refused: failure.cause.to_string(),
+    })
 }
 
 /// Says what [`ensure_consumer`] would do to a consumer of a stream that exists; changes nothing.
@@ -527,7 +552,7 @@ fn wanted_config(
 ) -> Result<Map<String, Value>, SetupError> {
     let mut config = Map::new();
     config.insert("ack_wait".to_owned(), nanos(settings.ack_wait).into());
-    config.insert("max_ack_pending".to_owned(), settings.max_ack_pending.into());
+    config.insert(MAX_ACK_PENDING.to_owned(), settings.max_ack_pending.into());
     config.insert("max_deliver".to_owned(), settings.max_deliver.map_or(-1, i64::from).into());
     // A backoff list would override ack_wait.
     config.insert("backoff".to_owned(), Value::Null);
