@@ -49,6 +49,8 @@ TIMES = ("periodSeconds", "timeoutSeconds", "failureThreshold")
 
 LABELS = {"app.kubernetes.io/name": "daisi-cdc-consumer"}
 
+NAMESPACE = "kubernetes.io/metadata.name"
+
 # Who may be on the other side of which port.
 PEERS = {
     "ingress": {("TCP", "http"): {"app.kubernetes.io/name": "prometheus"}},
@@ -118,8 +120,9 @@ def deployed(objects):
     return wrong
 
 
-def network(policy):
-    """Nothing in but scraping, nothing out but DNS, NATS and Redis, and each of them: selectors as they are rendered."""
+def network(policy, pinned=False):
+    """Nothing in but scraping, nothing out but DNS, NATS and Redis, and each of them: selectors as they are rendered; where
+    namespaces must be pinned, from and to a named one alone."""
     spec = policy["spec"]
     wrong = []
     if look(spec, "podSelector.matchLabels") != LABELS:
@@ -135,12 +138,15 @@ def network(policy):
                 open_to[place] = open_to.get(place, []) + (rule.get(key) or [None])
         for place in sorted(open_to.keys() | PEERS[side].keys(), key=str):
             peers, wanted = open_to.get(place, []), PEERS[side].get(place)
-            if len(peers) != 1 or not peer(peers[0], wanted):
-                wrong.append(f"{side} {place}: {peers} and not pods {wanted}")
+            if len(peers) != 1 or not peer(peers[0], wanted, pinned):
+                wrong.append(f"{side} {place}: {peers} and not pods {wanted}{' of one namespace' if pinned else ''}")
     return wrong
 
 
-def peer(given, labels):
-    """Whether it stands for the pods with just these labels, in whichever namespaces it names."""
+def peer(given, labels, pinned):
+    """Whether it stands for the pods with just these labels, in whichever namespaces it names, or in one known by its name."""
     known = bool(given) and set(given) == {"namespaceSelector", "podSelector"}
-    return bool(labels) and known and given["podSelector"] == {"matchLabels": labels}
+    if not (labels and known and given["podSelector"] == {"matchLabels": labels}):
+        return False
+    named = given["namespaceSelector"].get("matchLabels") or {}
+    return not pinned or (set(given["namespaceSelector"]) == {"matchLabels"} and bool(named.get(NAMESPACE)))

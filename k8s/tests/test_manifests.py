@@ -83,7 +83,20 @@ class Manifests(unittest.TestCase):
             with self.subTest(name):
                 self.assertEqual(policy.deployed(objects), [])
                 (network,) = of_kind(objects, "NetworkPolicy")
-                self.assertEqual(policy.network(network), [])
+                self.assertEqual(policy.network(network, pinned="production" in name), [])
+
+    def test_production_talks_to_the_namespaces_of_its_servers_alone(self):
+        objects = render("overlays/production")
+        (network,) = of_kind(objects, "NetworkPolicy")
+        of = {}
+        for rule in network["spec"]["ingress"] + network["spec"]["egress"]:
+            (other,) = rule.get("from") or rule["to"]
+            of[rule["ports"][0]["port"]] = other["namespaceSelector"]["matchLabels"][policy.NAMESPACE]
+        hosts = {port: re.search(r"//[a-z]+\.([a-z]+)\.svc:", setting(objects, url))[1] for port, url in ((4222, "nats.url"), (6379, "dedup.url"))}
+        (scaled,) = of_kind(render_with("overlays/production", "keda"), "ScaledObject")
+        prometheus = {re.search(r"//[a-z-]+\.([a-z]+)\.svc:", trigger["metadata"]["serverAddress"])[1] for trigger in scaled["spec"]["triggers"]}
+        self.assertEqual(of, {"http": prometheus.pop(), 53: "kube-system", **hosts})
+        self.assertFalse(prometheus)
 
     def test_the_policy_for_the_network_finds_the_servers_of_the_overlay(self):
         objects = render("overlays/dev")
@@ -301,6 +314,16 @@ class ThePolicyNotices(unittest.TestCase):
             weakened = copy.deepcopy(good)
             change(weakened["spec"])
             self.assertNotEqual(policy.network(weakened), [], weakened["spec"])
+
+    def test_a_network_policy_of_production_for_pods_of_any_namespace(self):
+        (good,) = of_kind(render("overlays/production"), "NetworkPolicy")
+        self.assertEqual(policy.network(good, pinned=True), [])
+        for selector in ({}, {"matchLabels": {}}, {"matchLabels": {"team": "a"}}, {"matchExpressions": [{"key": policy.NAMESPACE, "operator": "Exists"}]}):
+            for side, key in (("ingress", "from"), ("egress", "to")):
+                for number in range(len(good["spec"][side])):
+                    weakened = copy.deepcopy(good)
+                    weakened["spec"][side][number][key][0]["namespaceSelector"] = selector
+                    self.assertNotEqual(policy.network(weakened, pinned=True), [], weakened["spec"])
 
     def change(self, node, path, value):
         *parents, last = [int(part) if part.isdigit() else part for part in path.split(".")]
