@@ -70,10 +70,10 @@ fn every_alert_has_a_page_in_the_runbook_and_a_test() {
     let links: Vec<_> = RULES.lines().filter_map(|line| line.trim().strip_prefix("runbook_url: ")).collect();
     assert_eq!(links.len(), alerts.len());
     for (alert, link) in alerts.iter().zip(links) {
-        assert_eq!(
-            link.split_once("docs/runbook.md#").map(|(_, anchor)| anchor.to_owned()),
-            Some(alert.to_lowercase())
-        );
+        let (page, place) = link.split_once('#').unwrap();
+        assert_eq!(place, alert.to_lowercase());
+        // As shipped, or wherever whoever runs it has put it.
+        assert!(page == "docs/runbook.md" || page.contains("://"), "{page}");
         let (_, section) = RUNBOOK.split_once(&format!("## {alert}\n")).unwrap();
         let section = section.split("\n## ").next().unwrap();
         for part in ["**Means.**", "**Look.**", "**Do.**"] {
