@@ -60,6 +60,7 @@ completions() { "$WORK/$RELEASE/$NAME" completions "$1" >"$WORK/$RELEASE/complet
 completions bash "$NAME.bash"
 completions zsh "_$NAME"
 completions fish "$NAME.fish"
+"$WORK/$RELEASE/$NAME" schema | cmp - "$WORK/$RELEASE/docs/config.schema.json" || fail "docs/config.schema.json is not the program's"
 check_unit "packaging/$NAME.service"
 "$WORK/$RELEASE/$NAME" check --offline --config config.yaml >/dev/null || fail "the program does not accept config.yaml"
 

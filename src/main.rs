@@ -32,6 +32,7 @@ fn main() -> ExitCode {
         Command::Preview(arguments) => in_system(commands::preview(arguments)),
         Command::Generate(arguments) => in_system(commands::generate(arguments)),
         Command::DeadLetters(command) => in_system(commands::dead_letters(command)),
+        Command::Schema => commands::schema(),
         Command::Completions(arguments) => commands::completions(&arguments),
         Command::Demo(arguments) => in_system(demo::run(arguments)),
     };

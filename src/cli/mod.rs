@@ -26,6 +26,7 @@ Examples:
   daisi-cdc-consumer preview --config new.yaml --against config.yaml
   daisi-cdc-consumer test --config new.yaml cases/*.yaml
   daisi-cdc-consumer generate --events 500 | daisi-cdc-consumer explain
+  daisi-cdc-consumer schema > config.schema.json
   daisi-cdc-consumer completions bash > /etc/bash_completion.d/daisi-cdc-consumer
 
 Every setting of config.yaml can be given as a variable DAISI_CDC_<SECTION>__<KEY>.
@@ -47,6 +48,13 @@ Examples:
   daisi-cdc-consumer completions bash > /etc/bash_completion.d/daisi-cdc-consumer
   daisi-cdc-consumer completions zsh > ~/.zfunc/_daisi-cdc-consumer
   daisi-cdc-consumer completions fish > ~/.config/fish/completions/daisi-cdc-consumer.fish";
+
+const SCHEMA: &str = "\
+Examples:
+  daisi-cdc-consumer schema > config.schema.json
+
+Editors that know the YAML language server take it from the first line of a configuration:
+  # yaml-language-server: $schema=config.schema.json";
 
 /// What a process ends with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -121,6 +129,9 @@ pub enum Command {
     /// List, show, replay or drop what could not be published
     #[command(subcommand)]
     DeadLetters(LettersCommand),
+    /// Print the JSON Schema of config.yaml, for editors
+    #[command(after_help = SCHEMA)]
+    Schema,
     /// Print completions for a shell
     #[command(after_help = COMPLETIONS)]
     Completions(CompletionsArgs),

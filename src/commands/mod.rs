@@ -12,6 +12,7 @@ mod output;
 mod pace;
 mod preview;
 mod run;
+mod schema;
 mod test;
 
 use std::error::Error;
@@ -28,6 +29,7 @@ pub use healthcheck::healthcheck;
 pub use pace::Pace;
 pub use preview::preview;
 pub use run::{run, run_with};
+pub use schema::schema;
 pub use test::test;
 
 use crate::adapters::nats::{CannotReplay, ConnectError, Connection, SetupError};

@@ -7,6 +7,8 @@ mod layers;
 mod problem;
 mod read;
 mod reader;
+mod schema;
+mod shape;
 mod tables;
 mod values;
 mod yaml;
@@ -23,6 +25,7 @@ use serde::Serialize;
 
 pub use layers::{DEFAULTS, ENV_PREFIX, Origin};
 pub use problem::{ConfigError, Problem};
+pub use schema::schema;
 pub use values::{
     DedupKind, Discard, LogFormat, LogLevel, Retention, ServerUrl, Storage, UnhandledFields, UnsafeTokens,
     WhenUnavailable, overlap, redact_text, redact_url,

@@ -12,6 +12,7 @@ use config::ValueKind;
 use super::InForce;
 use super::layers::{Entries, Layers, Origin, Setting};
 use super::problem::Problem;
+use super::shape::Shape;
 use super::values::{self, Choice, redact_url, written_duration, written_size};
 use super::yaml::written;
 use crate::domain::Mistake;
@@ -30,6 +31,15 @@ enum Shown {
     Redacted,
 }
 
+/// What a setting was asked for as.
+#[derive(Debug, Clone)]
+pub(super) struct Asked {
+    /// What it may be.
+    pub shape: Shape,
+    /// Whether it may be null.
+    pub optional: bool,
+}
+
 /// Reads settings by key. A bad one is noted and replaced by its default, so that reading goes on and everything that
 /// is wrong is found in one run; the replacement is never used, since a problem means that there is no `Config`.
 pub(super) struct Reader<'a> {
@@ -37,17 +47,30 @@ pub(super) struct Reader<'a> {
     problems: &'a mut Vec<Problem>,
     bad: BTreeSet<String>,
     seen: BTreeSet<String>,
+    asked: BTreeMap<String, Asked>,
     secret: BTreeSet<String>,
 }
 
 impl<'a> Reader<'a> {
     pub fn new(layers: &'a Layers, problems: &'a mut Vec<Problem>) -> Self {
-        Self { layers, problems, bad: BTreeSet::new(), seen: BTreeSet::new(), secret: BTreeSet::new() }
+        let (bad, seen, secret) = <(BTreeSet<_>, BTreeSet<_>, BTreeSet<_>)>::default();
+        Self { layers, problems, bad, seen, asked: BTreeMap::new(), secret }
     }
 
     /// Every key that was asked for.
     pub fn seen(&self) -> &BTreeSet<String> {
         &self.seen
+    }
+
+    /// What every setting may be, but for the entries of declared tables.
+    pub fn asked(&self) -> &BTreeMap<String, Asked> {
+        &self.asked
+    }
+
+    /// Takes note of what a setting is asked for as.
+    fn ask(&mut self, key: &str, shape: Shape, optional: bool) {
+        self.seen.insert(key.to_owned());
+        self.asked.insert(key.to_owned(), Asked { shape, optional });
     }
 
     /// The tables that are declared.
@@ -100,8 +123,14 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads an optional setting: null and the empty variable are "not set".
-    fn optional<T>(&mut self, key: &str, shown: Shown, parse: impl Fn(&ValueKind) -> Parsed<T>) -> Option<T> {
-        self.seen.insert(key.to_owned());
+    fn optional<T>(
+        &mut self,
+        key: &str,
+        shape: Shape,
+        shown: Shown,
+        parse: impl Fn(&ValueKind) -> Parsed<T>,
+    ) -> Option<T> {
+        self.ask(key, shape, true);
         if shown == Shown::Redacted {
             self.secret.insert(key.to_owned());
         }
@@ -122,8 +151,8 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads a setting that must have a value.
-    fn required<T: Default>(&mut self, key: &str, parse: impl Fn(&ValueKind) -> Parsed<T>) -> T {
-        self.seen.insert(key.to_owned());
+    fn required<T: Default>(&mut self, key: &str, shape: Shape, parse: impl Fn(&ValueKind) -> Parsed<T>) -> T {
+        self.ask(key, shape, false);
         let found = self.layers.effective.get(key);
         let parsed = found.map_or(Err("a value".to_owned()), |setting| parse(&setting.value));
         parsed.unwrap_or_else(|expected| {
@@ -133,27 +162,29 @@ impl<'a> Reader<'a> {
     }
 
     pub fn duration(&mut self, key: &str, range: RangeInclusive<Duration>) -> Duration {
-        self.required(key, |value| duration_in(value, &range))
+        self.required(key, Shape::Duration, |value| duration_in(value, &range))
     }
 
     pub fn optional_duration(&mut self, key: &str, range: RangeInclusive<Duration>) -> Option<Duration> {
-        self.optional(key, Shown::Plain, |value| duration_in(value, &range))
+        self.optional(key, Shape::Duration, Shown::Plain, |value| duration_in(value, &range))
     }
 
     pub fn size(&mut self, key: &str, range: RangeInclusive<u64>) -> u64 {
-        self.required(key, |value| size_in(value, &range))
+        self.required(key, Shape::Size, |value| size_in(value, &range))
     }
 
     pub fn optional_size(&mut self, key: &str, range: RangeInclusive<u64>) -> Option<u64> {
-        self.optional(key, Shown::Plain, |value| size_in(value, &range))
+        self.optional(key, Shape::Size, Shown::Plain, |value| size_in(value, &range))
     }
 
     pub fn integer<T>(&mut self, key: &str, range: RangeInclusive<T>) -> T
     where
-        T: TryFrom<i64> + Default + PartialOrd + Display,
+        T: TryFrom<i64> + TryInto<i128> + Copy + Default + PartialOrd + Display,
     {
         let allowed = format!("a whole number from {} to {}", range.start(), range.end());
-        self.required(key, |value| {
+        let bound = |bound: T, instead| bound.try_into().unwrap_or(instead);
+        let shape = Shape::Integer(bound(*range.start(), i128::MIN), bound(*range.end(), i128::MAX));
+        self.required(key, shape, |value| {
             whole_number(value)
                 .and_then(|number| T::try_from(number).ok())
                 .filter(|number| range.contains(number))
@@ -162,7 +193,7 @@ impl<'a> Reader<'a> {
     }
 
     pub fn flag(&mut self, key: &str) -> bool {
-        self.required(key, |value| match value {
+        self.required(key, Shape::Flag, |value| match value {
             ValueKind::Boolean(flag) => Ok(*flag),
             ValueKind::String(text) => text.parse().map_err(|_| "true or false".to_owned()),
             _ => Err("true or false".to_owned()),
@@ -170,12 +201,11 @@ impl<'a> Reader<'a> {
     }
 
     pub fn choice<T: Choice + Default>(&mut self, key: &str) -> T {
-        self.required(key, |value| {
+        let names: Vec<_> = T::ALL.iter().map(|(name, _)| *name).collect();
+        self.required(key, Shape::Choice(names.clone()), |value| {
             let text = text_of(value).unwrap_or_default();
-            T::ALL.iter().find(|(name, _)| *name == text).map(|(_, choice)| *choice).ok_or_else(|| {
-                let names: Vec<_> = T::ALL.iter().map(|(name, _)| *name).collect();
-                format!("one of {}", names.join(", "))
-            })
+            let found = T::ALL.iter().find(|(name, _)| *name == text).map(|(_, choice)| *choice);
+            found.ok_or_else(|| format!("one of {}", names.join(", ")))
         })
     }
 
@@ -184,21 +214,21 @@ impl<'a> Reader<'a> {
             let address = text_of(value).and_then(|text| text.parse().ok());
             address.map(Some).ok_or_else(|| "an IP address and port, such as 0.0.0.0:8080 or [::]:8080".to_owned())
         };
-        self.required(key, parse)
+        self.required(key, Shape::Text, parse)
     }
 
     /// A text that `check` accepts.
     pub fn text(&mut self, key: &str, check: impl Fn(&str) -> Parsed<()>) -> String {
-        self.required(key, |value| checked_text(value, &check))
+        self.required(key, Shape::Text, |value| checked_text(value, &check))
     }
 
     pub fn optional_text(&mut self, key: &str, check: impl Fn(&str) -> Parsed<()>) -> Option<String> {
-        self.optional(key, Shown::Plain, |value| checked_text(value, &check))
+        self.optional(key, Shape::Text, Shown::Plain, |value| checked_text(value, &check))
     }
 
     /// One or more texts that `check` accepts one by one.
     pub fn list<T>(&mut self, key: &str, parse: impl Fn(&str) -> Parsed<T>) -> Vec<T> {
-        self.required(key, |value| {
+        self.required(key, Shape::Texts, |value| {
             let items = items_of(value).ok_or("a list of strings, or one string with commas")?;
             if items.is_empty() {
                 return Err("at least one entry".to_owned());
@@ -208,11 +238,11 @@ impl<'a> Reader<'a> {
     }
 
     pub fn parsed<T: Default>(&mut self, key: &str, parse: impl Fn(&str) -> Parsed<T>) -> T {
-        self.required(key, |value| parse(text_of(value).ok_or("a string")?))
+        self.required(key, Shape::Text, |value| parse(text_of(value).ok_or("a string")?))
     }
 
     pub fn secret(&mut self, key: &str) -> Option<Secret> {
-        self.optional(key, Shown::Redacted, |value| {
+        self.optional(key, Shape::Text, Shown::Redacted, |value| {
             // A bare number would have lost leading zeros and digits before it got here.
             let text = text_of(value).ok_or("a string; put it in quotes")?;
             Ok(Secret::from(text))
@@ -221,7 +251,7 @@ impl<'a> Reader<'a> {
 
     /// A secret in the file that a setting names, which can be read and is not empty.
     pub fn secret_file(&mut self, key: &str) -> Option<Secret> {
-        self.optional(key, Shown::Plain, |value| {
+        self.optional(key, Shape::Text, Shown::Plain, |value| {
             let secret = Secret::File(text_of(value).ok_or("the path of a file")?.into());
             match secret.read() {
                 Ok(_) => Ok(secret),
@@ -232,7 +262,7 @@ impl<'a> Reader<'a> {
 
     /// The path of a file that can be read.
     pub fn file(&mut self, key: &str) -> Option<PathBuf> {
-        self.optional(key, Shown::Plain, |value| {
+        self.optional(key, Shape::Text, Shown::Plain, |value| {
             let path = PathBuf::from(text_of(value).ok_or("the path of a file")?);
             match std::fs::File::open(&path).and_then(|file| file.metadata()) {
                 Ok(found) if found.is_file() => Ok(path),

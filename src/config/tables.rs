@@ -4,6 +4,7 @@ use config::{Value, ValueKind};
 
 use super::layers::{COLUMNS, Entries, Setting, TABLES};
 use super::reader::{Reader, items_of, text_of};
+use super::shape::Shape;
 use super::values::{Choice, UnhandledFields};
 use super::yaml::{self, written};
 use crate::domain::column::Kind;
@@ -11,26 +12,127 @@ use crate::domain::declaration::{ColumnDeclaration, Condition, Redaction, Source
 use crate::domain::subject::Action;
 use crate::domain::{Declaration, DeclaredTable, Mistake};
 
+/// An entry that a declaration may have.
+pub(super) struct Entry {
+    /// Its name.
+    pub name: &'static str,
+    /// What it says, in a line.
+    pub about: &'static str,
+    /// What it may be.
+    pub shape: fn() -> Shape,
+    /// Reads it into the declaration; mistakes within it are noted.
+    read: Read,
+}
+
+type Read = fn(At<'_>, &mut Declaration, &mut Vec<Mistake>) -> Result<(), Mistake>;
+
+const fn entry(name: &'static str, shape: fn() -> Shape, read: Read, about: &'static str) -> Entry {
+    Entry { name, about, shape, read }
+}
+
 /// Every entry that a declaration may have.
-const ENTRIES: [&str; 17] = [
-    "enabled",
-    "unhandled_fields",
-    "schema",
-    "key",
-    "primary_key",
-    COLUMNS,
-    "routing",
-    "required",
-    "subject",
-    "event_id",
-    "actions",
-    "order_by",
-    "rename",
-    "drop",
-    "redact",
-    "filter",
-    "tenant_guard",
+pub(super) const ENTRIES: [Entry; 17] = [
+    entry("enabled", || Shape::Flag, |at, it, _| at.flag().map(|read| it.enabled = read), "false skips the table"),
+    entry(
+        "unhandled_fields",
+        || Shape::Choice(UnhandledFields::ALL.iter().map(|(name, _)| *name).collect()),
+        |at, it, _| at.choice(UnhandledFields::ALL).map(|read| it.unhandled_fields = read.into()),
+        "columns that are not declared: keep, drop or reject the event",
+    ),
+    entry(
+        "schema",
+        || Shape::Text,
+        |at, it, _| at.text().map(|read| it.schema = read),
+        "the schemas it is published of: a name, with one * for any text",
+    ),
+    entry(
+        "key",
+        || Shape::Texts,
+        |at, it, _| at.texts().map(|read| it.key = read),
+        "the column, or columns, that identify a row",
+    ),
+    entry(
+        "primary_key",
+        || Shape::Texts,
+        |at, it, _| at.texts().map(|read| it.primary_key = read),
+        "the columns that a delete carries under the default replica identity, where they are not the key's",
+    ),
+    entry(
+        COLUMNS,
+        || Shape::Columns,
+        |at, it, noted| at.members(noted, ANY_COLUMN, |at| at.column()).map(|read| it.columns = read),
+        "names with types, in the order of the database; they make the declaration",
+    ),
+    entry(
+        "routing",
+        || Shape::Routing,
+        |at, it, noted| at.routing(noted).map(|read| it.routing = read),
+        "the values that route, and where each comes from",
+    ),
+    entry(
+        "required",
+        || Shape::Texts,
+        |at, it, _| at.texts().map(|read| it.required = read),
+        "values that must be there beside those of subject, event id, order and tenant guard",
+    ),
+    entry(
+        "subject",
+        || Shape::Text,
+        |at, it, _| at.text().map(|read| it.subject = read),
+        "where its events go: {prefix}. and tokens, with values in braces",
+    ),
+    entry(
+        "event_id",
+        || Shape::Text,
+        |at, it, _| at.text().map(|read| it.event_id = read),
+        "how events are called: {commit_lsn}:{table}:{key} if nothing is said",
+    ),
+    entry("actions", || Shape::Actions, |at, it, _| at.actions().map(|read| it.actions = read), "what is published"),
+    entry(
+        "order_by",
+        || Shape::Text,
+        |at, it, _| at.text().map(|read| it.order_by = read),
+        "row, or a routing value whose events stay in order",
+    ),
+    entry(
+        "rename",
+        || Shape::Names,
+        |at, it, noted| at.members(noted, String::new(), |at| at.text()).map(|read| it.rename = read),
+        "columns that get another name in the enriched event",
+    ),
+    entry(
+        "drop",
+        || Shape::Texts,
+        |at, it, _| at.texts().map(|read| it.drop = read),
+        "columns that are left out of the enriched event",
+    ),
+    entry(
+        "redact",
+        || Shape::Redactions,
+        |at, it, noted| {
+            let redaction = |at: At<'_>| at.choice(&Redaction::NAMES);
+            at.members(noted, Redaction::Mask, redaction).map(|read| it.redact = read)
+        },
+        "columns whose values do not go out: a hash or three stars stand in their place",
+    ),
+    entry(
+        "filter",
+        || Shape::Condition,
+        |at, it, noted| at.condition(noted).map(|read| it.filter = read),
+        "which rows are published",
+    ),
+    entry(
+        "tenant_guard",
+        || Shape::Text,
+        |at, it, _| at.text().map(|read| it.tenant_guard = Some(read)),
+        "what the schema is called by a routing value: daisi_{company_id}",
+    ),
 ];
+
+/// The names of the types of columns.
+pub(super) fn column_names() -> impl Iterator<Item = &'static str> {
+    Kind::NAMES.into_iter().map(|(name, _)| name)
+}
 
 /// The tables that are declared, each of which can be used; what is wrong with the others has been noted.
 pub(super) fn declared(r: &mut Reader<'_>) -> Vec<DeclaredTable> {
@@ -104,33 +206,15 @@ fn within(value: &ValueKind, path: &str, wrong: &str) -> Option<usize> {
 fn declaration(name: &str, entries: &Entries) -> (Declaration, Vec<Mistake>) {
     let mut it = Declaration::new(name);
     let mut mistakes = Vec::new();
-    for (entry, Setting { value, .. }) in entries.iter().filter(|(_, setting)| setting.value != ValueKind::Nil) {
+    for (entry, Setting { value, .. }) in entries {
         let at = At { place: entry, value };
-        let read = match entry.as_str() {
-            "enabled" => at.flag().map(|read| it.enabled = read),
-            "unhandled_fields" => at.choice(UnhandledFields::ALL).map(|read| it.unhandled_fields = read.into()),
-            "schema" => at.text().map(|read| it.schema = read),
-            "key" => at.texts().map(|read| it.key = read),
-            "primary_key" => at.texts().map(|read| it.primary_key = read),
-            COLUMNS => at.members(&mut mistakes, ANY_COLUMN, |at| at.column()).map(|read| it.columns = read),
-            "routing" => at.routing(&mut mistakes).map(|read| it.routing = read),
-            "required" => at.texts().map(|read| it.required = read),
-            "subject" => at.text().map(|read| it.subject = read),
-            "event_id" => at.text().map(|read| it.event_id = read),
-            "actions" => at.actions().map(|read| it.actions = read),
-            "order_by" => at.text().map(|read| it.order_by = read),
-            "rename" => at.members(&mut mistakes, String::new(), |at| at.text()).map(|read| it.rename = read),
-            "drop" => at.texts().map(|read| it.drop = read),
-            "redact" => {
-                let redaction = |at: At<'_>| at.choice(&Redaction::NAMES);
-                at.members(&mut mistakes, Redaction::Mask, redaction).map(|read| it.redact = read)
-            }
-            "filter" => at.condition(&mut mistakes).map(|read| it.filter = read),
-            "tenant_guard" => at.text().map(|read| it.tenant_guard = Some(read)),
-            _ => Err(Mistake {
+        let read = match ENTRIES.iter().find(|known| known.name == entry) {
+            Some(_) if *value == ValueKind::Nil => continue,
+            Some(known) => (known.read)(at, &mut it, &mut mistakes),
+            None => Err(Mistake {
                 at: entry.clone(),
                 value: "(not shown)".to_owned(),
-                expected: format!("a known entry of a table: {}", ENTRIES.join(", ")),
+                expected: format!("a known entry of a table: {}", ENTRIES.map(|known| known.name).join(", ")),
             }),
         };
         mistakes.extend(read.err());
@@ -143,7 +227,7 @@ const ANY_COLUMN: ColumnDeclaration = ColumnDeclaration { kind: Kind::Text, is_a
 
 /// A value and its place below the table.
 #[derive(Clone, Copy)]
-struct At<'v> {
+pub(super) struct At<'v> {
     place: &'v str,
     value: &'v ValueKind,
 }
@@ -182,7 +266,7 @@ impl<'v> At<'v> {
     }
 
     fn column(self) -> Result<ColumnDeclaration, Mistake> {
-        let names = || Kind::NAMES.map(|(name, _)| name).join(", ");
+        let names = || column_names().collect::<Vec<_>>().join(", ");
         text_of(self.value).and_then(ColumnDeclaration::parse).ok_or_else(|| {
             self.wrong(format!("a type: one of {}, or `array of` one of them, perhaps with `not null`", names()))
         })
