@@ -14,15 +14,16 @@ pub(super) const GENERATE: &str = "\
 Examples:
   daisi-cdc-consumer generate --events 3
   daisi-cdc-consumer generate --events 500 --mix chat=3,agent=1 | daisi-cdc-consumer explain
+  daisi-cdc-consumer generate --config new.yaml --table contacts | daisi-cdc-consumer explain --config new.yaml --trace
   daisi-cdc-consumer generate --publish --rate 5000 --for 1m --seed 7 --config config.yaml
 
 What is printed is one JSON object a line, {\"subject\",\"headers\",\"event\"}, which explain reads; \"payload\" is in place of
 \"event\" where the body is not JSON. What is published goes into source.stream, each event acknowledged; what the stream
 knows within its duplicate window it does not store again, so another run needs another seed.
-The same seed, mix and start give the same events.
+The same seed, mix or tables, and start give the same events. Without --table they are of the tables that are built in.
 
 Kinds of a mix: insert, update (two changes of a row in one transaction), delete (messages); chat, agent (updates); again
-(sent a second time), other (another table), poison. By default insert=50,update=20,chat=12,agent=4,delete=4,again=4,other=4,poison=2.";
+(sent a second time), other (another table), poison; with --table neither chat, agent nor other. By default insert=50,update=20,chat=12,agent=4,delete=4,again=4,other=4,poison=2.";
 
 /// What is generated, and where it goes.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
@@ -39,6 +40,9 @@ pub struct GenerateArgs {
     /// Kinds of transactions with their weights; what is not named does not occur
     #[arg(long, value_name = "KIND=WEIGHT,...", value_parser = mix, default_value = "insert=50,update=20,chat=12,agent=4,delete=4,again=4,other=4,poison=2", hide_default_value = true)]
     pub mix: Mix,
+    /// Events of these tables, which the configuration declares and enables, by the types of their columns
+    #[arg(long = "table", value_name = "NAME,...", value_delimiter = ',')]
+    pub tables: Vec<String>,
     /// Seed of what is random
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
@@ -51,7 +55,7 @@ pub struct GenerateArgs {
     /// How the result of --publish is written.
     #[command(flatten)]
     pub output: OutputArgs,
-    /// Where the stream is.
+    /// Where the stream is, and what the tables are.
     #[command(flatten)]
     pub config: ConfigArgs,
 }

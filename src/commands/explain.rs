@@ -8,7 +8,7 @@ use super::output::{self, BAD, GOOD, NAME, one_line, styled};
 use super::{CommandError, ended, input, load};
 use crate::bootstrap::settings;
 use crate::cli::{ExitStatus, ExplainArgs, Output};
-use crate::domain::{self, CdcTransform, Explanation, Place, Trace};
+use crate::domain::{self, CdcTransform, Explanation, Field, Filtered, Place, Routing, Tested, Trace};
 
 /// Says what would become of each event.
 pub fn explain(arguments: &ExplainArgs) -> ExitStatus {
@@ -85,7 +85,7 @@ fn write(out: &mut impl Write, from: &str, explanation: &Explanation) -> io::Res
 
 /// The steps for people.
 fn write_trace(out: &mut impl Write, trace: &Trace) -> io::Result<()> {
-    let Trace { source, table, fields, routing, order_key, place } = trace;
+    let Trace { source, table, fields, routing, filter, skipped, order_key, order_by, place } = trace;
     let mut step =
         |name: &str, value: &str| writeln!(out, "  {} {}", styled(NAME, format!("{name:<16}")), one_line(value));
     match source {
@@ -97,15 +97,51 @@ fn write_trace(out: &mut impl Write, trace: &Trace) -> io::Result<()> {
     }
     step("table", table.as_deref().unwrap_or("cannot be told"))?;
     for field in fields {
-        step("field", &format!("{}: {}", field.name, field.kind))?;
+        step("field", &told_field(field))?;
     }
     for routing in routing {
-        step("routing value", &format!("{} = {:?}, from {}", routing.name, routing.value, routing.from))?;
+        step("routing value", &told_routing(routing))?;
     }
-    step("order key", order_key)?;
+    if let Some(Filtered { whole, parts }) = filter {
+        step("filter", &told_test(whole))?;
+        for part in parts.iter().filter(|_| parts.len() > 1) {
+            step("  condition", &told_test(part))?;
+        }
+    }
+    if let Some(why) = skipped {
+        step("skipped", why)?;
+    }
+    step("order key", &format!("{order_key}, by {order_by}"))?;
     if let Some(Place { line, column, pointer, expected }) = place {
         let pointer = pointer.as_ref().map_or_else(String::new, |pointer| format!(", {pointer:?}"));
         step("not as it should", &format!("line {line}, column {column}{pointer}: expected {expected}"))?;
     }
     Ok(())
+}
+
+fn told_field(Field { name, kind, declared, fits, edit }: &Field) -> String {
+    let fit = match (declared, fits) {
+        (Some(declared), Some(true)) => format!(", fits {declared}"),
+        (Some(declared), _) => format!(", does NOT fit {declared}"),
+        (None, _) => ", not declared".to_owned(),
+    };
+    let edit = edit.as_ref().map_or_else(String::new, |edit| format!("; {edit}"));
+    format!("{name}: {kind}{fit}{edit}")
+}
+
+fn told_routing(Routing { name, value, from, pattern, .. }: &Routing) -> String {
+    let value = value.as_ref().map_or_else(|| "is not there".to_owned(), |value| format!("= {value:?}"));
+    match (from, pattern) {
+        (Some(from), Some(pattern)) => format!("{name} {value}, from {from} by {pattern}"),
+        (Some(from), None) => format!("{name} {value}, from {from}"),
+        (None, _) => format!("{name} {value}, a constant"),
+    }
+}
+
+fn told_test(Tested { condition, holds }: &Tested) -> String {
+    match holds {
+        Some(true) => format!("holds: {condition}"),
+        Some(false) => format!("does not hold: {condition}"),
+        None => format!("cannot be told, since a column was not sent: {condition}"),
+    }
 }

@@ -10,28 +10,54 @@ use serde_json::json;
 use super::input::Line;
 use super::{CommandError, Pace, connect, ended, load, output};
 use crate::adapters::nats::StreamReader;
+use crate::bootstrap::settings;
 use crate::cli::{ExitStatus, GenerateArgs, Output};
+use crate::config::Config;
+use crate::demo::declared::TableTraffic;
 use crate::demo::feeding::feed;
 use crate::demo::traffic::{SourceEvent, Traffic};
+use crate::domain::table::Table;
+use crate::domain::{CdcTransform, DeclaredTable};
 
 /// Generates events.
 pub async fn generate(arguments: GenerateArgs) -> ExitStatus {
     ended(if arguments.publish { publish(arguments).await } else { print(arguments).await })
 }
 
-fn traffic(arguments: &GenerateArgs) -> impl Iterator<Item = SourceEvent> + use<> {
+fn traffic(arguments: &GenerateArgs) -> Result<impl Iterator<Item = SourceEvent> + use<>, CommandError> {
     let start = arguments.start.map_or_else(|| SystemClock.unix_nanos() / 1_000, |time| time.as_microsecond());
     let (ends, most) = (arguments.lasting.map(|lasting| Instant::now() + lasting), arguments.events());
-    let events = Traffic::with_mix(arguments.seed, start, arguments.mix.clone());
+    let events: Box<dyn Iterator<Item = SourceEvent>> = match &arguments.tables[..] {
+        [] => Box::new(Traffic::with_mix(arguments.seed, start, arguments.mix.clone())),
+        names => {
+            let config = load(&arguments.config)?;
+            let transform = CdcTransform::new(settings::transform(&config));
+            let mix = arguments.mix.of_any_table().ok_or(CommandError::NoKind)?;
+            Box::new(TableTraffic::new(declared(&config, names)?, transform, mix, arguments.seed, start))
+        }
+    };
     let in_time = move |_: &SourceEvent| ends.is_none_or(|ends| Instant::now() < ends);
-    events.take(usize::try_from(most).unwrap_or(usize::MAX)).take_while(in_time)
+    Ok(events.take(usize::try_from(most).unwrap_or(usize::MAX)).take_while(in_time))
+}
+
+/// The declared tables of these names.
+fn declared(config: &Config, names: &[String]) -> Result<Vec<DeclaredTable>, CommandError> {
+    let enabled = || config.tables.declared.iter().filter(|table| table.enabled());
+    let table = |name: &String| {
+        let found = enabled().find(|table| table.name() == name).cloned();
+        found.ok_or_else(|| CommandError::NoSuchTable {
+            table: name.clone(),
+            declared: enabled().map(|table| table.name()).collect::<Vec<_>>().join(", "),
+        })
+    };
+    names.iter().map(table).collect()
 }
 
 /// One line an event.
 async fn print(arguments: GenerateArgs) -> Result<ExitStatus, CommandError> {
     let mut out = BufWriter::new(io::stdout().lock());
     let mut pace = Pace::new(arguments.rate);
-    for event in traffic(&arguments) {
+    for event in traffic(&arguments)? {
         pace.turn().await;
         output::json_line(&mut out, &Line::of(&event))?;
         if arguments.rate.is_some() {
@@ -51,7 +77,7 @@ async fn publish(arguments: GenerateArgs) -> Result<ExitStatus, CommandError> {
     let total = if arguments.lasting.is_some() { 0 } else { arguments.events() };
     let bar = output::progress("publishing", total);
     let (mut published, mut known, begun) = (0_u64, 0_u64, Instant::now());
-    let fed = feed(&context, traffic(&arguments), Pace::new(arguments.rate), Some(stream), |duplicate| {
+    let fed = feed(&context, traffic(&arguments)?, Pace::new(arguments.rate), Some(stream), |duplicate| {
         if duplicate {
             known += 1
         } else {

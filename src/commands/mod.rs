@@ -51,6 +51,15 @@ enum CommandError {
     Replay(#[from] CannotReplay),
     #[error("not everything was published")]
     NotPublished(#[source] Box<dyn Error + Send + Sync>),
+    #[error("{table:?} is no table that the configuration declares and enables; these are: {declared}")]
+    NoSuchTable {
+        /// What was asked for.
+        table: String,
+        /// What there is.
+        declared: String,
+    },
+    #[error("with --table there are insert, update, delete, again and poison, of which the mix holds none")]
+    NoKind,
     #[error("cannot read the event")]
     Input(#[source] io::Error),
     #[error(transparent)]
@@ -71,8 +80,9 @@ impl CommandError {
             Self::Connect(error) => error.class().is_some(),
             Self::Setup(error) | Self::Replay(CannotReplay::Setup(error)) => error.is_transient(),
             Self::Input(_) | Self::Cases(_) | Self::Output(_) => return ExitStatus::BadInput,
+            Self::NoKind => return ExitStatus::Usage,
             Self::NotPublished(_) => true,
-            Self::Config(_) | Self::Replay(_) => false,
+            Self::Config(_) | Self::Replay(_) | Self::NoSuchTable { .. } => false,
         };
         if unreachable { ExitStatus::Unreachable } else { ExitStatus::BadConfig }
     }

@@ -1,5 +1,6 @@
 //! The whole pipeline on this machine: servers of our own, generated traffic, and a ledger that must add up.
 
+pub mod declared;
 pub mod feeding;
 pub mod ledger;
 pub mod servers;

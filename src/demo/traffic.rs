@@ -89,7 +89,13 @@ impl Mix {
         (sound && weights.iter().any(|(_, weight)| *weight > 0)).then_some(Self(weights))
     }
 
-    fn pick(&self, random: &mut fastrand::Rng) -> Kind {
+    /// The kinds of it that any table has, if there are any.
+    pub fn of_any_table(&self) -> Option<Self> {
+        let is_own = |kind: Kind| matches!(kind, Kind::Chat | Kind::Agent | Kind::Other);
+        Self::new(self.0.iter().copied().filter(|(kind, _)| !is_own(*kind)).collect())
+    }
+
+    pub(super) fn pick(&self, random: &mut fastrand::Rng) -> Kind {
         let mut left = random.u32(0..self.0.iter().map(|(_, weight)| weight).sum());
         for (kind, weight) in &self.0 {
             match left.checked_sub(*weight) {

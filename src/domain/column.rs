@@ -161,6 +161,11 @@ impl Kind {
         ("scalar", Self::Scalar),
     ];
 
+    /// Its name in a declaration; the first of them where there are two.
+    pub fn name(self) -> &'static str {
+        Self::NAMES.into_iter().find(|(_, kind)| *kind == self).map_or("json", |(name, _)| name)
+    }
+
     /// What a value must be, for messages; for an array, what all of its elements must be.
     pub const fn expected(self, is_array: bool) -> &'static str {
         match (self, is_array) {

@@ -67,6 +67,14 @@ impl Column {
         if self.as_text { "a string" } else { self.kind.expected(self.is_array) }
     }
 
+    /// Its type as a declaration has it.
+    fn declared(&self) -> String {
+        let array = if self.is_array { "array of " } else { "" };
+        let text = if self.as_text { " as text" } else { "" };
+        let null = if self.nullable { "" } else { " not null" };
+        format!("{array}{}{text}{null}", self.kind.name())
+    }
+
     fn accepts(&self, raw: &str) -> bool {
         let fits = if self.is_array { self.kind.accepts_all(raw) } else { self.kind.accepts(raw) };
         fits && (!self.as_text || raw.starts_with('"'))
@@ -113,6 +121,10 @@ struct Reading<'a> {
 impl DeclaredTable {
     pub(super) fn new(plan: Plan) -> Self {
         Self(Arc::new(plan))
+    }
+
+    pub(super) fn plan(&self) -> &Plan {
+        &self.0
     }
 
     /// Whether its events are published; if not, they are skipped.
@@ -271,6 +283,15 @@ impl Table for DeclaredTable {
 
     fn knows(&self, column: &str) -> bool {
         self.0.places.contains_key(column)
+    }
+
+    fn fit(&self, column: &str, raw: &str) -> Option<(Cow<'static, str>, bool)> {
+        let column = &self.0.columns[usize::from(*self.0.places.get(column)?)];
+        let fits = match raw {
+            "null" => column.nullable,
+            raw => is_unchanged(raw) || column.accepts(raw),
+        };
+        Some((Cow::Owned(column.declared()), fits))
     }
 
     fn lacking(&self, column: u16) -> Option<Poison> {

@@ -53,6 +53,20 @@ impl Edits {
         }
     }
 
+    /// What becomes of a column, for people; `None` if it stays as it is.
+    pub(super) fn told(&self, column: &str) -> Option<String> {
+        let edit = self.columns.get(column)?;
+        if edit.drop {
+            return Some("dropped".to_owned());
+        }
+        let redacted = edit.redaction.map(|redaction| match redaction {
+            Redaction::Hash => "a hash in its place".to_owned(),
+            Redaction::Mask => "three stars in its place".to_owned(),
+        });
+        let renamed = edit.name.as_ref().map(|name| format!("renamed to {name}"));
+        Some(redacted.into_iter().chain(renamed).collect::<Vec<_>>().join(", "))
+    }
+
     /// Appends the object `raw` with the changes made; fields that `keeps` is not true of are left out.
     ///
     /// # Errors

@@ -42,6 +42,44 @@ impl Filter {
     }
 }
 
+impl Filter {
+    /// The conditions on single slots that it is made of.
+    pub(super) fn leaves(&self) -> Vec<&Self> {
+        match self {
+            Self::And(inner) | Self::Or(inner) => inner.iter().flat_map(Self::leaves).collect(),
+            Self::Not(inner) => inner.leaves(),
+            Self::In { .. } | Self::IsNull(_) => vec![self],
+        }
+    }
+
+    /// Those of them that are not within a negation.
+    pub(super) fn asked_for(&self) -> Vec<&Self> {
+        match self {
+            Self::And(inner) | Self::Or(inner) => inner.iter().flat_map(Self::asked_for).collect(),
+            Self::Not(_) => Vec::new(),
+            Self::In { .. } | Self::IsNull(_) => vec![self],
+        }
+    }
+
+    /// The condition for people, who know the slots by these names.
+    pub(super) fn told(&self, slots: &[String]) -> String {
+        let joined = |inner: &[Self], by: &str| {
+            let inner: Vec<_> = inner.iter().map(|one| one.told(slots)).collect();
+            format!("({})", inner.join(by))
+        };
+        match self {
+            Self::And(all) => joined(all, " and "),
+            Self::Or(some) => joined(some, " or "),
+            Self::Not(inner) => format!("not {}", inner.told(slots)),
+            Self::In { slot, texts, .. } => match &texts[..] {
+                [one] => format!("{} is {one:?}", slots[*slot]),
+                several => format!("{} is one of {several:?}", slots[*slot]),
+            },
+            Self::IsNull(slot) => format!("{} is null", slots[*slot]),
+        }
+    }
+}
+
 /// Whether one of the conditions comes to `wanted`, whatever the undecided ones would.
 fn any(conditions: &[Filter], values: Values<'_>, wanted: bool) -> Result<bool, usize> {
     let mut undecided = None;

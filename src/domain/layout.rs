@@ -158,6 +158,14 @@ impl Pattern {
         }
     }
 
+    /// The pattern with something in the place of its star.
+    pub(super) fn written(&self, star: &str) -> String {
+        match &self.after {
+            Some(after) => format!("{}{star}{after}", self.before),
+            None => self.before.clone(),
+        }
+    }
+
     /// What stands for the star, possibly nothing; `None` for a name that does not fit.
     pub(super) fn star<'a>(&self, name: &'a str) -> Option<&'a str> {
         name.strip_prefix(self.before.as_str())?.strip_suffix(self.after.as_deref()?)
@@ -207,6 +215,11 @@ impl Layout {
     /// The slots whose texts go out as they are: key and routing values.
     pub(super) fn shown_slots(&self) -> impl Iterator<Item = usize> {
         self.key.iter().copied().chain(self.values.iter().filter_map(RoutingValue::slot))
+    }
+
+    /// The names of the actions that are published.
+    pub(super) fn action_names(&self) -> impl Iterator<Item = &'static str> {
+        Action::ALL.into_iter().filter(|action| self.actions.contains(*action)).map(Action::name)
     }
 
     /// What a value is called in messages: the column it comes from, else its name.

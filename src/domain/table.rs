@@ -1,9 +1,10 @@
 //! Tables, and the typed rows that some are read into.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 
-use super::column::{Cell, Fit, Text, is_unchanged};
+use super::column::{Cell, ColumnType, Fit, Text, is_unchanged};
 use super::error::{Part, Poison};
 use super::excerpt::Excerpt;
 use super::json::{Read, members};
@@ -60,6 +61,9 @@ pub trait Table: fmt::Debug + Send + Sync {
 
     /// Whether the row has this column.
     fn knows(&self, column: &str) -> bool;
+
+    /// What a column should hold and whether a raw value is so, for people; `None` for a column that the row has not.
+    fn fit(&self, column: &str, raw: &str) -> Option<(Cow<'static, str>, bool)>;
 
     /// What is wrong with a row whose [`RowRead::lacking`] names a column.
     fn lacking(&self, _column: u16) -> Option<Poison> {
@@ -129,6 +133,11 @@ impl RowRead {
             self.unchanged.push(name.to_owned());
         }
     }
+}
+
+/// Whether a raw value is what a typed column should hold, and what that is.
+pub(super) fn typed_fit<'a, T: ColumnType<'a>>(raw: &'a str) -> (Cow<'static, str>, bool) {
+    (Cow::Borrowed(T::EXPECTED), raw == "null" || is_unchanged(raw) || T::read(raw).is_some())
 }
 
 /// Reads a record into the row `R` and keeps what is needed of it. `own` are the columns of key and primary key.
@@ -242,6 +251,16 @@ macro_rules! table {
 
             fn knows(&self, column: &str) -> bool {
                 matches!(column, $($column)|*)
+            }
+
+            fn fit(&self, column: &str, raw: &str) -> Option<(Cow<'static, str>, bool)> {
+                fn of<$a>(column: &str, raw: &$a str) -> Option<(Cow<'static, str>, bool)> {
+                    Some(match column {
+                        $($column => typed_fit::<$type>(raw),)*
+                        _ => return None,
+                    })
+                }
+                of(column, raw)
             }
 
             fn read(&self, record: &mut Scanner<'_>) -> Read<RowRead> {

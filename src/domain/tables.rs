@@ -1,11 +1,13 @@
 //! The tables of Daisi that the service publishes.
 
+use std::borrow::Cow;
+
 use super::column::{Bool, Cell, Date, Fit, Integer, Json, Scalar, Text, Timestamp};
 use super::error::Poison;
 use super::json::Read;
 use super::layout::Layout;
 use super::scan::Scanner;
-use super::table::{IdColumn, Row, RowRead, Table, read_row, table};
+use super::table::{IdColumn, Row, RowRead, Table, read_row, table, typed_fit};
 
 table! {
     /// WhatsApp messages; partitioned by day, with the primary key (id, message_date).

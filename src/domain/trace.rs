@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::str;
 
 use bytes::Bytes;
 use cdc_actors::message::{Delivery, Headers};
@@ -11,11 +12,13 @@ use serde_json::value::RawValue;
 
 use super::error::{Part, Poison};
 use super::explain::{Explanation, delivery, explain};
+use super::layout::Values;
 use super::subject::SourceSubject;
 use super::transform::CdcTransform;
 
-/// Columns that identify and route, in the order of the enriched event.
-const ROUTING: [&str; 4] = ["company_id", "agent_id", "chat_id", "message_id"];
+mod steps;
+
+pub use steps::{Field, Filtered, Routing, Tested};
 
 /// What was found on the way to a decision.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -28,8 +31,14 @@ pub struct Trace {
     pub fields: Vec<Field>,
     /// The values that identify and route.
     pub routing: Vec<Routing>,
+    /// What the filter says, if there is one and the row could be read.
+    pub filter: Option<Filtered>,
+    /// Why the event is skipped, if it is.
+    pub skipped: Option<String>,
     /// The order key: events that share it stay in order. 32 hex digits.
     pub order_key: String,
+    /// What the order key is made of.
+    pub order_by: String,
     /// Where the event is not as it should be, if it is a dead letter.
     pub place: Option<Place>,
 }
@@ -45,27 +54,6 @@ pub struct Source {
     pub table: String,
     /// The action.
     pub action: &'static str,
-}
-
-/// A field of the row.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Field {
-    /// Its name.
-    pub name: String,
-    /// The type of its value.
-    #[serde(rename = "type")]
-    pub kind: &'static str,
-}
-
-/// A value that identifies or routes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Routing {
-    /// Its name in the enriched event.
-    pub name: &'static str,
-    /// The value.
-    pub value: String,
-    /// Where it came from: a JSON pointer.
-    pub from: String,
 }
 
 /// A place in the payload.
@@ -92,20 +80,38 @@ pub fn trace(
     let explanation = explain(transform, subject, headers.clone(), payload.clone(), dead_letter_prefix);
     let delivery = delivery(subject, headers, payload.clone());
     let source = SourceSubject::parse(subject);
-    let record = object(payload).and_then(|event| object(event.get("record")?.get().as_bytes()));
-    let fields = record.as_ref().map(|record| in_order(record)).unwrap_or_default();
+    let event = object(payload);
+    let record = event.as_ref().and_then(|event| object(event.get("record")?.get().as_bytes()));
+    let metadata = event.as_ref().and_then(|event| object(event.get("metadata")?.get().as_bytes()));
+    let name = metadata.as_ref().and_then(|metadata| string(metadata, "table_name"));
+    let name = name.or_else(|| source.map(|source| source.table.to_owned()));
+    let schema = metadata.as_ref().and_then(|metadata| string(metadata, "table_schema")).unwrap_or_default();
+    let table = name.as_deref().and_then(|name| transform.table(name));
+    let row = transform.row(&delivery);
+    let values = table.zip(row.as_ref()).zip(str::from_utf8(payload).ok());
+    let values = values.map(|(((table, _), (change, row)), text)| Values::new(table.layout(), change, row, text));
+    let filter = values.and_then(steps::filtered);
+    let skipped = (explanation.verdict == "skip").then(|| {
+        let action = event.as_ref().and_then(|event| string(event, "action"));
+        let named = name.as_deref().map(|name| (name, table.map(|(table, _)| table.layout())));
+        steps::skipped(named, action.as_deref(), &schema, filter.as_ref())
+    });
+    let routing = table.zip(record.as_ref()).map(|((table, _), record)| steps::routing(table, record, &schema, values));
     let trace = Trace {
-        table: table(payload).or_else(|| source.map(|source| source.table.to_owned())),
         source: source.map(|source| Source {
             database: source.database.to_owned(),
             schema: source.schema.to_owned(),
             table: source.table.to_owned(),
             action: source.action.name(),
         }),
-        fields,
-        routing: record.map(|record| routing(&record)).unwrap_or_default(),
+        fields: record.map(|record| steps::fields(&record, table)).unwrap_or_default(),
+        routing: routing.unwrap_or_default(),
+        filter,
+        skipped,
         order_key: format!("{:032x}", transform.order(&delivery).0.0),
+        order_by: steps::order(values),
         place: place(transform, &delivery),
+        table: name,
     };
     (explanation, trace)
 }
@@ -116,38 +122,14 @@ fn object(json: &[u8]) -> Option<Object<'_>> {
     serde_json::from_slice(json).ok()
 }
 
-fn table(payload: &[u8]) -> Option<String> {
-    let event = object(payload)?;
-    let metadata = object(event.get("metadata")?.get().as_bytes())?;
-    serde_json::from_str(metadata.get("table_name")?.get()).ok()
+/// The text of a member.
+fn string(object: &Object<'_>, name: &str) -> Option<String> {
+    serde_json::from_str(object.get(name)?.get()).ok()
 }
 
-/// The fields in the order they came in.
-fn in_order(record: &Object<'_>) -> Vec<Field> {
-    let mut fields: Vec<_> = record.iter().collect();
-    fields.sort_by_key(|(_, value)| value.get().as_ptr());
-    fields.into_iter().map(|(name, value)| Field { name: name.to_string(), kind: kind(value.get()) }).collect()
-}
-
-fn kind(json: &str) -> &'static str {
-    match json.as_bytes().first() {
-        Some(b'n') => "null",
-        Some(b't' | b'f') => "boolean",
-        Some(b'"') if json == "\"unchanged_toast\"" => "unchanged_toast",
-        Some(b'"') => "string",
-        Some(b'{') => "object",
-        Some(b'[') => "array",
-        _ if json.contains(['.', 'e', 'E']) => "number",
-        _ => "integer",
-    }
-}
-
-fn routing(record: &Object<'_>) -> Vec<Routing> {
-    let value = |name: &'static str| {
-        let value = serde_json::from_str(record.get(name)?.get()).ok()?;
-        Some(Routing { name, value, from: format!("/record/{name}") })
-    };
-    ROUTING.into_iter().filter_map(value).collect()
+/// A name as a step of a JSON pointer.
+fn escaped(name: &str) -> String {
+    name.replace('~', "~0").replace('/', "~1")
 }
 
 /// Where a dead letter is not as it should be.
@@ -173,7 +155,7 @@ fn place(transform: &CdcTransform, delivery: &Delivery) -> Option<Place> {
 
 /// Which value a poison is about, as a JSON pointer, and what should be there.
 fn expectation(poison: &Poison) -> (String, String) {
-    let record = |column: &str| format!("/record/{}", column.replace('~', "~0").replace('/', "~1"));
+    let record = |column: &str| format!("/record/{}", escaped(column));
     match poison {
         Poison::NotUtf8(_) | Poison::NotJson { .. } => (String::new(), "JSON".to_owned()),
         Poison::NotObject { part } => (pointer(*part).to_owned(), "an object".to_owned()),
@@ -267,8 +249,12 @@ mod tests {
         ] {
             assert!(kinds.iter().any(|is| is == kind), "{kind} is not in {kinds:?}");
         }
-        let chat = Routing { name: "chat_id", value: "c.1".to_owned(), from: "/record/chat_id".to_owned() };
-        assert!(trace.routing.contains(&chat), "{:?}", trace.routing);
+        let chat = trace.routing.iter().find(|routing| routing.name == "chat_id").unwrap();
+        assert_eq!((chat.value.as_deref(), chat.from.as_deref()), (Some("c.1"), Some("/record/chat_id")));
+        assert_eq!((chat.source, trace.order_by.as_str()), ("column", "the row with the key \"m\""));
+        let field = |name: &str| trace.fields.iter().find(|field| field.name == name).unwrap();
+        assert_eq!((field("id").declared.as_deref(), field("id").fits), (Some("a string or a number"), Some(true)));
+        assert_eq!((&field("added").declared, field("added").fits), (&None, None));
     }
 
     #[test]

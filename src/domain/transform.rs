@@ -153,6 +153,19 @@ impl CdcTransform {
         }
     }
 
+    /// A table that is enabled, and what becomes of fields that it does not know.
+    pub(super) fn table(&self, name: &str) -> Option<(&dyn Table, UnhandledFields)> {
+        self.allowed(name).map(|place| (&*self.tables[place].table, self.tables[place].unhandled))
+    }
+
+    /// The change and the row of an event, if they could be read and are not skipped.
+    pub(super) fn row(&self, delivery: &Delivery) -> Option<(Change, RowRead)> {
+        match self.parse(delivery).found {
+            Found::Change { change, row, .. } => Some((change, row)),
+            Found::NotAllowed | Found::Poison { .. } => None,
+        }
+    }
+
     /// Why an event can never be published; `None` if it can be, or is skipped.
     pub(super) fn poison(&self, delivery: &Delivery) -> Option<Poison> {
         match self.parse(delivery).found {

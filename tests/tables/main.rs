@@ -7,6 +7,7 @@ mod support;
 mod differential;
 mod events;
 mod mistakes;
+mod tools;
 
 use std::io::Write;
 use std::path::Path;
