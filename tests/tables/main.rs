@@ -4,6 +4,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod agreement;
+mod declarations;
 mod differential;
 mod events;
 mod mistakes;

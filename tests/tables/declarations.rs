@@ -1,0 +1,206 @@
+//! Any declaration that is accepted decides on any event, and says how in words that fit the decision.
+
+use std::collections::BTreeMap;
+
+use daisi_cdc_consumer::bootstrap::settings;
+use daisi_cdc_consumer::config::Config;
+use daisi_cdc_consumer::demo::declared::TableTraffic;
+use daisi_cdc_consumer::demo::traffic::{Expected, Mix};
+use daisi_cdc_consumer::domain::{CdcTransform, Explanation, Routing, Trace, explain, trace};
+use proptest::prelude::*;
+use proptest::sample::{select, subsequence};
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
+use serde_json::value::RawValue;
+
+use crate::events::{Sent, event};
+use crate::file;
+
+/// A table `t` in YAML, and its columns with their types.
+#[derive(Debug, Clone)]
+struct Declared {
+    yaml: String,
+    columns: Vec<(String, &'static str)>,
+}
+
+const KINDS: [&str; 10] =
+    ["string", "integer", "boolean", "date", "uuid", "timestamp", "numeric", "json", "scalar", "array of string"];
+
+/// One of these as a rule, and something that is wrong now and then.
+fn mostly(good: &'static [&'static str], bad: &'static str) -> BoxedStrategy<String> {
+    prop_oneof![60 => select(good).prop_map(str::to_owned), 1 => Just(bad.to_owned())].boxed()
+}
+
+fn columns() -> impl Strategy<Value = Vec<(String, &'static str, bool)>> {
+    let own = (select(&["string", "integer", "uuid"][..]), select(&["string", "integer", "date"][..]));
+    let others = prop::collection::vec((select(&KINDS[..]), prop::bool::weighted(0.2)), 0..8);
+    (own, select(&["string", "integer"][..]), others).prop_map(|((id, part), company, others)| {
+        let fixed = [
+            ("id", id, true),
+            ("part", part, true),
+            ("company", company, false),
+            ("doc", "json", false),
+            ("flag", "boolean", false),
+        ];
+        let fixed = fixed.map(|(name, kind, not_null)| (name.to_owned(), kind, not_null));
+        let others =
+            others.into_iter().zip(0..).map(|((kind, not_null), number)| (format!("c{number}"), kind, not_null));
+        fixed.into_iter().chain(others).collect()
+    })
+}
+
+fn condition() -> BoxedStrategy<String> {
+    let leaf = mostly(
+        &[
+            "{column: flag, equals: true}",
+            "{column: flag, in: [true, false]}",
+            "{column: doc, is_null: false}",
+            "{column: company, is_null: false}",
+            "{column: id, is_null: true}",
+        ],
+        "{column: nowhere, equals: 1}",
+    );
+    leaf.prop_recursive(3, 8, 3, |inner| {
+        let several = prop::collection::vec(inner.clone(), 1..3).prop_map(|inner| inner.join(", "));
+        prop_oneof![
+            several.clone().prop_map(|inner| format!("{{and: [{inner}]}}")),
+            several.prop_map(|inner| format!("{{or: [{inner}]}}")),
+            inner.prop_map(|inner| format!("{{not: {inner}}}")),
+        ]
+    })
+    .boxed()
+}
+
+/// The entries that may be left out, each there or not.
+fn entries() -> impl Strategy<Value = Vec<String>> {
+    let line = |name: &'static str, value: BoxedStrategy<String>| {
+        value.prop_map(move |value| format!("{name}: {value}")).boxed()
+    };
+    let all = vec![
+        line("unhandled_fields", mostly(&["keep", "drop", "reject"], "ignore")),
+        line("schema", mostly(&["'*'", "daisi_*", "daisi_acme"], "'a*b*'")),
+        line("primary_key", mostly(&["id", "[id, part]"], "nowhere")),
+        line("required", mostly(&["[company_id]", "[fixed]", "[place]"], "[nobody]")),
+        line(
+            "event_id",
+            mostly(
+                &["'{key}'", "'{commit_lsn}:{commit_idx}:{table}:{key}:{action}'", "'{company_id}/{key}@{schema}'"],
+                "'{commit_lsn}'",
+            ),
+        ),
+        line("actions", mostly(&["[insert, update, delete, read]", "[insert, update]", "read"], "[upsert]")),
+        line("order_by", mostly(&["row", "company_id", "fixed"], "nobody")),
+        line("rename", mostly(&["{flag: is_flag}", "{doc: document, flag: f}"], "{flag: doc}")),
+        line("drop", mostly(&["[part]", "part, flag"], "[nowhere]")),
+        line("redact", mostly(&["{flag: mask}", "{part: hash}"], "{company: mask}")),
+        line("filter", condition()),
+    ];
+    subsequence((0..all.len()).collect::<Vec<_>>(), 0..5)
+        .prop_flat_map(move |chosen| chosen.into_iter().map(|entry| all[entry].clone()).collect::<Vec<_>>())
+}
+
+fn declared() -> impl Strategy<Value = Declared> {
+    let key = mostly(&["id", "[id]", "[part, id]", "[id, part]"], "doc");
+    let tenant = mostly(&["company", "{column: company}", "{constant: acme}", "{schema: 'daisi_{company_id}'}"], "doc");
+    let place = mostly(
+        &["{column: doc, pointer: /chat/id}", "{column: doc, pointer: /id}", "id", "{schema: 'daisi_{place}'}"],
+        "{column: id, pointer: /a}",
+    );
+    let tokens = subsequence(vec!["t", "{table}", "{action}", "{schema}", "{fixed}", "x-y"], 0..4);
+    (columns(), key, tenant, place, tokens, any::<bool>(), entries()).prop_map(|(columns, key, tenant, place, tokens, shows_place, entries)| {
+        let mut yaml = format!(
+            "tables:\n  t:\n    key: {key}\n    routing:\n      company_id: {tenant}\n      place: {place}\n      fixed: {{constant: f}}\n"
+        );
+        let place = if shows_place { ".{place}" } else { "" };
+        let tokens: String = tokens.iter().map(|token| format!(".{token}")).collect();
+        yaml += &format!("    subject: \"{{prefix}}.{{company_id}}{place}{tokens}\"\n");
+        entries.iter().for_each(|entry| yaml += &format!("    {entry}\n"));
+        yaml += "    columns:\n";
+        for (name, kind, not_null) in &columns {
+            yaml += &format!("      {name}: {kind}{}\n", if *not_null { " not null" } else { "" });
+        }
+        Declared { yaml, columns: columns.into_iter().map(|(name, kind, _)| (name, kind)).collect() }
+    })
+}
+
+/// The configuration, if the declaration is accepted.
+fn accepted(declared: &Declared) -> Option<Config> {
+    Config::load(Some(file(&declared.yaml).path()), []).ok()
+}
+
+fn decided(transform: &CdcTransform, sent: &Sent) -> (Explanation, Trace) {
+    let payload = sent.payload.clone().into();
+    let (said, trace) = trace(transform, &sent.subject, Vec::new(), &payload, "dead");
+    assert_eq!(said, explain(transform, &sent.subject, Vec::new(), payload, "dead"));
+    (said, trace)
+}
+
+/// The trace of a decision does not contradict it.
+fn is_consistent(said: &Explanation, trace: &Trace) {
+    match said.verdict {
+        "publish" => {
+            assert!(trace.fields.iter().all(|field| field.fits != Some(false)), "{trace:?}");
+            assert!(trace.filter.as_ref().is_none_or(|filter| filter.whole.holds == Some(true)), "{trace:?}");
+            assert_eq!((&trace.skipped, &trace.place), (&None, &None));
+            // What is carried on as it came may hold texts that are no Unicode.
+            let event: BTreeMap<String, Box<RawValue>> = serde_json::from_str(said.payload.as_ref().unwrap()).unwrap();
+            for Routing { name, value, .. } in &trace.routing {
+                let found = event.get(name).map(|raw| serde_json::from_str::<String>(raw.get()).unwrap());
+                assert_eq!((name, &found), (name, value));
+            }
+        }
+        "skip" => assert!(trace.skipped.is_some()),
+        _ => assert!(trace.skipped.is_none() && trace.place.is_some(), "{trace:?}"),
+    }
+}
+
+fn with_events() -> impl Strategy<Value = (Declared, Vec<Sent>)> {
+    declared().prop_flat_map(|declared| {
+        let events = prop::collection::vec(event("t", declared.columns.clone()), 12);
+        (Just(declared), events)
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+    #[test]
+    fn an_accepted_declaration_decides_on_any_event((declared, events) in with_events(), seed in any::<u64>()) {
+        if let Some(config) = accepted(&declared) {
+            let transform = CdcTransform::new(settings::transform(&config));
+            for sent in &events {
+                let (said, trace) = decided(&transform, sent);
+                is_consistent(&said, &trace);
+            }
+            let table = config.tables.declared.iter().filter(|table| table.enabled()).cloned().collect();
+            for made in TableTraffic::new(table, transform.clone(), Mix::default(), seed, 1_767_600_000_000_000).take(10) {
+                let (said, trace) = decided(&transform, &Sent { subject: made.subject, payload: made.payload });
+                is_consistent(&said, &trace);
+            }
+        }
+    }
+}
+
+#[test]
+fn most_declarations_are_accepted_and_many_events_published() {
+    let mut runner = TestRunner::deterministic();
+    let (mut declarations, mut events, mut published, mut made, mut good) = (0, 0, 0, 0, 0);
+    for _ in 0..150 {
+        let (declared, sent) = with_events().new_tree(&mut runner).unwrap().current();
+        let Some(config) = accepted(&declared) else { continue };
+        declarations += 1;
+        let transform = CdcTransform::new(settings::transform(&config));
+        for sent in &sent {
+            events += 1;
+            published += u32::from(decided(&transform, sent).0.verdict == "publish");
+        }
+        let table = config.tables.declared.iter().filter(|table| table.enabled()).cloned().collect();
+        for event in TableTraffic::new(table, transform, Mix::default(), 7, 1_767_600_000_000_000).take(10) {
+            made += 1;
+            good += u32::from(matches!(event.expected, Expected::Published | Expected::Duplicate));
+        }
+    }
+    assert!(declarations > 100, "{declarations} of 150 are accepted");
+    assert!(published * 8 > events, "{published} of {events} are published");
+    // Filters that nothing passes, and actions that are not published, are among the declarations.
+    assert!(good * 2 > made, "{good} of {made} that were made up are published");
+}
