@@ -9,6 +9,7 @@ mod generate;
 mod letters;
 mod preview;
 mod replay;
+mod tutorial;
 
 use std::process::Output;
 

@@ -1,0 +1,124 @@
+//! docs/tutorial.md, step by step: its files are written, its commands run, their output holds what stands below them.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::support::service::{Service, Settings, binary};
+use crate::support::world::{PATIENCE, World};
+
+/// A block of the document that is set off.
+enum Block {
+    /// A file and what it holds.
+    File(String, String),
+    /// Commands, each with lines that its output holds.
+    Commands(Vec<(String, Vec<String>)>),
+}
+
+fn blocks(document: &str) -> Vec<Block> {
+    let fenced = document.split("```").skip(1).step_by(2);
+    let block = |text: &str| {
+        let (head, body) = text.split_once('\n').unwrap();
+        match head.split_once(' ') {
+            Some(("yaml", file)) => Block::File(file.to_owned(), body.to_owned()),
+            None if head == "console" => Block::Commands(commands(body)),
+            _ => panic!("neither a file nor commands: {head}"),
+        }
+    };
+    fenced.map(block).collect()
+}
+
+fn commands(body: &str) -> Vec<(String, Vec<String>)> {
+    let mut commands: Vec<(String, Vec<String>)> = Vec::new();
+    for line in body.lines() {
+        match line.strip_prefix("$ ") {
+            Some(command) => commands.push((command.to_owned(), Vec::new())),
+            None => commands.last_mut().unwrap().1.push(line.to_owned()),
+        }
+    }
+    commands
+}
+
+/// Runs a command as a shell would, in `directory`: exit status and everything it says.
+fn shell(settings: &Settings, directory: &Path, command: &str) -> (i32, String) {
+    let program = binary(settings);
+    let path = Path::new(program.get_program()).parent().unwrap().to_owned();
+    let mut shell = Command::new("sh");
+    for (name, value) in program.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    let search = std::env::var("PATH").unwrap_or_default();
+    let shell = shell.env("PATH", format!("{}:{search}", path.display())).current_dir(directory).stdin(Stdio::null());
+    let output = shell.args(["-c", command]).output().unwrap();
+    let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
+    (output.status.code().unwrap(), said)
+}
+
+/// The service as a command starts it, in `directory`.
+fn service(settings: &Settings, directory: &Path, arguments: &str) -> Service {
+    let (_, file) = arguments.rsplit_once(' ').unwrap();
+    Service::spawn(settings, &["run", "--config", directory.join(file).to_str().unwrap()]).started()
+}
+
+#[tokio::test]
+async fn every_step_of_the_tutorial_does_what_it_says() {
+    let world = World::new().await;
+    let directory = tempfile::TempDir::new().unwrap();
+    let place = directory.path();
+    let document = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/tutorial.md")).unwrap();
+    let (mut running, mut files, mut count): (Option<Service>, usize, usize) = (None, 0, 0);
+    for block in blocks(&document) {
+        let commands = match block {
+            Block::File(name, text) => {
+                files += 1;
+                std::fs::write(place.join(name), text).unwrap();
+                continue;
+            }
+            Block::Commands(commands) => commands,
+        };
+        for (command, expected) in commands {
+            count += 1;
+            if command.starts_with("daisi-cdc-consumer run ") {
+                running.take().map(Service::stop);
+                running = Some(service(&world.settings, place, &command));
+                continue;
+            }
+            if running.is_some() {
+                // A reader has waited for what is on its way.
+                world.settled().await;
+            }
+            let status = command.split_once("# status ").map_or(0, |(_, status)| status.parse().unwrap());
+            let (code, said) = shell(&world.settings, place, &command);
+            assert_eq!(code, status, "{command}: {said}");
+            for line in expected {
+                assert!(said.contains(&line), "{command}: {line:?} is missing:\n{said}");
+            }
+        }
+    }
+    assert!(files >= 3 && count >= 12, "{files} files, {count} commands");
+    published(&world).await;
+    running.take().map(Service::stop);
+}
+
+/// In the end the orders are there, those that were refused at first too.
+async fn published(world: &World) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        world.settled().await;
+        let published = world.published().await;
+        let orders =
+            published.iter().filter(|event| event.subject.starts_with("shop.") && event.subject.ends_with(".orders"));
+        let count = orders
+            .clone()
+            .filter(|event| event.text().contains("\"total\":") && !event.text().contains("@example.com"))
+            .count();
+        if count > 80 {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{count} of {}", published.len());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
