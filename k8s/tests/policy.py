@@ -51,15 +51,20 @@ LABELS = {"app.kubernetes.io/name": "daisi-cdc-consumer"}
 
 NAMESPACE = "kubernetes.io/metadata.name"
 
-# Who may be on the other side of which port.
+LETTERS = {"app.kubernetes.io/name": "daisi-cdc-dead-letters"}
+DNS_AND_NATS = {
+    ("UDP", 53): {"k8s-app": "kube-dns"},
+    ("TCP", 53): {"k8s-app": "kube-dns"},
+    ("TCP", 4222): {"app.kubernetes.io/name": "nats"},
+}
+
+# Who may be on the other side of which port, for the pods with which labels.
 PEERS = {
-    "ingress": {("TCP", "http"): {"app.kubernetes.io/name": "prometheus"}},
-    "egress": {
-        ("UDP", 53): {"k8s-app": "kube-dns"},
-        ("TCP", 53): {"k8s-app": "kube-dns"},
-        ("TCP", 4222): {"app.kubernetes.io/name": "nats"},
-        ("TCP", 6379): {"app.kubernetes.io/name": "redis"},
-    },
+    "daisi-cdc-consumer": (LABELS, {
+        "ingress": {("TCP", "http"): {"app.kubernetes.io/name": "prometheus"}},
+        "egress": DNS_AND_NATS | {("TCP", 6379): {"app.kubernetes.io/name": "redis"}},
+    }),
+    "daisi-cdc-dead-letters": (LETTERS, {"ingress": {}, "egress": DNS_AND_NATS}),
 }
 
 
@@ -69,9 +74,15 @@ def asks(probe):
     return len(handlers) == 1 and bool(handlers[0])
 
 
-def workload(deployment):
-    """Rights, bounds and probes of any workload."""
-    pod = deployment["spec"]["template"]["spec"]
+def pods(thing):
+    """The pods that a Deployment or a CronJob makes."""
+    return (thing["spec"]["jobTemplate"] if thing["kind"] == "CronJob" else thing)["spec"]["template"]
+
+
+def workload(thing):
+    """Rights, bounds and, where something is to be up, probes of any workload."""
+    pod = pods(thing)["spec"]
+    needed = CONTAINER if thing["kind"] == "Deployment" else {path: good for path, good in CONTAINER.items() if path not in PROBES}
     wrong = [f"{path}: {look(pod, path)}" for path, good in POD.items() if not good(look(pod, path))]
     wrong += [f"volume {v['name']}: hostPath" for v in pod.get("volumes", []) if "hostPath" in v]
     wrong += [f"{kind} are not looked at" for kind in ("initContainers", "ephemeralContainers") if pod.get(kind)]
@@ -79,7 +90,7 @@ def workload(deployment):
         if "secret" in volume and not look(pod, "securityContext.fsGroup"):
             wrong.append(f"securityContext.fsGroup: missing, so nobody but root reads volume {volume['name']}")
     for one in pod["containers"]:
-        wrong += [f"{path}: {look(one, path)}" for path, good in CONTAINER.items() if not good(look(one, path))]
+        wrong += [f"{path}: {look(one, path)}" for path, good in needed.items() if not good(look(one, path))]
     return wrong
 
 
@@ -121,11 +132,12 @@ def deployed(objects):
 
 
 def network(policy, pinned=False):
-    """Nothing in but scraping, nothing out but DNS, NATS and Redis, and each of them: selectors as they are rendered; where
+    """Nothing in or out but what these pods need, and each of it: selectors as they are rendered; where
     namespaces must be pinned, from and to a named one alone."""
     spec = policy["spec"]
     wrong = []
-    if look(spec, "podSelector.matchLabels") != LABELS:
+    labels, known = PEERS[policy["metadata"]["name"]]
+    if look(spec, "podSelector.matchLabels") != labels:
         wrong.append(f"podSelector: {spec.get('podSelector')}")
     if sorted(spec.get("policyTypes", [])) != ["Egress", "Ingress"]:
         wrong.append("policyTypes: both directions must be named")
@@ -136,8 +148,8 @@ def network(policy, pinned=False):
             for port in rule.get("ports") or [{}]:
                 place = port.get("protocol"), port.get("port")
                 open_to[place] = open_to.get(place, []) + (rule.get(key) or [None])
-        for place in sorted(open_to.keys() | PEERS[side].keys(), key=str):
-            peers, wanted = open_to.get(place, []), PEERS[side].get(place)
+        for place in sorted(open_to.keys() | known[side].keys(), key=str):
+            peers, wanted = open_to.get(place, []), known[side].get(place)
             if len(peers) != 1 or not peer(peers[0], wanted, pinned):
                 wrong.append(f"{side} {place}: {peers} and not pods {wanted}{' of one namespace' if pinned else ''}")
     return wrong

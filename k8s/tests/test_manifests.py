@@ -78,16 +78,17 @@ class Manifests(unittest.TestCase):
                 # Whatever brings pods along, and a bare Pod.
                 if policy.look(thing, "spec.template.spec") or thing["kind"] in ("Pod", "CronJob"):
                     with self.subTest(name, kind=thing["kind"], workload=thing["metadata"]["name"]):
-                        self.assertEqual(thing["kind"], "Deployment", "the policy knows no other")
+                        self.assertIn(thing["kind"], ("Deployment", "CronJob"), "the policy knows no other")
                         self.assertEqual(policy.workload(thing), [])
             with self.subTest(name):
                 self.assertEqual(policy.deployed(objects), [])
-                (network,) = of_kind(objects, "NetworkPolicy")
-                self.assertEqual(policy.network(network, pinned="production" in name), [])
+                self.assertTrue(of_kind(objects, "NetworkPolicy", SERVICE))
+                for network in of_kind(objects, "NetworkPolicy"):
+                    self.assertEqual(policy.network(network, pinned="production" in name), [])
 
     def test_production_talks_to_the_namespaces_of_its_servers_alone(self):
         objects = render("overlays/production")
-        (network,) = of_kind(objects, "NetworkPolicy")
+        (network,) = of_kind(objects, "NetworkPolicy", SERVICE)
         of = {}
         for rule in network["spec"]["ingress"] + network["spec"]["egress"]:
             (other,) = rule.get("from") or rule["to"]
@@ -100,7 +101,7 @@ class Manifests(unittest.TestCase):
 
     def test_the_policy_for_the_network_finds_the_servers_of_the_overlay(self):
         objects = render("overlays/dev")
-        (network,) = of_kind(objects, "NetworkPolicy")
+        (network,) = of_kind(objects, "NetworkPolicy", SERVICE)
         for name, port in (("nats", 4222), ("redis", 6379)):
             (server,) = of_kind(objects, "Deployment", name)
             labels = server["spec"]["template"]["metadata"]["labels"]
@@ -316,7 +317,7 @@ class ThePolicyNotices(unittest.TestCase):
             self.assertNotEqual(policy.network(weakened), [], weakened["spec"])
 
     def test_a_network_policy_of_production_for_pods_of_any_namespace(self):
-        (good,) = of_kind(render("overlays/production"), "NetworkPolicy")
+        (good,) = of_kind(render("overlays/production"), "NetworkPolicy", SERVICE)
         self.assertEqual(policy.network(good, pinned=True), [])
         for selector in ({}, {"matchLabels": {}}, {"matchLabels": {"team": "a"}}, {"matchExpressions": [{"key": policy.NAMESPACE, "operator": "Exists"}]}):
             for side, key in (("ingress", "from"), ("egress", "to")):

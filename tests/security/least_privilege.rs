@@ -96,12 +96,12 @@ async fn what_decides_about_deliveries_must_be_as_configured() {
 
 #[tokio::test]
 async fn without_any_one_right_on_nats_it_says_which() {
-    let rights = Accounts::rights();
+    let rights = Accounts::rights("CONSUMER_NKEY");
     assert_eq!(rights.len(), 10, "{rights:?}");
     for binary in nats_servers() {
         let mut world = World::new(&binary).await;
         for right in &rights {
-            let config = world.accounts.config(Some(right));
+            let config = world.accounts.config(Some(("CONSUMER_NKEY", right)));
             world.nats.reload(&config);
             world.nats.restart();
             let service = world.service();
@@ -135,10 +135,31 @@ async fn what_it_does_not_need_is_refused_by_nats() {
     ];
     let sequin_may_not =
         ["wa.CID1.a.chats", "cdc.dead_letters.messages.panic", "$JS.API.STREAM.LIST", "$JS.ACK.x"].map(str::to_owned);
+    let letters_may_not = [
+        "$JS.API.STREAM.DELETE.cdc_dead_letters",
+        "$JS.API.STREAM.PURGE.cdc_dead_letters",
+        "$JS.API.STREAM.UPDATE.cdc_dead_letters",
+        "$JS.API.STREAM.CREATE.another",
+        "$JS.API.STREAM.LIST",
+        "$JS.API.STREAM.MSG.GET.wa_stream",
+        "$JS.API.STREAM.MSG.DELETE.cdc_events_stream",
+        "$JS.API.STREAM.MSG.DELETE.wa_stream",
+        "$JS.API.CONSUMER.DURABLE.CREATE.cdc_dead_letters.x",
+        "$JS.API.CONSUMER.MSG.NEXT.cdc_events_stream.cdc_consumers",
+        "$JS.ACK.x",
+        "wa.CID1.a.chats",
+        "cdc.dead_letters.messages.panic",
+    ]
+    .map(str::to_owned);
     let nobody_may_hear = ["wa.>", "sequin.>", "cdc.dead_letters.>", ">"];
     for binary in nats_servers() {
         let world = World::new(&binary).await;
-        for (user, subjects) in [("CONSUMER_NKEY", &consumer_may_not[..]), ("SEQUIN_NKEY", &sequin_may_not)] {
+        let users = [
+            ("CONSUMER_NKEY", &consumer_may_not[..]),
+            ("SEQUIN_NKEY", &sequin_may_not),
+            ("DEAD_LETTERS_NKEY", &letters_may_not),
+        ];
+        for (user, subjects) in users {
             let refusals = Arc::new(Mutex::new(String::new()));
             let seen = refusals.clone();
             let options = ConnectOptions::with_nkey(world.accounts.key(user).seed().unwrap());

@@ -7,6 +7,7 @@ mod support;
 mod authority;
 mod jwt;
 mod least_privilege;
+mod letters;
 mod link;
 mod nats_login;
 mod nats_tls;

@@ -29,29 +29,31 @@ pub fn read(file: &str) -> String {
 
 /// The accounts as shipped, with keys of the test's own in place of variables of the environment.
 pub struct Accounts {
-    keys: [(&'static str, KeyPair); 4],
+    keys: [(&'static str, KeyPair); 5],
 }
 
 impl Accounts {
     pub fn new() -> Self {
-        let names = ["CONSUMER_NKEY", "SEQUIN_NKEY", "OPERATOR_NKEY", "SYSTEM_NKEY"];
+        let names = ["CONSUMER_NKEY", "SEQUIN_NKEY", "DEAD_LETTERS_NKEY", "OPERATOR_NKEY", "SYSTEM_NKEY"];
         Self { keys: names.map(|name| (name, KeyPair::new_user())) }
     }
 
-    /// What the consumer may do, in the order of the file.
-    pub fn rights() -> Vec<String> {
+    /// What a user may do, in the order of the file.
+    pub fn rights(user: &str) -> Vec<String> {
         let text = read("nats-accounts.conf");
-        let consumer = text.split("$CONSUMER_NKEY").nth(1).unwrap().split("$SEQUIN_NKEY").next().unwrap();
-        let lines = consumer.lines().filter(|line| !line.trim_start().starts_with('#'));
+        let (_, from) = text.split_once(&format!("${user}")).unwrap();
+        let lines = from.split("nkey:").next().unwrap().lines().filter(|line| !line.trim_start().starts_with('#'));
         lines.flat_map(|line| line.split('"').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>()).collect()
     }
 
-    /// The server's configuration, without one right of the consumer.
-    pub fn config(&self, without: Option<&str>) -> String {
+    /// The server's configuration, without one right of one user.
+    pub fn config(&self, without: Option<(&str, &str)>) -> String {
         let mut text = read("nats-accounts.conf");
-        if let Some(right) = without {
+        if let Some((user, right)) = without {
+            let (before, from) = text.split_once(&format!("${user}")).unwrap();
             // An allow list must not become empty, or it allows everything.
-            text = text.replacen(&format!("\"{right}\""), "\"nothing.at.all\"", 1);
+            let from = from.replacen(&format!("\"{right}\""), "\"nothing.at.all\"", 1);
+            text = format!("{before}${user}{from}");
         }
         let keys = self.keys.iter().map(|(name, key)| format!("{name}: {}\n", key.public_key()));
         format!("{}{text}", keys.collect::<String>())
@@ -81,11 +83,13 @@ impl World {
         let (accounts, directory) = (Accounts::new(), TempDir::new().unwrap());
         let nats = NatsServer::start_with(binary, &accounts.config(None));
         let operator = accounts.client("OPERATOR_NKEY", &nats.url()).await;
-        std::fs::write(directory.path().join("nats.nk"), accounts.key("CONSUMER_NKEY").seed().unwrap()).unwrap();
+        for (file, user) in [("nats.nk", "CONSUMER_NKEY"), ("letters.nk", "DEAD_LETTERS_NKEY")] {
+            std::fs::write(directory.path().join(file), accounts.key(user).seed().unwrap()).unwrap();
+        }
         std::fs::write(directory.path().join("redis"), PASSWORD).unwrap();
         let redis = redis_server(&directory);
         let world = Self { accounts, nats, redis, operator, directory, fed: 0.into() };
-        for stream in ["cdc_events_stream", "wa_stream", "cdc_dead_letters"] {
+        for stream in ["cdc_events_stream", "wa_stream", "cdc_dead_letters", "cdc_dead_letters_replays"] {
             let config = serde_json::from_str(&read(&format!("streams/{stream}.json"))).unwrap();
             world.create(&format!("STREAM.CREATE.{stream}"), config).await;
         }
@@ -127,6 +131,21 @@ impl World {
         let mut settings = self.settings();
         settings.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         Service::spawn(&settings, &["run", "--config", config.to_str().unwrap()])
+    }
+
+    /// Where things are for whoever looks after dead letters, who needs nothing of Redis.
+    pub fn letters_settings(&self) -> Settings {
+        let seed = self.directory.path().join("letters.nk").display().to_string();
+        let more = [
+            ("nats.tls.required", "false".to_owned()),
+            ("nats.nkey_seed_file", seed),
+            ("nats.inbox_prefix", "_INBOX_letters".to_owned()),
+            ("dedup.user", String::new()),
+            ("dedup.password_file", String::new()),
+        ];
+        let mut settings = self.settings();
+        settings.extend(more.map(|(name, value)| (name.to_owned(), value)));
+        settings
     }
 
     /// Feeds one event that is published and one that becomes a dead letter, as Sequin does.
