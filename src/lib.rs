@@ -11,6 +11,7 @@ pub mod logging;
 pub mod privacy;
 pub mod secret;
 
+use std::future::pending;
 use std::pin::pin;
 
 use cdc_actors::pipeline::Ports;
@@ -18,6 +19,7 @@ use cdc_actors::ports::Transform;
 use cdc_actors::supervisor::ExitReason;
 use slog::Logger;
 
+use crate::bootstrap::reload::{Pending, Reloads};
 use crate::bootstrap::{Service, StartError};
 use crate::config::Config;
 use crate::domain::CdcTransform;
@@ -31,10 +33,11 @@ pub async fn run(
     logger: &Logger,
     shutdown: impl Future<Output = ()>,
 ) -> Result<ExitReason, StartError> {
-    run_with(config, logger, |ports| ports, shutdown).await
+    run_with(config, logger, |ports| ports, None, shutdown).await
 }
 
-/// [`run`] with whatever `arrange` puts in front of the ports.
+/// [`run`] with whatever `arrange` puts in front of the ports, reading the configuration again when `reloads` ask for it. One that
+/// is asked for during the start comes after it.
 ///
 /// # Errors
 /// [`StartError`] if it never got to run.
@@ -42,6 +45,7 @@ pub async fn run_with<T: Transform>(
     config: &Config,
     logger: &Logger,
     arrange: impl FnOnce(Ports<CdcTransform>) -> Ports<T>,
+    mut reloads: Option<Reloads>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<ExitReason, StartError> {
     let mut shutdown = pin!(shutdown);
@@ -50,13 +54,35 @@ pub async fn run_with<T: Transform>(
         started = starting => started?,
         () = &mut shutdown => return Ok(ExitReason::Asked),
     };
-    let ended = tokio::select! {
-        ended = service.ended() => ended,
-        () = &mut shutdown => {
-            service.shutdown();
-            service.ended().await
+    let mut reloading: Option<Pending> = None;
+    let ended = loop {
+        tokio::select! {
+            ended = service.ended() => break ended,
+            () = &mut shutdown => {
+                service.shutdown();
+                break service.ended().await;
+            }
+            from = asked(&mut reloads) => reloading = service.reload(from, reloading.take()),
+            () = done(&mut reloading) => reloading = None,
         }
     };
     service.close(&ended).await;
     Ok(ended.reason)
+}
+
+/// Waits until the configuration is to be read again.
+async fn asked(reloads: &mut Option<Reloads>) -> &Reloads {
+    let Some(reloads) = reloads else { return pending().await };
+    match reloads.signal.recv().await {
+        Some(()) => reloads,
+        None => pending().await,
+    }
+}
+
+/// Waits for the end of a reload; for ever if there is none.
+async fn done(reloading: &mut Option<Pending>) {
+    match reloading {
+        Some(reloading) => reloading.await,
+        None => pending().await,
+    }
 }

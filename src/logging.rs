@@ -6,9 +6,11 @@
 
 use std::error::Error;
 use std::io::{self, LineWriter, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use jiff::Timestamp;
-use slog::{Drain, FnValue, Level, LevelFilter, Logger, PushFnValue, o};
+use slog::{Drain, FnValue, Level, Logger, Never, OwnedKVList, PushFnValue, Record, o};
 use slog_async::{Async, AsyncGuard, OverflowStrategy};
 
 use crate::config::{Log, LogFormat, LogLevel, redact_text};
@@ -20,6 +22,56 @@ const QUEUE: usize = 8_192;
 #[must_use = "dropping it ends logging"]
 pub struct LogGuard {
     _writer: AsyncGuard,
+    level: LevelSwitch,
+}
+
+impl LogGuard {
+    /// What changes the level of the logger while it is in use.
+    pub fn level(&self) -> LevelSwitch {
+        self.level.clone()
+    }
+}
+
+/// The level of one logger. Clones are one and the same.
+#[derive(Debug, Clone)]
+pub struct LevelSwitch(Arc<AtomicUsize>);
+
+impl LevelSwitch {
+    fn new(level: LogLevel) -> Self {
+        Self(Arc::new(AtomicUsize::new(Level::from(level).as_usize())))
+    }
+
+    /// Lines below are left out from now on.
+    pub fn set(&self, level: LogLevel) {
+        self.0.store(Level::from(level).as_usize(), Ordering::Relaxed);
+    }
+
+    fn lets_through(&self, level: Level) -> bool {
+        level.as_usize() <= self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Leaves out what is below the level.
+struct Filtered<D> {
+    drain: D,
+    level: LevelSwitch,
+}
+
+impl<D: Drain> Drain for Filtered<D> {
+    type Ok = ();
+    type Err = Never;
+
+    fn log(&self, record: &Record<'_>, values: &OwnedKVList) -> Result<(), Never> {
+        if self.level.lets_through(record.level()) {
+            // A line that cannot be handed over is lost; there is nowhere left to say so.
+            let _ = self.drain.log(record, values);
+        }
+        Ok(())
+    }
+
+    fn is_enabled(&self, level: Level) -> bool {
+        self.level.lets_through(level)
+    }
 }
 
 impl From<LogLevel> for Level {
@@ -67,8 +119,9 @@ fn in_background<D: Drain + Send + 'static>(config: &Log, drain: D) -> (Logger, 
         .overflow_strategy(OverflowStrategy::DropAndReport)
         .thread_name("log".to_owned())
         .build_with_guard();
-    let filtered = LevelFilter::new(drain, config.level.into()).ignore_res();
-    (Logger::root(filtered, o!()), LogGuard { _writer: writer })
+    let level = LevelSwitch::new(config.level);
+    let filtered = Filtered { drain, level: level.clone() };
+    (Logger::root(filtered, o!()), LogGuard { _writer: writer, level })
 }
 
 fn json<W: Write>(writer: W) -> slog_json::Json<W> {
@@ -175,6 +228,23 @@ pub(crate) mod tests {
         assert!(!log(LogLevel::Info, LogFormat::Json, lines).contains("quiet"));
         assert!(log(LogLevel::Debug, LogFormat::Json, lines).contains("quiet"));
         assert_eq!(log(LogLevel::Error, LogFormat::Json, lines), "");
+    }
+
+    #[test]
+    fn the_level_can_be_changed_while_the_logger_is_in_use() {
+        let buffer = Buffer::default();
+        let config = Log { level: LogLevel::Info, format: LogFormat::Json };
+        let (logger, guard) = logger_to(&config, buffer.clone());
+        let child = logger.new(o!());
+        for (level, text) in [(LogLevel::Info, "one"), (LogLevel::Debug, "two"), (LogLevel::Error, "three")] {
+            guard.level().set(level);
+            debug!(child, "debug {}", text);
+            error!(child, "error {}", text);
+        }
+        drop(guard);
+        let lines: Vec<Value> = buffer.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let said: Vec<_> = lines.iter().map(|line| line["msg"].as_str().unwrap()).collect();
+        assert_eq!(said, ["error one", "debug two", "error two", "error three"]);
     }
 
     #[test]

@@ -104,7 +104,7 @@ impl DedupActor {
         let delay = if bypass && !self.checks.is_empty() {
             std::time::Duration::ZERO
         } else {
-            self.core.settings.backoff.delay(self.check_failures)
+            self.core.delay(self.check_failures)
         };
         self.waiting = true;
         ctx.run_later(delay, |actor, ctx| {
@@ -229,9 +229,7 @@ impl DedupActor {
         }
         let delay = match last {
             // Patience is short: several attempts must fit into it.
-            Some(_) => {
-                self.core.settings.backoff.delay(self.record_failures).min(self.core.settings.record_patience / 4)
-            }
+            Some(_) => self.core.delay(self.record_failures).min(self.core.settings.record_patience / 4),
             None => std::time::Duration::ZERO,
         };
         if delay.is_zero() {
@@ -310,12 +308,11 @@ impl Handler<SetTarget> for DedupActor {
 impl Handler<HandBack> for DedupActor {
     type Result = ();
 
-    fn handle(&mut self, _: HandBack, _: &mut Self::Context) {
+    fn handle(&mut self, why: HandBack, _: &mut Self::Context) {
         if self.checks.is_empty() {
             return;
         }
-        let (deliveries, why) =
-            (self.checks.len(), "the dedup store has been away for long, or the service is leaving");
+        let (deliveries, why) = (self.checks.len(), why.why());
         self.core.observer.observe(Telemetry::HandedBack { deliveries, why });
         for pending in self.checks.drain(..) {
             pending.ticket.give_back(std::time::Duration::ZERO);

@@ -35,6 +35,11 @@ impl Guard {
         Self { settings, streaks: HashMap::new() }
     }
 
+    /// Trips by these settings from now on; the streaks stay.
+    pub fn follow(&mut self, settings: GuardSettings) {
+        self.settings = settings;
+    }
+
     /// Counts a failed call and returns the length of the streak.
     pub fn failed(&mut self, dependency: Dependency, now: Instant) -> u64 {
         let streak = self.streaks.entry(dependency).or_insert(Streak { failures: 0, since: now });

@@ -9,6 +9,7 @@ use actix::prelude::*;
 use futures::stream;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+use crate::between::{self, Change};
 use crate::flight::{Admission, Fate, Flight, Ticket};
 use crate::message::{Delivery, DeliveryId, OrderKey, Reason, Settle, Settlement};
 use crate::ports::{DedupStore, Dependency, Failure, Source, Transform};
@@ -79,6 +80,10 @@ pub struct IngestActor<T: Transform> {
     settling: bool,
     settle_failures: u32,
     draining: Draining,
+    /// They wait until nothing is in flight; nothing is pulled meanwhile.
+    changes: Vec<Change>,
+    /// The next time that what waits to be tried again is asked to make way for them.
+    hurrying: Option<SpawnHandle>,
     _life: Life,
 }
 
@@ -120,13 +125,15 @@ impl<T: Transform> IngestActor<T> {
             settling: false,
             settle_failures: 0,
             draining: Draining::No,
+            changes: Vec::new(),
+            hurrying: None,
             _life: life,
         }
     }
 
     /// Starts the next pull if there is a reason to and room for it.
     fn pump(&mut self, ctx: &mut Context<Self>) {
-        let held_up = self.suspects.hold_up() || !self.unreconciled.is_empty();
+        let held_up = self.suspects.hold_up() || !self.unreconciled.is_empty() || !self.changes.is_empty();
         if self.pulling.is_some() || self.draining != Draining::No || !self.paused.is_empty() || held_up {
             return;
         }
@@ -151,7 +158,7 @@ impl<T: Transform> IngestActor<T> {
             }
             Err(_) => {
                 self.pull_failures += 1;
-                let delay = self.core.settings.backoff.delay(self.pull_failures);
+                let delay = self.core.delay(self.pull_failures);
                 self.pulling = Some(ctx.run_later(delay, |actor, ctx| {
                     actor.pulling = None;
                     actor.pump(ctx);
@@ -286,7 +293,7 @@ impl<T: Transform> IngestActor<T> {
             return self.hand_back_held();
         }
         self.calling = true;
-        ctx.run_later(self.core.settings.backoff.delay(self.call_failures), |actor, ctx| {
+        ctx.run_later(self.core.delay(self.call_failures), |actor, ctx| {
             actor.calling = false;
             actor.run_suspects(ctx);
             actor.pump(ctx);
@@ -359,7 +366,29 @@ impl<T: Transform> IngestActor<T> {
         self.tell_in_flight();
         self.run_suspects(ctx);
         self.settle(ctx);
+        self.change_if_quiet(ctx);
         self.pump(ctx);
+    }
+
+    /// Makes the changes that wait if nothing is in flight. What a pull under way brings is not in flight before it is admitted.
+    fn change_if_quiet(&mut self, ctx: &mut Context<Self>) {
+        if self.changes.is_empty() || self.flight.messages() > 0 {
+            return;
+        }
+        if let Some(hurrying) = self.hurrying.take() {
+            ctx.cancel_future(hurrying);
+        }
+        self.changes.drain(..).for_each(Change::make);
+        self.core.observer.observe(Telemetry::Paused { reason: PauseReason::Reload, paused: false });
+    }
+
+    /// Refused subjects that wait to be tried again must not keep a change waiting, and everybody else with it: they go back. What
+    /// waits for a dependency that is down waits in place, where it keeps its order: nobody else could go on either.
+    fn hurry_changes(&mut self, ctx: &mut Context<Self>) {
+        if self.paused.is_empty() && self.draining == Draining::No {
+            self.core.hand_back(HandBack::Change);
+        }
+        self.hurrying = Some(ctx.run_later(between::AGAIN, Self::hurry_changes));
     }
 
     /// Hands waiting settlements to the source; one batch at a time.
@@ -420,7 +449,7 @@ impl<T: Transform> IngestActor<T> {
         self.core.called(Dependency::Source, "settle", started, result.as_ref().err(), false);
         if result.is_err() {
             self.settle_failures += 1;
-            ctx.run_later(self.core.settings.backoff.delay(self.settle_failures), |actor, ctx| {
+            ctx.run_later(self.core.delay(self.settle_failures), |actor, ctx| {
                 actor.settling = false;
                 actor.settle(ctx);
             });
@@ -517,7 +546,7 @@ impl<T: Transform> IngestActor<T> {
             match result {
                 Ok(()) if actor.to_settle.is_empty() => actor.core.drained.send(Drained),
                 _ => {
-                    ctx.run_later(actor.core.settings.backoff.initial, Self::settle);
+                    ctx.run_later(actor.core.patience().backoff.initial, Self::settle);
                 }
             }
         }));
@@ -591,6 +620,18 @@ impl<T: Transform> Handler<SetTarget> for IngestActor<T> {
         } else {
             self.hand_back(waiting, ctx);
         }
+    }
+}
+
+impl<T: Transform> Handler<Change> for IngestActor<T> {
+    type Result = ();
+
+    fn handle(&mut self, change: Change, ctx: &mut Self::Context) {
+        self.core.observer.observe(Telemetry::Paused { reason: PauseReason::Reload, paused: true });
+        self.changes.push(change);
+        self.hurrying.get_or_insert_with(|| ctx.run_later(between::PATIENCE, Self::hurry_changes));
+        self.change_if_quiet(ctx);
+        self.pump(ctx);
     }
 }
 

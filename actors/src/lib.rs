@@ -6,6 +6,7 @@
 //! that gives itself back to the source when it is dropped anywhere on its way. What the actors decide stands in plain
 //! types: [`flight`], [`order`], [`retry`], [`guard`], `suspects`.
 
+mod between;
 pub mod dedup;
 pub mod flight;
 pub mod guard;

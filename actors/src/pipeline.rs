@@ -7,11 +7,12 @@ use actix::prelude::*;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 
+use crate::between::Change;
 use crate::dedup::DedupActor;
 use crate::ingest::{IngestActor, Workers};
 use crate::ports::{Clock, DeadLetters, DedupStore, Observer, Publisher, Source, Transform};
 use crate::publish::PublishActor;
-use crate::shared::{ActorKind, Core, Life, Settings, Slot};
+use crate::shared::{ActorKind, Core, Life, Patience, Settings, Slot};
 use crate::supervisor::{Asked, Ended, ExitReason, Memory, Shutdown, SupervisorActor};
 use crate::telemetry::PauseReason;
 use crate::transform::{TransformActor, Work};
@@ -50,6 +51,7 @@ impl<T> Clone for Ports<T> {
 
 /// A running pipeline.
 pub struct Pipeline {
+    core: Arc<Core>,
     supervisor: Addr<SupervisorActor>,
     ended: oneshot::Receiver<Ended>,
     threads: Vec<Arbiter>,
@@ -61,6 +63,16 @@ impl Pipeline {
         self.supervisor.do_send(Shutdown(ExitReason::Asked));
     }
 
+    /// How long failures are borne from now on.
+    pub fn set_patience(&self, patience: Patience) {
+        self.core.set_patience(patience);
+    }
+
+    /// What makes changes between events.
+    pub fn changes(&self) -> Changes {
+        Changes(Arc::clone(&self.core))
+    }
+
     /// Waits for the end, which `Settings::grace` after a shutdown has begun is there at the latest.
     pub async fn ended(&mut self) -> Ended {
         let gone = || ExitReason::GuardTripped("the supervisor itself died".to_owned());
@@ -69,6 +81,20 @@ impl Pipeline {
             thread.stop();
         }
         ended
+    }
+}
+
+/// Makes changes that must meet no event on its way.
+pub struct Changes(Arc<Core>);
+
+impl Changes {
+    /// Makes `change` when nothing is in flight: everything pulled before is settled, or back at the source, and nothing is pulled
+    /// meanwhile. It is made at once where nothing is. What is returned hears of it, or of the death of the actor that was to
+    /// make it, after which it is not made; an actor that dies loses count of what is in flight.
+    pub fn between_events(&self, change: impl FnOnce() + Send + 'static) -> oneshot::Receiver<()> {
+        let (change, made) = Change::new(change);
+        self.0.change.send(change);
+        made
     }
 }
 
@@ -94,6 +120,7 @@ impl<T: Transform> Builder<T> {
                 self.core.hand_back_held.point_to(address.clone().recipient());
                 self.core.finished_for.point_to(address.clone().recipient());
                 memory.target.into_iter().for_each(|target| self.core.finished_for.send(target));
+                self.core.change.point_to(address.clone().recipient());
                 self.core.drain.point_to(address.recipient());
             }
             ActorKind::Transform(index) => {
@@ -157,5 +184,5 @@ pub fn start<T: Transform>(ports: Ports<T>, settings: Settings) -> Pipeline {
         let asked = Asked { source: ports.source, publisher: ports.publisher, dedup: ports.dedup };
         SupervisorActor::new(Arc::clone(&core), asked, rebuild, died, memory, end)
     });
-    Pipeline { supervisor, ended, threads: arbiters }
+    Pipeline { core, supervisor, ended, threads: arbiters }
 }

@@ -204,7 +204,7 @@ impl PublishActor {
                     (Sent::NotStored, again)
                 }
             };
-            let retry_at = |failures| now + core.settings.backoff.delay(failures);
+            let retry_at = |failures| now + core.delay(failures);
             departures.extend(self.lanes.answered(&mut rows, ticket, place, sent, again, retry_at));
         }
         drop(rows);
@@ -220,7 +220,7 @@ impl PublishActor {
             self.probe(ctx);
         }
         if self.handing_back || self.leaving {
-            self.hand_back_waiting();
+            self.hand_back_waiting(if self.leaving { HandBack::Leaving } else { HandBack::Away });
         }
         if !self.lanes.any_blocked() {
             (self.health.refusing_since, self.health.selective) = (None, false);
@@ -273,7 +273,7 @@ impl PublishActor {
         self.health.selective |= self.others_were_stored(refusing_since, handed);
         let since = *pending.refused_since.get_or_insert(now);
         let refused_for = now.saturating_duration_since(since);
-        if refused_for >= self.core.settings.refused_for && self.others_were_stored(since, handed) {
+        if refused_for >= self.core.patience().refused_for && self.others_were_stored(since, handed) {
             let (subject, attempts) = (&pending.event.subject, pending.attempts);
             let seconds = refused_for.as_secs();
             let detail = format!("{subject} was refused {attempts} times over {seconds} s while others were stored");
@@ -387,7 +387,7 @@ impl PublishActor {
             self.health.probing = false;
             return self.schedule_retries(ctx);
         }
-        ctx.run_later(self.core.settings.backoff.delay(self.health.failures), |actor, ctx| {
+        ctx.run_later(self.core.delay(self.health.failures), |actor, ctx| {
             actor.health.probing = false;
             actor.probe(ctx);
         });
@@ -414,10 +414,10 @@ impl PublishActor {
         }
     }
 
-    fn hand_back_waiting(&mut self) {
+    fn hand_back_waiting(&mut self, why: HandBack) {
         let waiting = self.lanes.take_waiting();
         if !waiting.is_empty() {
-            let (deliveries, why) = (waiting.len(), "the target has been away for long, or the service is leaving");
+            let (deliveries, why) = (waiting.len(), why.why());
             self.core.observer.observe(Telemetry::HandedBack { deliveries, why });
         }
         for pending in waiting {
@@ -478,7 +478,7 @@ impl PublishActor {
             return self.run_burials(ctx);
         }
         self.bury_failures += 1;
-        ctx.run_later(self.core.settings.backoff.delay(self.bury_failures), |actor, ctx| {
+        ctx.run_later(self.core.delay(self.bury_failures), |actor, ctx| {
             actor.burying = false;
             actor.run_burials(ctx);
         });
@@ -592,15 +592,18 @@ impl Handler<Bury> for PublishActor {
 impl Handler<HandBack> for PublishActor {
     type Result = ();
 
-    fn handle(&mut self, HandBack { leaving }: HandBack, _: &mut Self::Context) {
+    fn handle(&mut self, why: HandBack, _: &mut Self::Context) {
+        let leaving = why == HandBack::Leaving;
         // While the target answers its probes, what waits is refused here as it would be elsewhere, and finds out when that ends.
         self.leaving |= leaving;
         if leaving || self.health.failures > 0 || self.is_in_doubt() {
             self.handing_back = !leaving;
-            self.hand_back_waiting();
+            self.hand_back_waiting(why);
             if self.is_in_doubt() {
                 self.hand_back_unsent();
             }
+        } else if why == HandBack::Change {
+            self.hand_back_waiting(why);
         } else if self.health.reported_down {
             // Its probes succeed, so it may be these subjects alone that fail: what is pulled next tells.
             self.health.failing.clear();

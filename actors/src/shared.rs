@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use actix::prelude::*;
 use tokio::sync::mpsc::UnboundedSender;
 
+use crate::between::Change;
 use crate::flight::Ticket;
 use crate::guard::{GuardSettings, RestartLimit};
 use crate::message::{Event, OrderKey, Reason, Stored};
@@ -37,7 +38,7 @@ pub struct Settings {
     pub record_patience: Duration,
     /// Publish without a check while the dedup store is down.
     pub bypass_dedup: bool,
-    /// Between attempts.
+    /// Between attempts, at the start; like the next two it is asked for by [`Core::patience`].
     pub backoff: Backoff,
     /// How long one subject may be refused before its event is a dead letter.
     pub refused_for: Duration,
@@ -51,6 +52,23 @@ pub struct Settings {
     pub remembered_rows: usize,
     /// Finished deliveries that are remembered.
     pub remembered_deliveries: usize,
+}
+
+/// How long failures are borne: those of the settings that can be changed while the pipeline runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// Between attempts.
+    pub backoff: Backoff,
+    /// How long one subject may be refused before its event is a dead letter.
+    pub refused_for: Duration,
+    /// When to give up.
+    pub guard: GuardSettings,
+}
+
+impl From<&Settings> for Patience {
+    fn from(settings: &Settings) -> Self {
+        Self { backoff: settings.backoff, refused_for: settings.refused_for, guard: settings.guard }
+    }
 }
 
 /// The actors of the pipeline.
@@ -118,6 +136,7 @@ where
 pub struct Core {
     /// How to behave.
     pub settings: Settings,
+    patience: RwLock<Patience>,
     /// Where to tell what happened.
     pub observer: Arc<dyn Observer>,
     /// What time it is.
@@ -142,6 +161,7 @@ pub struct Core {
     pub(crate) report: Slot<Report>,
     pub(crate) try_again: Slot<TryAgain>,
     pub(crate) intake: Slot<Intake>,
+    pub(crate) change: Slot<Change>,
     pub(crate) drain: Slot<Drain>,
     pub(crate) drained: Slot<Drained>,
 }
@@ -150,6 +170,7 @@ impl Core {
     pub(crate) fn new(settings: Settings, observer: Arc<dyn Observer>, clock: Arc<dyn Clock>) -> Self {
         let rows = Mutex::new(RowMemory::new(settings.remembered_rows));
         Self {
+            patience: RwLock::new(Patience::from(&settings)),
             settings,
             observer,
             clock,
@@ -170,9 +191,25 @@ impl Core {
             report: Slot::default(),
             try_again: Slot::default(),
             intake: Slot::default(),
+            change: Slot::default(),
             drain: Slot::default(),
             drained: Slot::default(),
         }
+    }
+
+    /// How long failures are borne now.
+    pub fn patience(&self) -> Patience {
+        *self.patience.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How long they are borne from now on.
+    pub(crate) fn set_patience(&self, patience: Patience) {
+        *self.patience.write().unwrap_or_else(PoisonError::into_inner) = patience;
+    }
+
+    /// How long to wait after so many failures in a row.
+    pub(crate) fn delay(&self, failures: u32) -> Duration {
+        self.patience().backoff.delay(failures)
     }
 
     /// The newest positions, which outlive whoever holds them: no method leaves them half changed.
@@ -181,10 +218,10 @@ impl Core {
     }
 
     /// Asks every actor to give back what is unpublished; those nearest to the source last, so that a row keeps its order.
-    pub(crate) fn hand_back(&self, leaving: bool) {
-        self.hand_back_publishes.send(HandBack { leaving });
-        self.hand_back_checks.send(HandBack { leaving });
-        self.hand_back_held.send(HandBack { leaving });
+    pub(crate) fn hand_back(&self, why: HandBack) {
+        self.hand_back_publishes.send(why);
+        self.hand_back_checks.send(why);
+        self.hand_back_held.send(why);
     }
 
     /// Tells metrics and supervisor how a call of a dependency ended. A `tolerated` failure does not pause intake.
@@ -310,11 +347,26 @@ pub(crate) struct LookAtTarget {
 }
 
 /// Give unpublished deliveries back to the source.
-#[derive(Debug, Clone, Copy, Message)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Message)]
 #[rtype(result = "()")]
-pub(crate) struct HandBack {
+pub(crate) enum HandBack {
+    /// A dependency has been away for long.
+    Away,
+    /// A change waits until nothing is in flight.
+    Change,
     /// The process is about to end.
-    pub(crate) leaving: bool,
+    Leaving,
+}
+
+impl HandBack {
+    /// For the log.
+    pub(crate) const fn why(self) -> &'static str {
+        match self {
+            Self::Away => "a dependency has been away for long",
+            Self::Change => "a change of the configuration waits until nothing is in flight",
+            Self::Leaving => "the service is leaving",
+        }
+    }
 }
 
 /// How a call of a dependency ended.

@@ -12,7 +12,9 @@ use tokio::sync::oneshot;
 
 use crate::guard::{Guard, Restarts};
 use crate::ports::{DedupStore, Dependency, Failure, Publisher, Reconciled, Source, Target};
-use crate::shared::{ActorKind, Core, Drain, Drained, Intake, LookAtTarget, Report, SetTarget, TryAgain, beat};
+use crate::shared::{
+    ActorKind, Core, Drain, Drained, HandBack, Intake, LookAtTarget, Report, SetTarget, TryAgain, beat,
+};
 use crate::telemetry::{PauseReason, Telemetry};
 
 /// Between two looks at guard, connection and pauses.
@@ -104,7 +106,7 @@ impl SupervisorActor {
         ended: oneshot::Sender<Ended>,
     ) -> Self {
         Self {
-            guard: Guard::new(core.settings.guard),
+            guard: Guard::new(core.patience().guard),
             core,
             source,
             publisher,
@@ -124,6 +126,7 @@ impl SupervisorActor {
 
     fn tick(&mut self, ctx: &mut Context<Self>) {
         let now = self.core.clock.now();
+        self.guard.follow(self.core.patience().guard);
         if let Some(why) = self.guard.tripped(now) {
             self.trip(why);
         }
@@ -235,7 +238,7 @@ impl SupervisorActor {
             Err((dependency, failure)) => {
                 self.reconcile_failures += 1;
                 self.core.called(dependency, "reconcile", started, Some(&failure), false);
-                ctx.run_later(self.core.settings.backoff.delay(self.reconcile_failures), |actor, ctx| {
+                ctx.run_later(self.core.delay(self.reconcile_failures), |actor, ctx| {
                     actor.reconciliation = Reconciliation::Due;
                     actor.reconcile_if_due(ctx);
                 });
@@ -250,14 +253,14 @@ impl SupervisorActor {
             matches!(reason, PauseReason::Dependency(_)) && now.saturating_duration_since(*since) >= limit
         });
         if long && self.leaving.is_none() {
-            self.core.hand_back(false);
+            self.core.hand_back(HandBack::Away);
         }
     }
 
     /// Who paused intake finds out by its next call that the dependency is back. If it has no reason to make one, or died, this asks
     /// in its place.
     fn ask_after_silence(&mut self, now: Instant, ctx: &mut Context<Self>) {
-        let patience = self.core.settings.backoff.max + TICK;
+        let patience = self.core.patience().backoff.max + TICK;
         for dependency in [Dependency::Target, Dependency::DeadLetter, Dependency::Dedup] {
             let paused = self.memory.paused.contains_key(&PauseReason::Dependency(dependency));
             let silent = self.heard.get(&dependency).is_none_or(|at| now.saturating_duration_since(*at) >= patience);
@@ -312,7 +315,7 @@ impl SupervisorActor {
         let age = now.saturating_duration_since(leaving.since);
         // Again and again: what is on its way between two actors, or in a call, misses the first.
         if age >= grace.mul_f64(0.8) {
-            self.core.hand_back(true);
+            self.core.hand_back(HandBack::Leaving);
         }
         if age >= grace {
             self.end(false);

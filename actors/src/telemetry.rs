@@ -44,6 +44,8 @@ pub enum PauseReason {
     Reconcile,
     /// A suspect runs alone.
     Suspect,
+    /// A change of the configuration waits until nothing is in flight.
+    Reload,
     /// The service is shutting down.
     Shutdown,
 }
@@ -55,6 +57,7 @@ impl PauseReason {
             Self::Dependency(dependency) => dependency.name(),
             Self::Reconcile => "reconcile",
             Self::Suspect => "suspect",
+            Self::Reload => "reload",
             Self::Shutdown => "shutdown",
         }
     }

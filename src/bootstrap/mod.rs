@@ -1,5 +1,6 @@
 //! Builds the service from its configuration: connections, streams, ports, pipeline, HTTP.
 
+pub mod reload;
 pub mod settings;
 
 use std::convert::Infallible;
@@ -85,6 +86,8 @@ impl StartError {
 
 /// The running service.
 pub struct Service {
+    config: Config,
+    transform: Arc<CdcTransform>,
     pipeline: Pipeline,
     http: http::Http,
     telemetry: Arc<Telemetry>,
@@ -105,8 +108,8 @@ impl Service {
         arrange: impl FnOnce(Ports<CdcTransform>) -> Ports<T>,
     ) -> Result<Self, StartError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let transform = CdcTransform::new(settings::transform(config));
-        let tables: Vec<_> = transform.tables().collect();
+        let transform = Arc::new(CdcTransform::new(settings::transform(config)));
+        let tables = transform.tables();
         let telemetry = Arc::new(Telemetry::new(logger.clone(), Arc::clone(&clock), &tables));
         let http = http::serve(config.http.listen, Arc::clone(&telemetry), config.in_force().to_vec())?;
         info!(logger, "answering over HTTP"; "http" => %http.address());
@@ -134,7 +137,7 @@ impl Service {
         let ports = Ports {
             publisher,
             source,
-            transform: Arc::new(transform),
+            transform: Arc::clone(&transform),
             dedup,
             dead_letters: Arc::new(dead_letters),
             observer: Arc::clone(&telemetry) as _,
@@ -146,7 +149,8 @@ impl Service {
         info!(logger, "started"; "http" => %http.address(), "workers" => workers, "threads" => threads,
             "source" => &config.source.stream, "target" => &config.target.stream);
         let upkeep = actix_rt::spawn(keep_up(Arc::clone(&telemetry)));
-        Ok(Self { pipeline, http, telemetry, connections: vec![intake, outlet], upkeep, logger })
+        let (config, connections) = (config.clone(), vec![intake, outlet]);
+        Ok(Self { config, transform, pipeline, http, telemetry, connections, upkeep, logger })
     }
 
     /// Where HTTP listens.

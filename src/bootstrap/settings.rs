@@ -7,7 +7,7 @@ use std::time::Duration;
 use cdc_actors::guard::{GuardSettings, RestartLimit};
 use cdc_actors::ports::Budget;
 use cdc_actors::retry::Backoff;
-use cdc_actors::shared::Settings;
+use cdc_actors::shared::{Patience, Settings};
 
 use crate::adapters::nats::{self, ConsumerSettings, NatsConfig, StreamSettings};
 use crate::adapters::redis::{self, RedisSettings};
@@ -26,6 +26,7 @@ const RESTARTS: RestartLimit = RestartLimit { deaths: 10, window: Duration::from
 
 /// How the pipeline behaves, `largest_message` being the largest that the server accepts, in bytes.
 pub fn pipeline(config: &Config, largest_message: usize) -> Settings {
+    let Patience { backoff, refused_for, guard } = patience(config);
     let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     Settings {
         workers: if config.workers == 0 { 4 * cores } else { config.workers },
@@ -38,6 +39,19 @@ pub fn pipeline(config: &Config, largest_message: usize) -> Settings {
         suspect_after: config.dead_letter.suspect_after,
         record_patience: config.dedup.record_patience,
         bypass_dedup: config.dedup.when_unavailable == WhenUnavailable::Bypass,
+        backoff,
+        refused_for,
+        guard,
+        restarts: RESTARTS,
+        grace: config.shutdown.grace,
+        remembered_rows: REMEMBERED_ROWS,
+        remembered_deliveries: REMEMBERED_DELIVERIES,
+    }
+}
+
+/// How long failures are borne.
+pub fn patience(config: &Config) -> Patience {
+    Patience {
         backoff: Backoff { initial: config.retry.initial, max: config.retry.max },
         refused_for: config.retry.refused_for,
         guard: GuardSettings {
@@ -45,10 +59,6 @@ pub fn pipeline(config: &Config, largest_message: usize) -> Settings {
             min_duration: config.guard.min_duration,
             max_duration: config.guard.max_duration,
         },
-        restarts: RESTARTS,
-        grace: config.shutdown.grace,
-        remembered_rows: REMEMBERED_ROWS,
-        remembered_deliveries: REMEMBERED_DELIVERIES,
     }
 }
 

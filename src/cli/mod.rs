@@ -14,6 +14,12 @@ mod tools;
 pub use letters::{DropArgs, Filter, LettersCommand, ListArgs, ReplayArgs, Selection, ShowArgs};
 pub use tools::{GenerateArgs, PreviewArgs, TestArgs};
 
+const RUN: &str = "\
+Signals:
+  SIGHUP           read the configuration again: log.level, retry.*, guard.* and tables.* change, what else differs is
+                   named in the log and needs a restart; a configuration with mistakes is refused, the one in force stays
+  SIGTERM, SIGINT  finish what is in flight and end; a second one ends at once";
+
 const EXAMPLES: &str = "\
 Examples:
   daisi-cdc-consumer                                   the service with config.yaml's defaults
@@ -107,6 +113,7 @@ struct Cli {
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub enum Command {
     /// Run the service (the default command)
+    #[command(after_help = RUN)]
     Run(ConfigArgs),
     /// Run the whole pipeline on this machine with generated traffic; ends with a ledger
     Demo(DemoArgs),

@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 
 use super::{ended, load};
 use crate::bootstrap::StartError;
+use crate::bootstrap::reload::Reloads;
 use crate::cli::{ConfigArgs, ExitStatus};
 use crate::domain::CdcTransform;
 use crate::logging::{self, chain};
@@ -26,22 +27,27 @@ pub async fn run_with<T: Transform>(
     arguments: ConfigArgs,
     arrange: impl FnOnce(Ports<CdcTransform>) -> Ports<T>,
 ) -> ExitStatus {
+    // First of all: from here on a SIGHUP ends nothing. One that comes before the service runs is heard when it does.
+    let hangup = signal(SignalKind::hangup());
     let config = match load(&arguments) {
         Ok(config) => config,
         Err(error) => return ended(Err(error.into())),
     };
-    let (logger, _guard) = logging::logger(&config.log);
+    let (logger, log) = logging::logger(&config.log);
     privacy::tell_panics_in(logger.clone());
-    let (mut interrupt, mut terminate) = match (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
-        (Ok(interrupt), Ok(terminate)) => (interrupt, terminate),
-        (Err(error), _) | (_, Err(error)) => {
+    let signals =
+        hangup.and_then(|hangup| Ok((hangup, signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)));
+    let (hangup, mut interrupt, mut terminate) = match signals {
+        Ok(signals) => signals,
+        Err(error) => {
             crit!(logger, "cannot listen for signals"; "error" => %error);
             return ExitStatus::GuardTripped;
         }
     };
+    let reloads = Reloads { signal: hangup, file: arguments.config, level: log.level() };
     let (stop, stopped) = oneshot::channel();
     let mut stop = Some(stop);
-    let mut serving = pin!(crate::run_with(&config, &logger, arrange, async { drop(stopped.await) }));
+    let mut serving = pin!(crate::run_with(&config, &logger, arrange, Some(reloads), async { drop(stopped.await) }));
     loop {
         let status = tokio::select! {
             served = &mut serving => return finish(served, &logger),

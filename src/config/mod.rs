@@ -7,6 +7,7 @@ mod layers;
 mod problem;
 mod read;
 mod reader;
+mod reload;
 mod schema;
 mod shape;
 mod tables;
@@ -25,6 +26,7 @@ use serde::Serialize;
 
 pub use layers::{DEFAULTS, ENV_PREFIX, Origin};
 pub use problem::{ConfigError, Problem};
+pub use reload::Reload;
 pub use schema::schema;
 pub use values::{
     DedupKind, Discard, LogFormat, LogLevel, Retention, ServerUrl, Storage, UnhandledFields, UnsafeTokens,
@@ -35,6 +37,7 @@ use crate::domain::DeclaredTable;
 use crate::secret::Secret;
 use layers::Layers;
 use reader::Reader;
+use reload::{Digests, TableNames};
 
 /// Every setting, validated. config.yaml says what each means; the fields here bear the same names.
 #[derive(Debug, Clone)]
@@ -69,6 +72,8 @@ pub struct Config {
     pub tables: Tables,
     warnings: Vec<String>,
     in_force: Vec<InForce>,
+    digests: Digests,
+    names: TableNames,
 }
 
 /// A setting as it is in force, fit to be shown.
@@ -342,7 +347,7 @@ impl Config {
     /// # Errors
     /// Everything that is wrong: unknown keys, wrong types, values out of range, impossible combinations.
     pub fn load(file: Option<&Path>, env: impl IntoIterator<Item = (String, String)>) -> Result<Self, ConfigError> {
-        Self::load_noting_keys(file, env).0
+        Self::load_noting_keys(file, env, &mut TableNames::default()).0
     }
 
     /// What is allowed but probably not meant, one sentence each, for the log.
@@ -358,14 +363,17 @@ impl Config {
     fn load_noting_keys(
         file: Option<&Path>,
         env: impl IntoIterator<Item = (String, String)>,
+        names: &mut TableNames,
     ) -> (Result<Self, ConfigError>, BTreeSet<String>) {
         let mut problems = Vec::new();
         let layers = Layers::read(file, env, &mut problems);
-        let mut reader = Reader::new(&layers, &mut problems);
+        let mut reader = Reader::new(&layers, names, &mut problems);
         let mut config = read::config(&mut reader);
         check::combinations(&config, &mut reader);
         let keys = reader.seen().clone();
         config.in_force = reader.in_force();
+        config.digests = reader.digests();
+        config.names = names.clone();
         config.warnings = check::warnings(&config);
         (if problems.is_empty() { Ok(config) } else { Err(ConfigError { problems }) }, keys)
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::secret::Secret;
 
 use super::reader::Reader;
+use super::reload::{Digests, TableNames};
 use super::tables;
 use super::values::{self, ServerUrl, UnhandledFields};
 use super::{
@@ -61,6 +62,8 @@ pub(super) fn config(r: &mut Reader<'_>) -> Config {
         },
         warnings: Vec::new(),
         in_force: Vec::new(),
+        digests: Digests::default(),
+        names: TableNames::default(),
     }
 }
 

@@ -12,10 +12,12 @@ use config::ValueKind;
 use super::InForce;
 use super::layers::{Entries, Layers, Origin, Setting};
 use super::problem::Problem;
+use super::reload::{Digests, TableNames};
 use super::shape::Shape;
 use super::values::{self, Choice, redact_url, written_duration, written_size};
 use super::yaml::written;
 use crate::domain::Mistake;
+use crate::domain::event_key::sha256_hex;
 use crate::secret::Secret;
 
 /// What the parser of one setting says: the value, or what is allowed.
@@ -49,12 +51,24 @@ pub(super) struct Reader<'a> {
     seen: BTreeSet<String>,
     asked: BTreeMap<String, Asked>,
     secret: BTreeSet<String>,
+    names: &'a mut TableNames,
 }
 
 impl<'a> Reader<'a> {
-    pub fn new(layers: &'a Layers, problems: &'a mut Vec<Problem>) -> Self {
+    pub fn new(layers: &'a Layers, names: &'a mut TableNames, problems: &'a mut Vec<Problem>) -> Self {
         let (bad, seen, secret) = <(BTreeSet<_>, BTreeSet<_>, BTreeSet<_>)>::default();
-        Self { layers, problems, bad, seen, asked: BTreeMap::new(), secret }
+        Self { layers, problems, bad, seen, asked: BTreeMap::new(), secret, names }
+    }
+
+    /// The name of a table, as long as the process lives.
+    pub fn kept(&mut self, table: &str) -> &'static str {
+        self.names.keep(table)
+    }
+
+    /// What tells whether another configuration says the same.
+    pub fn digests(&self) -> Digests {
+        let settings = self.layers.all().into_iter();
+        Digests(settings.map(|(key, setting)| (key, sha256_hex(written(&setting.value).as_bytes()))).collect())
     }
 
     /// Every key that was asked for.

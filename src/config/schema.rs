@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use super::layers::{COLUMNS, DEFAULTS, Layers, Setting, TABLES};
 use super::read;
 use super::reader::{Asked, Reader};
+use super::reload::TableNames;
 use super::shape::{self, any_of};
 use super::tables::ENTRIES;
 
@@ -17,7 +18,8 @@ use super::tables::ENTRIES;
 pub fn schema() -> Value {
     let mut problems = Vec::new();
     let layers = Layers::read(None, [], &mut problems);
-    let mut reader = Reader::new(&layers, &mut problems);
+    let mut names = TableNames::default();
+    let mut reader = Reader::new(&layers, &mut names, &mut problems);
     read::config(&mut reader);
     let mut top = Section::default();
     for (key, asked) in reader.asked() {

@@ -144,7 +144,7 @@ fn table(r: &mut Reader<'_>, name: &str, entries: &Entries) -> Option<DeclaredTa
     for entry in entries.keys() {
         r.note_seen(&format!("{TABLES}.{name}.{entry}"));
     }
-    let (declaration, mut mistakes) = declaration(name, entries);
+    let (declaration, mut mistakes) = declaration(r.kept(name), entries);
     let is_known = |at: &str, mistakes: &[Mistake]| mistakes.iter().any(|known| is_within(at, &known.at));
     let compiled = match ["routing", COLUMNS].iter().any(|at| is_known(at, &mistakes)) {
         // Without any values or columns nearly everything else would be wrong, too.
@@ -203,7 +203,7 @@ fn within(value: &ValueKind, path: &str, wrong: &str) -> Option<usize> {
 }
 
 /// Reads every entry. One that cannot be read is a mistake, and left as it is when nothing is said.
-fn declaration(name: &str, entries: &Entries) -> (Declaration, Vec<Mistake>) {
+fn declaration(name: &'static str, entries: &Entries) -> (Declaration, Vec<Mistake>) {
     let mut it = Declaration::new(name);
     let mut mistakes = Vec::new();
     for (entry, Setting { value, .. }) in entries {

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use async_nats::jetstream::{self, Context};
 use cdc_actors::ports::{Clock, SystemClock};
+use tokio::signal::unix::{SignalKind, signal};
 
 use self::ledger::{Counts, Ledger, Tally};
 use self::servers::LocalServer;
@@ -42,6 +43,8 @@ pub async fn run(arguments: DemoArgs) -> ExitStatus {
 }
 
 async fn demonstrate(arguments: &DemoArgs) -> Result<ExitStatus, Failed> {
+    // It reads no configuration again, and ends by itself: its servers end with it, which they would not if a SIGHUP killed it.
+    let _ignored = signal(SignalKind::hangup())?;
     let nats = LocalServer::nats()?;
     let redis = match LocalServer::redis() {
         Ok(redis) => Some(redis),

@@ -8,7 +8,7 @@ use super::subject::Action;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Declaration {
     /// Its name in PostgreSQL, in subjects and in labels.
-    pub name: String,
+    pub name: &'static str,
     /// Whether its events are published; if not, they are skipped.
     pub enabled: bool,
     /// What becomes of fields that are not declared.
@@ -52,9 +52,9 @@ impl Declaration {
     pub const EVENT_ID: &str = "{commit_lsn}:{table}:{key}";
 
     /// A table that is enabled, of whose columns and values nothing has been said yet.
-    pub fn new(name: &str) -> Self {
+    pub fn new(name: &'static str) -> Self {
         Self {
-            name: name.to_owned(),
+            name,
             enabled: true,
             unhandled_fields: UnhandledFields::default(),
             schema: "*".to_owned(),

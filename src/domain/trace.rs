@@ -86,7 +86,8 @@ pub fn trace(
     let name = metadata.as_ref().and_then(|metadata| string(metadata, "table_name"));
     let name = name.or_else(|| source.map(|source| source.table.to_owned()));
     let schema = metadata.as_ref().and_then(|metadata| string(metadata, "table_schema")).unwrap_or_default();
-    let table = name.as_deref().and_then(|name| transform.table(name));
+    let found = name.as_deref().and_then(|name| transform.table(name));
+    let table = found.as_ref().map(|(table, unhandled)| (&**table, *unhandled));
     let row = transform.row(&delivery);
     let values = table.zip(row.as_ref()).zip(str::from_utf8(payload).ok());
     let values = values.map(|(((table, _), (change, row)), text)| Values::new(table.layout(), change, row, text));

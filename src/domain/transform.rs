@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::str;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -32,8 +32,14 @@ const TRACE_HEADERS: [&str; 2] = ["traceparent", "tracestate"];
 const ROOM_FOR_NAMES: usize = 320;
 
 /// Turns change events into enriched events.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct CdcTransform {
+    rules: RwLock<Arc<Rules>>,
+}
+
+/// What a transform goes by.
+#[derive(Debug)]
+struct Rules {
     config: TransformConfig,
     /// The tables that are enabled.
     tables: Vec<Allowed>,
@@ -49,6 +55,13 @@ struct Allowed {
 /// What [`CdcTransform::order`] read of an event. It goes back to the transform that made it, and to no other.
 #[derive(Debug)]
 pub struct Parsed {
+    /// What it was read by, and is decided by, whatever the transform goes by meanwhile.
+    rules: Arc<Rules>,
+    reading: Reading,
+}
+
+#[derive(Debug)]
+struct Reading {
     found: Found,
     subject_mismatch: Option<String>,
 }
@@ -70,6 +83,51 @@ enum Found {
 impl CdcTransform {
     /// A transform that follows `config`.
     pub fn new(config: TransformConfig) -> Self {
+        Self { rules: RwLock::new(Arc::new(Rules::new(config))) }
+    }
+
+    /// Follows `config` from now on, with whatever it is given to read; what was read before is decided as it would have been. A
+    /// row may be found under another order key then, so nothing should be in flight.
+    pub fn follow(&self, config: TransformConfig) {
+        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(Rules::new(config));
+    }
+
+    fn rules(&self) -> Arc<Rules> {
+        Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The names of the tables that are enabled.
+    pub fn tables(&self) -> Vec<&'static str> {
+        self.rules().tables.iter().map(|allowed| allowed.table.name()).collect()
+    }
+
+    /// A table that is enabled, and what becomes of fields that it does not know.
+    pub(super) fn table(&self, name: &str) -> Option<(Arc<dyn Table>, UnhandledFields)> {
+        let rules = self.rules();
+        rules.allowed(name).map(|place| (Arc::clone(&rules.tables[place].table), rules.tables[place].unhandled))
+    }
+
+    /// The change and the row of an event, if they could be read and are not skipped.
+    pub(super) fn row(&self, delivery: &Delivery) -> Option<(Change, RowRead)> {
+        match self.rules().parse(delivery).found {
+            Found::Change { change, row, .. } => Some((change, row)),
+            Found::NotAllowed | Found::Poison { .. } => None,
+        }
+    }
+
+    /// Why an event can never be published; `None` if it can be, or is skipped.
+    pub(super) fn poison(&self, delivery: &Delivery) -> Option<Poison> {
+        let rules = self.rules();
+        match rules.parse(delivery).found {
+            Found::NotAllowed => None,
+            Found::Poison { poison, .. } => Some(poison),
+            Found::Change { table, change, row, .. } => rules.event(delivery, table, &change, &row).err(),
+        }
+    }
+}
+
+impl Rules {
+    fn new(config: TransformConfig) -> Self {
         let tables = &config.tables;
         let typed: [(Arc<dyn Table>, TableSettings); 3] = [
             (Arc::new(Messages::default()), tables.messages),
@@ -88,11 +146,6 @@ impl CdcTransform {
         Self { config, tables }
     }
 
-    /// The names of the tables that are enabled.
-    pub fn tables(&self) -> impl Iterator<Item = &'static str> {
-        self.tables.iter().map(|allowed| allowed.table.name())
-    }
-
     /// The place of a table that is enabled.
     fn allowed(&self, table: &str) -> Option<usize> {
         self.tables.iter().position(|allowed| allowed.table.name() == table)
@@ -102,14 +155,14 @@ impl CdcTransform {
         self.tables[table].table.name()
     }
 
-    fn parse(&self, delivery: &Delivery) -> Parsed {
+    fn parse(&self, delivery: &Delivery) -> Reading {
         let subject = SourceSubject::parse(&delivery.subject);
         let hint = subject.and_then(|subject| self.allowed(subject.table));
         if subject.is_some() && hint.is_none() {
-            return Parsed { found: Found::NotAllowed, subject_mismatch: None };
+            return Reading { found: Found::NotAllowed, subject_mismatch: None };
         }
         // Where the metadata cannot be read, the subject is the best there is to name the table by.
-        let unreadable = |poison| Parsed {
+        let unreadable = |poison| Reading {
             found: Found::Poison { table: hint.map(|table| self.name(table)), poison },
             subject_mismatch: None,
         };
@@ -129,7 +182,7 @@ impl CdcTransform {
             },
             Err(poison) => unreadable(poison).found,
         };
-        Parsed { found, subject_mismatch }
+        Reading { found, subject_mismatch }
     }
 
     /// Reads the row of an event whose table is allowed; `is_expected` says that it was read already.
@@ -150,28 +203,6 @@ impl CdcTransform {
                 Found::Change { table, change, row, order }
             }
             Err(poison) => poisoned(poison),
-        }
-    }
-
-    /// A table that is enabled, and what becomes of fields that it does not know.
-    pub(super) fn table(&self, name: &str) -> Option<(&dyn Table, UnhandledFields)> {
-        self.allowed(name).map(|place| (&*self.tables[place].table, self.tables[place].unhandled))
-    }
-
-    /// The change and the row of an event, if they could be read and are not skipped.
-    pub(super) fn row(&self, delivery: &Delivery) -> Option<(Change, RowRead)> {
-        match self.parse(delivery).found {
-            Found::Change { change, row, .. } => Some((change, row)),
-            Found::NotAllowed | Found::Poison { .. } => None,
-        }
-    }
-
-    /// Why an event can never be published; `None` if it can be, or is skipped.
-    pub(super) fn poison(&self, delivery: &Delivery) -> Option<Poison> {
-        match self.parse(delivery).found {
-            Found::NotAllowed => None,
-            Found::Poison { poison, .. } => Some(poison),
-            Found::Change { table, change, row, .. } => self.event(delivery, table, &change, &row).err(),
         }
     }
 
@@ -236,25 +267,26 @@ impl Transform for CdcTransform {
     type Parsed = Parsed;
 
     fn order(&self, delivery: &Delivery) -> (OrderKey, Parsed) {
-        let parsed = self.parse(delivery);
-        let order = match &parsed.found {
+        let rules = self.rules();
+        let reading = rules.parse(delivery);
+        let order = match &reading.found {
             Found::Change { order, .. } => *order,
             Found::NotAllowed | Found::Poison { .. } => None,
         };
         let order = order.unwrap_or_else(|| stray_order(&delivery.subject, delivery.receipt.id.sequence));
-        (order, parsed)
+        (order, Parsed { rules, reading })
     }
 
-    fn decide(&self, delivery: &Delivery, parsed: Parsed) -> Decision {
-        let mut remarks = Remarks { unhandled_fields: Vec::new(), subject_mismatch: parsed.subject_mismatch };
-        let verdict = match parsed.found {
+    fn decide(&self, delivery: &Delivery, Parsed { rules, reading }: Parsed) -> Decision {
+        let mut remarks = Remarks { unhandled_fields: Vec::new(), subject_mismatch: reading.subject_mismatch };
+        let verdict = match reading.found {
             Found::NotAllowed => Verdict::Skip,
             Found::Poison { table, poison } => dead_letter(table, &poison),
             Found::Change { table, change, row, .. } => {
-                let verdict = match self.event(delivery, table, &change, &row) {
+                let verdict = match rules.event(delivery, table, &change, &row) {
                     Ok(Some(event)) => Verdict::Publish(Arc::new(event)),
                     Ok(None) => return Decision { verdict: Verdict::Skip, remarks },
-                    Err(poison) => dead_letter(Some(self.name(table)), &poison),
+                    Err(poison) => dead_letter(Some(rules.name(table)), &poison),
                 };
                 remarks.unhandled_fields = row.unhandled;
                 verdict

@@ -9,4 +9,5 @@ mod duplicates;
 mod events;
 mod limits;
 mod poison;
+mod reload;
 mod settings;

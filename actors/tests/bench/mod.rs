@@ -14,10 +14,10 @@ use cdc_actors::message::{
     CommitPosition, Decision, Delivery, DeliveryId, Event, EventKey, OrderKey, Reason, Remarks, Settle, Settlement,
     Verdict,
 };
-use cdc_actors::pipeline::{self, Pipeline, Ports};
+use cdc_actors::pipeline::{self, Changes, Pipeline, Ports};
 use cdc_actors::ports::{Budget, Clock, DeadLetters, DedupStore, Dependency, Observer, Publisher, Source, Transform};
 use cdc_actors::retry::Backoff;
-use cdc_actors::shared::Settings;
+use cdc_actors::shared::{Patience, Settings};
 use cdc_actors::supervisor::Ended;
 use cdc_actors::telemetry::{Outcome, PauseReason};
 use cdc_actors::testkit::{
@@ -343,6 +343,16 @@ impl Bench {
     pub fn naks(&self) -> Vec<u64> {
         let naks = self.source.settlements().into_iter().filter(|s| matches!(s.settle, Settle::Nak(_)));
         naks.map(|settlement| settlement.receipt.id.sequence).collect()
+    }
+
+    /// What makes changes between events.
+    pub fn changes(&self) -> Changes {
+        self.pipeline.changes()
+    }
+
+    /// How long failures are borne from now on.
+    pub fn set_patience(&self, patience: Patience) {
+        self.pipeline.set_patience(patience);
     }
 
     /// Asks for the controlled shutdown.

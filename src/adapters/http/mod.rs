@@ -13,7 +13,7 @@ mod tests;
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::thread;
 
 use tokio::net::{TcpListener, TcpSocket};
@@ -26,6 +26,9 @@ use routes::Routes;
 
 /// Connections that the kernel holds ready until they are accepted, which takes microseconds.
 const BACKLOG: u32 = 1024;
+
+/// The settings to show.
+type Settings = Arc<RwLock<Vec<InForce>>>;
 
 /// Why there is no HTTP endpoint.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +51,7 @@ pub enum HttpError {
 #[derive(Debug)]
 pub struct Http {
     address: SocketAddr,
+    settings: Settings,
     stop: oneshot::Sender<()>,
     ended: oneshot::Receiver<()>,
 }
@@ -56,6 +60,11 @@ impl Http {
     /// The address it listens on, with the port that was taken for port 0.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Shows these settings from now on.
+    pub fn show(&self, settings: Vec<InForce>) {
+        *self.settings.write().unwrap_or_else(PoisonError::into_inner) = settings;
     }
 
     /// Closes the socket and finishes answers under way, for two seconds at most.
@@ -73,7 +82,8 @@ impl Http {
 pub fn serve(listen: SocketAddr, telemetry: Arc<Telemetry>, settings: Vec<InForce>) -> Result<Http, HttpError> {
     let listener = bind(listen).map_err(|cause| HttpError::Bind { address: listen, cause })?;
     let address = listener.local_addr().unwrap_or(listen);
-    let routes = Arc::new(Routes::new(telemetry, settings));
+    let settings = Settings::new(RwLock::new(settings));
+    let routes = Arc::new(Routes::new(telemetry, Arc::clone(&settings)));
     let (stop, stopped) = oneshot::channel();
     let (end, ended) = oneshot::channel::<()>();
     let (report, reported) = std::sync::mpsc::channel();
@@ -91,7 +101,7 @@ pub fn serve(listen: SocketAddr, telemetry: Arc<Telemetry>, settings: Vec<InForc
     thread::Builder::new().name("http".to_owned()).spawn(run).map_err(HttpError::Thread)?;
     let answer = reported.recv().unwrap_or_else(|_| Err(io::Error::other("it ended at once")));
     answer.map_err(HttpError::Thread)?;
-    Ok(Http { address, stop, ended })
+    Ok(Http { address, settings, stop, ended })
 }
 
 fn bind(listen: SocketAddr) -> io::Result<std::net::TcpListener> {

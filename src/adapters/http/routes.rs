@@ -1,6 +1,6 @@
 //! What is answered to which request.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -11,10 +11,10 @@ use hyper::header::{
 use hyper::{Method, Request, Response, StatusCode};
 use serde::Serialize;
 
+use super::Settings;
 use super::page::Page;
 use super::state::State;
 use crate::adapters::telemetry::Telemetry;
-use crate::config::InForce;
 
 const HTML: &str = "text/html; charset=utf-8";
 const JSON: &str = "application/json";
@@ -41,12 +41,12 @@ type Answer = Response<Full<Bytes>>;
 /// Everything there is to ask for.
 pub(super) struct Routes {
     telemetry: Arc<Telemetry>,
-    settings: Vec<InForce>,
+    settings: Settings,
     page: Page,
 }
 
 impl Routes {
-    pub(super) fn new(telemetry: Arc<Telemetry>, settings: Vec<InForce>) -> Self {
+    pub(super) fn new(telemetry: Arc<Telemetry>, settings: Settings) -> Self {
         Self { telemetry, settings, page: Page::new() }
     }
 
@@ -76,7 +76,8 @@ impl Routes {
 
     fn state(&self) -> Answer {
         let text = self.telemetry.render();
-        json(StatusCode::OK, &State::new(&self.telemetry, &text, &self.settings))
+        let settings = self.settings.read().unwrap_or_else(PoisonError::into_inner);
+        json(StatusCode::OK, &State::new(&self.telemetry, &text, &settings))
     }
 
     fn metrics(&self) -> Answer {

@@ -29,31 +29,58 @@ const LONG: [f64; 17] = [
 const METADATA: Metadata<'static> = Metadata::new(module_path!(), Level::INFO, Some(module_path!()));
 
 /// Every reason for a pause, for a series each.
-const PAUSES: [PauseReason; 7] = [
+const PAUSES: [PauseReason; 8] = [
     PauseReason::Dependency(Dependency::Source),
     PauseReason::Dependency(Dependency::Target),
     PauseReason::Dependency(Dependency::DeadLetter),
     PauseReason::Dependency(Dependency::Dedup),
     PauseReason::Reconcile,
     PauseReason::Suspect,
+    PauseReason::Reload,
     PauseReason::Shutdown,
 ];
 
-/// One thing per table.
+/// One thing per table. Tables can be added while it is in use; none is taken away, since counters must not vanish.
 pub(super) struct PerTable<T> {
-    tables: Vec<(&'static str, T)>,
+    make: fn(&Register<'_>, &'static str) -> T,
+    first: Link<T>,
     others: T,
 }
 
+/// Tables that came together, and those that came later: found without a lock.
+struct Link<T> {
+    tables: Vec<(&'static str, T)>,
+    later: OnceLock<Box<Self>>,
+}
+
+impl<T> Link<T> {
+    fn of(&self, table: &str) -> Option<&T> {
+        let own = self.tables.iter().find(|(known, _)| *known == table).map(|(_, own)| own);
+        own.or_else(|| self.later.get()?.of(table))
+    }
+
+    fn last(&self) -> &Self {
+        self.later.get().map_or(self, |later| later.last())
+    }
+}
+
 impl<T> PerTable<T> {
-    fn new(tables: &[&'static str], mut make: impl FnMut(&'static str) -> T) -> Self {
-        Self { tables: tables.iter().map(|table| (*table, make(table))).collect(), others: make(OTHER) }
+    fn new(r: &Register<'_>, tables: &[&'static str], make: fn(&Register<'_>, &'static str) -> T) -> Self {
+        let first = tables.iter().map(|table| (*table, make(r, table))).collect();
+        Self { first: Link { tables: first, later: OnceLock::new() }, others: make(r, OTHER), make }
+    }
+
+    fn add(&self, r: &Register<'_>, tables: &[&'static str]) {
+        let new = tables.iter().filter(|table| self.first.of(table).is_none());
+        let tables: Vec<_> = new.map(|table| (*table, (self.make)(r, table))).collect();
+        if !tables.is_empty() {
+            self.first.last().later.get_or_init(|| Box::new(Link { tables, later: OnceLock::new() }));
+        }
     }
 
     /// That of a configured table, else that of the rest.
     pub(super) fn of(&self, table: Option<&str>) -> &T {
-        let found = self.tables.iter().find(|(known, _)| Some(*known) == table);
-        found.map_or(&self.others, |(_, own)| own)
+        table.and_then(|table| self.first.of(table)).unwrap_or(&self.others)
     }
 }
 
@@ -71,6 +98,7 @@ impl<K: Copy + PartialEq, T> By<K, T> {
     }
 }
 
+const RELOADS: &str = "cdc_consumer_config_reloads_total";
 const RESTARTS: &str = "cdc_consumer_actor_restarts_total";
 /// The actors that are built again when they die.
 const ACTORS: [&str; 4] = ["ingest", "transform", "dedup", "publish"];
@@ -99,6 +127,8 @@ pub(super) struct Metrics {
     pub subject_mismatch: Counter,
     pub target_regressions: Counter,
     pub nats_reconnects: Counter,
+    pub reloads_applied: Counter,
+    pub reloads_refused: Counter,
     pub consecutive_failures: By<Dependency, Gauge>,
     pub dependency_up: By<Dependency, Gauge>,
     pub start_time: Gauge,
@@ -127,25 +157,25 @@ impl Metrics {
         };
         Self {
             handle: recorder.handle(),
-            events: PerTable::new(tables, |table| {
+            events: PerTable::new(&r, tables, |r, table| {
                 By::new(&Outcome::ALL, |outcome| {
                     r.counter("cdc_consumer_events_total", &[("table", table), ("result", outcome.name())])
                 })
             }),
-            processing: PerTable::new(tables, |table| r.histogram(PROCESSING, &[("table", table)])),
-            commit_to_publish: PerTable::new(tables, |table| r.histogram(COMMIT, &[("table", table)])),
-            redelivered: PerTable::new(tables, |table| {
+            processing: PerTable::new(&r, tables, |r, table| r.histogram(PROCESSING, &[("table", table)])),
+            commit_to_publish: PerTable::new(&r, tables, |r, table| r.histogram(COMMIT, &[("table", table)])),
+            redelivered: PerTable::new(&r, tables, |r, table| {
                 r.counter("cdc_consumer_redelivered_total", &[("table", table)])
             }),
-            target_duplicates: PerTable::new(tables, |table| {
+            target_duplicates: PerTable::new(&r, tables, |r, table| {
                 r.counter("cdc_consumer_target_duplicates_total", &[("table", table)])
             }),
-            late: PerTable::new(tables, |table| {
+            late: PerTable::new(&r, tables, |r, table| {
                 By::new(&[Late::True, Late::Unknown], |certainty| {
                     r.counter("cdc_consumer_late_total", &[("table", table), ("certainty", certainty.name())])
                 })
             }),
-            dead_letters: PerTable::new(tables, |table| {
+            dead_letters: PerTable::new(&r, tables, |r, table| {
                 By::new(Reason::ALL, |reason| {
                     r.counter("cdc_consumer_dead_letters_total", &[("table", table), ("reason", reason.name())])
                 })
@@ -162,6 +192,8 @@ impl Metrics {
             subject_mismatch: r.counter("cdc_consumer_subject_mismatch_total", &[]),
             target_regressions: r.counter("cdc_consumer_target_regressions_total", &[]),
             nats_reconnects: r.counter("cdc_consumer_nats_reconnects_total", &[]),
+            reloads_applied: r.counter(RELOADS, &[("result", "applied")]),
+            reloads_refused: r.counter(RELOADS, &[("result", "refused")]),
             consecutive_failures: dependency("cdc_consumer_consecutive_failures", 0.0),
             dependency_up: dependency("cdc_consumer_dependency_up", 1.0),
             start_time: r.gauge("cdc_consumer_start_time_seconds", &[]),
@@ -176,6 +208,18 @@ impl Metrics {
     pub(super) fn backlog(&self) -> &[Gauge; 2] {
         let gauge = |name| Register(&self.recorder).gauge(name, &[]);
         self.backlog.get_or_init(|| ["cdc_consumer_pending", "cdc_consumer_lag_seconds"].map(gauge))
+    }
+
+    /// Registers the series of tables that are new.
+    pub(super) fn add_tables(&self, tables: &[&'static str]) {
+        let r = Register(&self.recorder);
+        self.events.add(&r, tables);
+        self.processing.add(&r, tables);
+        self.commit_to_publish.add(&r, tables);
+        self.redelivered.add(&r, tables);
+        self.target_duplicates.add(&r, tables);
+        self.late.add(&r, tables);
+        self.dead_letters.add(&r, tables);
     }
 
     /// How long calls of an operation take. The operations are known to the actors alone, so the first call makes the series.
@@ -219,7 +263,7 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-struct Register<'a>(&'a PrometheusRecorder);
+pub(super) struct Register<'a>(&'a PrometheusRecorder);
 
 impl Register<'_> {
     fn key(name: &'static str, labels: &[(&'static str, &'static str)]) -> Key {
@@ -241,7 +285,7 @@ impl Register<'_> {
 }
 
 /// Every metric, with what it tells.
-pub(super) const COUNTERS: [(&str, &str); 15] = [
+pub(super) const COUNTERS: [(&str, &str); 16] = [
     ("cdc_consumer_events_total", "Events settled for good, by how they ended."),
     ("cdc_consumer_redis_hit_total", "Keys checked, by whether they had a valid record."),
     ("cdc_consumer_publish_errors_total", "Publish calls that failed."),
@@ -256,6 +300,7 @@ pub(super) const COUNTERS: [(&str, &str); 15] = [
     ("cdc_consumer_subject_mismatch_total", "Events whose subject contradicts their metadata."),
     ("cdc_consumer_target_regressions_total", "Times that the target had lost data."),
     ("cdc_consumer_nats_reconnects_total", "Connections to NATS made anew."),
+    (RELOADS, "Configurations read again at SIGHUP, by what became of them."),
     (RESTARTS, "Actors that died and were built again."),
 ];
 /// Likewise.

@@ -78,6 +78,26 @@ impl Telemetry {
         self.metrics.nats_reconnects.increment(1);
     }
 
+    /// Registers the series of tables that are new. Those of tables that are gone stay.
+    pub fn add_tables(&self, tables: &[&'static str]) {
+        self.metrics.add_tables(tables);
+    }
+
+    /// A configuration was read again and is in force; `changed` are the keys that are another's now.
+    pub fn config_applied(&self, changed: &[String]) {
+        self.metrics.reloads_applied.increment(1);
+        info!(self.logger, "configuration reloaded"; "changed" => changed.join(", "));
+    }
+
+    /// A configuration was read again and cannot be used, for these reasons: the one before stays.
+    pub fn config_refused(&self, problems: &[String]) {
+        self.metrics.reloads_refused.increment(1);
+        for problem in problems {
+            error!(self.logger, "configuration refused, the one in force stays"; "error" => problem);
+        }
+        self.troubles.note("configuration refused", "service".to_owned(), &problems.join("; "));
+    }
+
     /// What went wrong lately, the newest first.
     pub fn troubles(&self) -> Vec<Trouble> {
         self.troubles.list()

@@ -112,13 +112,14 @@ impl Status {
         self.set(Cause::Down(dependency), error);
     }
 
-    /// Takes note that intake was paused or resumed. A suspect running apart does not make the service unready.
+    /// Takes note that intake was paused or resumed. A suspect running apart does not make the service unready,
+    /// nor does a reload.
     pub(super) fn paused(&self, reason: PauseReason, paused: bool) {
         let (cause, error) = match reason {
             PauseReason::Dependency(dependency) => (Cause::Paused(dependency), "intake is paused"),
             PauseReason::Reconcile => (Cause::Reconciling, "the target is being held against the records"),
             PauseReason::Shutdown => (Cause::ShuttingDown, "shutting down"),
-            PauseReason::Suspect => return,
+            PauseReason::Suspect | PauseReason::Reload => return,
         };
         self.set(cause, paused.then(|| error.to_owned()));
     }

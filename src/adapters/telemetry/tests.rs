@@ -325,9 +325,45 @@ fn readiness_names_every_reason_with_its_beginning() {
 
     bench.see(Event::Paused { reason: PauseReason::Suspect, paused: true });
     assert_eq!(named(), [], "a suspect running apart is work");
+    bench.see(Event::Paused { reason: PauseReason::Reload, paused: true });
+    assert_eq!(named(), [], "a reload takes milliseconds");
     bench.see(Event::Paused { reason: PauseReason::Reconcile, paused: true });
     bench.see(Event::Paused { reason: PauseReason::Shutdown, paused: true });
     assert_eq!(named(), [("service", at("23")), ("target", at("23"))]);
+}
+
+#[test]
+fn tables_that_are_added_get_series_and_none_is_taken_away() {
+    let bench = Bench::new();
+    let settled = |table| bench.see(Event::Settled { table: Some(table), outcome: Outcome::Processed, took: TOOK });
+    let counted =
+        |table: &str| bench.value(&format!(r#"cdc_consumer_events_total{{table="{table}",result="processed"}}"#));
+    settled("notes");
+    assert_eq!(counted("other"), 1.0);
+    bench.telemetry.add_tables(&["chats", "notes"]);
+    bench.telemetry.add_tables(&["notes", "calls"]);
+    for table in ["chats", "notes", "calls", "calls"] {
+        settled(table);
+    }
+    assert_eq!(["other", "chats", "notes", "calls"].map(counted), [1.0, 1.0, 1.0, 2.0]);
+    assert_eq!(bench.value(r#"cdc_consumer_dead_letters_total{table="calls",reason="panic"}"#), 0.0);
+    bench.telemetry.add_tables(&["messages"]);
+    settled("notes");
+    assert_eq!(counted("notes"), 2.0);
+}
+
+#[test]
+fn reloads_are_counted_and_a_refused_one_says_why() {
+    let bench = Bench::new();
+    bench.telemetry.config_applied(&["log.level".to_owned(), "retry.max".to_owned()]);
+    bench.telemetry.config_refused(&["one mistake".to_owned(), "another".to_owned()]);
+    let counted = |result: &str| bench.value(&format!(r#"cdc_consumer_config_reloads_total{{result="{result}"}}"#));
+    assert_eq!(["applied", "refused"].map(counted), [1.0, 1.0]);
+    assert_eq!(bench.telemetry.troubles()[0].what, "configuration refused");
+    let lines = bench.lines();
+    assert_eq!(lines[0]["changed"], "log.level, retry.max");
+    let errors: Vec<_> = lines[1..].iter().map(|line| (&line["level"], &line["error"])).collect();
+    assert_eq!(errors, [(&"error".into(), &"one mistake".into()), (&"error".into(), &"another".into())]);
 }
 
 #[test]

@@ -102,7 +102,7 @@ impl<'d> Compiler<'d> {
         let columns = std::mem::take(&mut self.columns);
         let places = columns.iter().zip(0..).map(|(column, place)| (column.name.clone(), place)).collect();
         Plan {
-            name: kept(&from.name),
+            name: from.name,
             enabled: from.enabled,
             unhandled: from.unhandled_fields,
             layout,
@@ -366,12 +366,6 @@ impl<'d> Compiler<'d> {
     fn named_values(&self) -> String {
         self.values.join(", ")
     }
-}
-
-/// A name that lives as long as the process, which is as long as labels and events bear it: a few bytes for each table of a
-/// configuration.
-fn kept(name: &str) -> &'static str {
-    name.to_owned().leak()
 }
 
 /// The names on the way that a JSON pointer describes, at least one.

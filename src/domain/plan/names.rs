@@ -29,15 +29,12 @@ impl Compiler<'_> {
         let from = self.from;
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
         let length = 1..=LONGEST_NAME;
-        if !length.contains(&from.name.len())
-            || !from.name.chars().all(plain)
-            || NO_TABLES.contains(&from.name.as_str())
-        {
+        if !length.contains(&from.name.len()) || !from.name.chars().all(plain) || NO_TABLES.contains(&from.name) {
             let [first, second] = NO_TABLES;
             let expected = format!(
                 "a table's name: 1 to {LONGEST_NAME} of the letters a to z, digits, _ and -, as Sequin puts them into a subject; neither {first} nor {second}"
             );
-            self.wrong("", &from.name, expected);
+            self.wrong("", from.name, expected);
         }
         for (name, _) in &from.columns {
             if !length.contains(&name.len()) || name.chars().any(char::is_control) {

@@ -35,7 +35,7 @@ impl Compiler<'_> {
             Some([Piece::Text(text)]) if !text.contains(is_illegal) => Some(Token::Text(text.clone())),
             Some([Piece::Name(name)]) => match (name.as_str(), self.values.iter().position(|known| known == name)) {
                 (_, Some(place)) => Some(Token::Value(place)),
-                ("table", _) => Some(Token::Text(self.from.name.clone())),
+                ("table", _) => Some(Token::Text(self.from.name.to_owned())),
                 ("schema", _) => Some(Token::Schema),
                 ("action", _) => Some(Token::Action),
                 _ => {
@@ -79,7 +79,7 @@ impl Compiler<'_> {
             (_, Some(place)) => IdPart::Value(place),
             ("commit_lsn", _) => IdPart::Lsn,
             ("commit_idx", _) => IdPart::Idx,
-            ("table", _) => IdPart::Text(self.from.name.clone()),
+            ("table", _) => IdPart::Text(self.from.name.to_owned()),
             ("schema", _) => IdPart::Schema,
             ("action", _) => IdPart::Action,
             ("key", _) => IdPart::Key,

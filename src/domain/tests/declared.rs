@@ -80,7 +80,7 @@ fn a_declared_table_is_published_as_it_says() {
 
 #[test]
 fn a_declaration_called_like_a_typed_row_replaces_it() {
-    let declaration = Declaration { name: "messages".to_owned(), ..orders() };
+    let declaration = Declaration { name: "messages", ..orders() };
     let mut event = order(&usual());
     event["metadata"] = metadata("messages");
     assert_eq!(published(decide_with(&configured(&declaration), &event)).subject, "wa.acme.orders");
@@ -297,4 +297,23 @@ fn what_no_token_may_hold_is_encoded_or_rejected_wherever_it_comes_from() {
     event["metadata"]["table_schema"] = json!("");
     config.unsafe_tokens = UnsafeTokens::Encode;
     assert_eq!(dead(decide_with(&config, &event)).1, Reason::MissingRouting);
+}
+
+#[test]
+fn what_was_read_by_one_configuration_is_decided_by_it_whatever_is_followed_meanwhile() {
+    let by_row = configured(&orders());
+    let by_company = configured(&Declaration { order_by: "company_id".to_owned(), ..orders() });
+    let transform = CdcTransform::new(by_row.clone());
+    let event = delivery("any", Vec::new(), order(&usual()).to_string());
+    let (row, parsed) = transform.order(&event);
+    // The declared table is the fourth of one and none of the other.
+    transform.follow(TransformConfig::default());
+    assert_eq!(transform.tables(), ["messages", "chats", "agents"]);
+    assert_eq!(published(transform.decide(&event, parsed)).subject, "wa.acme.orders");
+    let (_, parsed) = transform.order(&event);
+    assert!(matches!(transform.decide(&event, parsed).verdict, Verdict::Skip));
+    transform.follow(by_company);
+    assert_ne!(transform.order(&event).0, row);
+    transform.follow(by_row);
+    assert_eq!(transform.order(&event).0, row);
 }
