@@ -80,6 +80,13 @@ enum Found {
     Change { table: usize, change: Change, row: RowRead, order: Option<OrderKey> },
 }
 
+impl Clone for CdcTransform {
+    /// Goes by the same for now; what one follows later, the other does not.
+    fn clone(&self) -> Self {
+        Self { rules: RwLock::new(self.rules()) }
+    }
+}
+
 impl CdcTransform {
     /// A transform that follows `config`.
     pub fn new(config: TransformConfig) -> Self {
