@@ -24,7 +24,7 @@ COPY tests/saboteur/Cargo.toml tests/saboteur/
 RUN mkdir -p src actors/src tests/proof/src tests/saboteur/src benches/e2e benches/micro benches/common/src/bin \
     && touch src/lib.rs actors/src/lib.rs tests/proof/src/lib.rs benches/common/src/lib.rs \
     && for main in src benches/e2e benches/micro tests/proof/src tests/saboteur/src; do echo 'fn main() {}' >"$main/main.rs"; done \
-    && echo 'fn main() {}' >benches/common/src/bin/instructions.rs \
+    && echo 'fn main() {}' | tee benches/common/src/bin/instructions.rs benches/declared.rs \
     && build
 
 COPY config.yaml ./
