@@ -19,7 +19,7 @@ use crate::adapters::http;
 use crate::adapters::memory::MemoryStore;
 use crate::adapters::nats::{
     ConnectError, Connection, ConnectionEvent, DeadLetterSettings, JetStreamDeadLetters, JetStreamPublisher,
-    JetStreamSource, PublisherSettings, SetupError, SourceSettings, streams,
+    JetStreamSource, PublisherSettings, SetupError, SourceSettings, consumers, streams,
 };
 use crate::adapters::redis::{InvalidRedis, RedisStore};
 use crate::adapters::telemetry::Telemetry;
@@ -289,7 +289,7 @@ impl Attempts {
         let consumer = settings::consumer(config);
         self.until_it_works(Dependency::Source, async || {
             let found = streams::ensure_stream(connection, &stream).await?;
-            for note in streams::ensure_consumer(connection, &stream.name, &found.subjects, &consumer).await? {
+            for note in consumers::ensure_consumer(connection, &stream.name, &found.subjects, &consumer).await? {
                 warn!(logger, "{}", note);
             }
             Ok(())

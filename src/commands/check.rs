@@ -1,7 +1,7 @@
 //! `check`: what `run` would use, create or change.
 
 use super::{ended, load};
-use crate::adapters::nats::{Connection, Plan, SetupError, streams};
+use crate::adapters::nats::{Connection, Plan, SetupError, consumers, streams};
 use crate::adapters::redis::RedisStore;
 use crate::bootstrap::settings;
 use crate::cli::{CheckArgs, ExitStatus};
@@ -56,7 +56,7 @@ async fn check_consumer(connection: &Connection, config: &Config) -> Result<Stri
         streams::check_duplicate_window(&target.name, &info, ack_wait)?;
     }
     let plan = match streams::find_stream(connection, &stream.name).await? {
-        Some(info) => streams::plan_consumer(connection, &stream.name, &info.subjects, &consumer).await?,
+        Some(info) => consumers::plan_consumer(connection, &stream.name, &info.subjects, &consumer).await?,
         None => Plan::Create,
     };
     Ok(format!("consumer {}: {}", consumer.name, in_words(&plan)))

@@ -8,7 +8,7 @@ use async_nats::jetstream;
 use cdc_actors::message::{Delivery, Settle, Settlement};
 use cdc_actors::ports::{Budget, FailureClass, Source};
 use daisi_cdc_consumer::adapters::nats::{
-    Connection, ConsumerSettings, JetStreamSource, Plan, SetupError, SourceSettings, StreamSettings, streams,
+    Connection, ConsumerSettings, JetStreamSource, Plan, SetupError, SourceSettings, StreamSettings, consumers, streams,
 };
 
 use super::connect;
@@ -316,18 +316,18 @@ async fn an_existing_consumer_is_brought_up_to_date(binary: &Path) {
     consumer.filters = stream.subjects.clone();
     streams::ensure_stream(&connection, &stream).await.unwrap();
     let subjects = &stream.subjects;
-    assert_eq!(streams::plan_consumer(&connection, "IN", subjects, &consumer).await.unwrap(), Plan::Create);
-    assert_eq!(streams::ensure_consumer(&connection, "IN", subjects, &consumer).await.unwrap(), vec![]);
-    assert_eq!(streams::plan_consumer(&connection, "IN", subjects, &consumer).await.unwrap(), Plan::Use);
+    assert_eq!(consumers::plan_consumer(&connection, "IN", subjects, &consumer).await.unwrap(), Plan::Create);
+    assert_eq!(consumers::ensure_consumer(&connection, "IN", subjects, &consumer).await.unwrap(), vec![]);
+    assert_eq!(consumers::plan_consumer(&connection, "IN", subjects, &consumer).await.unwrap(), Plan::Use);
     consumer.ack_wait = Duration::from_secs(17);
     consumer.max_ack_pending = 77;
-    let plan = streams::plan_consumer(&connection, "IN", subjects, &consumer).await.unwrap();
+    let plan = consumers::plan_consumer(&connection, "IN", subjects, &consumer).await.unwrap();
     assert_eq!(plan, Plan::Update(vec!["ack_wait".to_owned(), "max_ack_pending".to_owned()]));
-    assert_eq!(streams::ensure_consumer(&connection, "IN", subjects, &consumer).await.unwrap(), vec![]);
-    assert_eq!(streams::plan_consumer(&connection, "IN", subjects, &consumer).await.unwrap(), Plan::Use);
+    assert_eq!(consumers::ensure_consumer(&connection, "IN", subjects, &consumer).await.unwrap(), vec![]);
+    assert_eq!(consumers::plan_consumer(&connection, "IN", subjects, &consumer).await.unwrap(), Plan::Use);
     // Filters other than the stream's own subjects need a server that knows several.
     consumer.filters = vec!["a.x".to_owned(), "b.x".to_owned()];
-    let result = streams::ensure_consumer(&connection, "IN", subjects, &consumer).await;
+    let result = consumers::ensure_consumer(&connection, "IN", subjects, &consumer).await;
     if connection.client().is_server_compatible(2, 10, 0) {
         assert_eq!(result.unwrap(), vec![]);
     } else {

@@ -23,11 +23,9 @@ use tokio::time::timeout;
 use super::ack::AckSubject;
 use super::api::ApiError;
 use super::connection::{Connection, subject_of};
+use super::consumers::{ConsumerSettings, Note, ensure_consumer, find_consumer};
 use super::headers;
-use super::streams::{
-    self, ConsumerSettings, Note, StreamSettings, ensure_consumer, ensure_stream, find_consumer, find_stream,
-    parse_time,
-};
+use super::streams::{self, StreamSettings, ensure_stream, find_stream, parse_time};
 
 /// How long an empty pull waits for a first message.
 const IDLE_RETURN: Duration = Duration::from_secs(1);

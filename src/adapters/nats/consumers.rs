@@ -1,0 +1,286 @@
+//! The durable pull consumer: created as configured, checked, brought up to date.
+
+use std::fmt;
+use std::time::Duration;
+
+use cdc_actors::ports::{Failure, FailureClass};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::api::ApiError;
+use super::connection::Connection;
+use super::streams::{Plan, SetupError, nanos};
+
+/// The bound on unacknowledged deliveries, as the server names it.
+const MAX_ACK_PENDING: &str = "max_ack_pending";
+
+/// The durable pull consumer.
+#[derive(Debug, Clone)]
+pub struct ConsumerSettings {
+    /// Its name.
+    pub name: String,
+    /// Subjects it is to be given; empty for all.
+    pub filters: Vec<String>,
+    /// How long a delivery may stay unacknowledged before it is delivered again.
+    pub ack_wait: Duration,
+    /// Unacknowledged deliveries at most, over all replicas.
+    pub max_ack_pending: u32,
+    /// Deliveries of one message at most; `None` for no limit, which is the only safe choice.
+    pub max_deliver: Option<u32>,
+    /// Messages asked for in one request at most.
+    pub batch: usize,
+}
+
+/// What was found that differs from the settings and was left as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Note {
+    /// A setting of the consumer that the server would not change.
+    NotUpdated {
+        /// The consumer.
+        consumer: String,
+        /// The setting, as the server names it.
+        setting: String,
+        /// What it is.
+        is: String,
+        /// What it should be.
+        wanted: String,
+        /// Why the server refused.
+        refused: String,
+    },
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self::NotUpdated { consumer, setting, is, wanted, refused } = self;
+        write!(
+            f,
+            "consumer {consumer} keeps {setting} {is}, {wanted} is configured: {refused}; have somebody who may change it, or delete it and create it anew"
+        )
+    }
+}
+
+/// A consumer as the server describes it.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct ConsumerInfo {
+    pub(super) config: Map<String, Value>,
+    pub(super) ack_floor: AckFloor,
+    pub(super) num_ack_pending: u64,
+    pub(super) num_pending: u64,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct AckFloor {
+    pub(super) stream_seq: u64,
+}
+
+impl ConsumerInfo {
+    /// The subjects it is given; empty for all.
+    pub(super) fn filters(&self) -> Vec<String> {
+        let one = self.config.get("filter_subject").and_then(Value::as_str).filter(|subject| !subject.is_empty());
+        let many = self.config.get("filter_subjects").and_then(Value::as_array).into_iter().flatten();
+        one.into_iter().chain(many.filter_map(Value::as_str)).map(str::to_owned).collect()
+    }
+}
+
+/// Looks a consumer up; `None` if the server says that there is none.
+pub(super) async fn find_consumer(
+    connection: &Connection,
+    stream: &str,
+    name: &str,
+) -> Result<Option<ConsumerInfo>, Failure> {
+    let action = format!("look up consumer {name} of {stream}");
+    match connection.api(&action, &format!("CONSUMER.INFO.{stream}.{name}"), &json!({})).await? {
+        Ok(info) => Ok(Some(info)),
+        Err(error) if error.err_code == ApiError::CONSUMER_NOT_FOUND => Ok(None),
+        Err(error) => Err(error.into_failure(&action)),
+    }
+}
+
+/// Creates the durable pull consumer if it is missing, and brings one that exists up to date as far as the server allows.
+///
+/// # Errors
+/// [`SetupError`].
+pub async fn ensure_consumer(
+    connection: &Connection,
+    stream: &str,
+    stream_subjects: &[String],
+    settings: &ConsumerSettings,
+) -> Result<Vec<Note>, SetupError> {
+    let wanted = wanted_config(connection, stream_subjects, settings)?;
+    let Some(found) = find_consumer(connection, stream, &settings.name).await? else {
+        let config = created_config(settings, wanted);
+        return match put_consumer(connection, stream, &settings.name, &config).await? {
+            Ok(()) => Ok(Vec::new()),
+            Err(cause) => match find_consumer(connection, stream, &settings.name).await? {
+                Some(_) => Ok(Vec::new()),
+                None => Err(SetupError::NotCreated { what: format!("consumer {} of {stream}", settings.name), cause }),
+            },
+        };
+    };
+    check_kind(stream, settings, &found)?;
+    let changes = changes(&found, wanted);
+    if changes.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut config = found.config.clone();
+    config.extend(changes.iter().cloned());
+    match put_consumer(connection, stream, &settings.name, &config).await {
+        Ok(Ok(())) => Ok(Vec::new()),
+        Ok(Err(_)) => update_one_by_one(connection, stream, &settings.name, found.config, changes).await,
+        Err(failure) => match kept_for_want_of_rights(&settings.name, &found.config, &changes, &failure) {
+            Some(note) => Ok(vec![note]),
+            None => Err(failure.into()),
+        },
+    }
+}
+
+/// What may stay as it is where this user must not change the consumer: a bound that costs throughput at worst. Everything
+/// else decides which messages come, or when they come again, and has to be as configured.
+fn kept_for_want_of_rights(
+    consumer: &str,
+    found: &Map<String, Value>,
+    changes: &[(String, Value)],
+    failure: &Failure,
+) -> Option<Note> {
+    let [(setting, wanted)] = changes else { return None };
+    (failure.class == FailureClass::Denied && setting == MAX_ACK_PENDING).then(|| Note::NotUpdated {
+        consumer: consumer.to_owned(),
+        setting: setting.clone(),
+        is: found.get(setting).unwrap_or(&Value::Null).to_string(),
+        wanted: wanted.to_string(),
+        refused: failure.cause.to_string(),
+    })
+}
+
+/// Says what [`ensure_consumer`] would do to a consumer of a stream that exists; changes nothing.
+///
+/// # Errors
+/// [`SetupError`].
+pub async fn plan_consumer(
+    connection: &Connection,
+    stream: &str,
+    stream_subjects: &[String],
+    settings: &ConsumerSettings,
+) -> Result<Plan, SetupError> {
+    let wanted = wanted_config(connection, stream_subjects, settings)?;
+    let Some(found) = find_consumer(connection, stream, &settings.name).await? else {
+        return Ok(Plan::Create);
+    };
+    check_kind(stream, settings, &found)?;
+    let changes: Vec<String> = changes(&found, wanted).into_iter().map(|(setting, _)| setting).collect();
+    Ok(if changes.is_empty() { Plan::Use } else { Plan::Update(changes) })
+}
+
+/// The settings that are kept up to date, as the server names them.
+fn wanted_config(
+    connection: &Connection,
+    stream_subjects: &[String],
+    settings: &ConsumerSettings,
+) -> Result<Map<String, Value>, SetupError> {
+    let mut config = Map::new();
+    config.insert("ack_wait".to_owned(), nanos(settings.ack_wait).into());
+    config.insert(MAX_ACK_PENDING.to_owned(), settings.max_ack_pending.into());
+    config.insert("max_deliver".to_owned(), settings.max_deliver.map_or(-1, i64::from).into());
+    // A backoff list would override ack_wait.
+    config.insert("backoff".to_owned(), Value::Null);
+    let (one, many) = match settings.filters.as_slice() {
+        [] => (Value::Null, Value::Null),
+        [subject] => (Value::from(subject.as_str()), Value::Null),
+        several if connection.client().is_server_compatible(2, 10, 0) => (Value::Null, Value::from(several.to_vec())),
+        several if same_set(several, stream_subjects) => (Value::Null, Value::Null),
+        several => {
+            return Err(SetupError::Filters {
+                consumer: settings.name.clone(),
+                filters: several.len(),
+                version: connection.client().server_info().version,
+            });
+        }
+    };
+    config.insert("filter_subject".to_owned(), one);
+    config.insert("filter_subjects".to_owned(), many);
+    Ok(config)
+}
+
+fn created_config(settings: &ConsumerSettings, wanted: Map<String, Value>) -> Map<String, Value> {
+    let mut config: Map<String, Value> = wanted.into_iter().filter(|(_, value)| !value.is_null()).collect();
+    for (setting, value) in [
+        ("durable_name", settings.name.as_str()),
+        ("deliver_policy", "all"),
+        ("ack_policy", "explicit"),
+        ("replay_policy", "instant"),
+    ] {
+        config.insert(setting.to_owned(), value.into());
+    }
+    config
+}
+
+fn same_set(a: &[String], b: &[String]) -> bool {
+    a.iter().all(|x| b.contains(x)) && b.iter().all(|x| a.contains(x))
+}
+
+fn check_kind(stream: &str, settings: &ConsumerSettings, found: &ConsumerInfo) -> Result<(), SetupError> {
+    let text = |key: &str| found.config.get(key).and_then(Value::as_str).unwrap_or_default();
+    let problem = if !text("deliver_subject").is_empty() {
+        "is a push consumer"
+    } else if text("ack_policy") != "explicit" {
+        "does not ask for explicit acknowledgements"
+    } else {
+        return Ok(());
+    };
+    Err(SetupError::WrongConsumer { stream: stream.to_owned(), consumer: settings.name.clone(), problem })
+}
+
+fn is_unset(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        _ => false,
+    }
+}
+
+fn changes(found: &ConsumerInfo, wanted: Map<String, Value>) -> Vec<(String, Value)> {
+    wanted
+        .into_iter()
+        .filter(|(setting, value)| {
+            let is = found.config.get(setting).unwrap_or(&Value::Null);
+            !(is == value || is_unset(is) && is_unset(value))
+        })
+        .collect()
+}
+
+async fn put_consumer(
+    connection: &Connection,
+    stream: &str,
+    name: &str,
+    config: &Map<String, Value>,
+) -> Result<Result<(), ApiError>, Failure> {
+    let action = format!("create or update consumer {name} of {stream}");
+    let body = json!({ "stream_name": stream, "config": config });
+    let operation = format!("CONSUMER.DURABLE.CREATE.{stream}.{name}");
+    Ok(connection.api::<ConsumerInfo>(&action, &operation, &body).await?.map(drop))
+}
+
+async fn update_one_by_one(
+    connection: &Connection,
+    stream: &str,
+    name: &str,
+    mut config: Map<String, Value>,
+    changes: Vec<(String, Value)>,
+) -> Result<Vec<Note>, SetupError> {
+    let mut notes = Vec::new();
+    for (setting, wanted) in changes {
+        let is = config.insert(setting.clone(), wanted.clone()).unwrap_or(Value::Null);
+        if let Err(error) = put_consumer(connection, stream, name, &config).await? {
+            config.insert(setting.clone(), is.clone());
+            notes.push(Note::NotUpdated {
+                consumer: name.to_owned(),
+                setting,
+                is: is.to_string(),
+                wanted: wanted.to_string(),
+                refused: error.to_string(),
+            });
+        }
+    }
+    Ok(notes)
+}
