@@ -65,23 +65,28 @@ impl Connections {
     async fn make_room(&mut self) {
         while self.open.len() >= MAX_CONNECTIONS {
             self.open.retain(|connection| !connection.task.is_finished());
-            let Some(oldest) = self.open.front() else { return };
+            let Some(connection) = self.open.get(self.least_missed()) else { return };
             if self.open.len() < MAX_CONNECTIONS {
                 return;
             }
-            sleep_until(oldest.accepted + LEAST_TIME).await;
-            // What has arrived meanwhile is looked at first.
+            sleep_until(connection.accepted + LEAST_TIME).await;
+            // What has arrived meanwhile is looked at first: it may have asked by now, and the next one must have its time too.
             yield_now().await;
-            self.close_one();
+            let had_its_time = |connection: &Connection| connection.accepted.elapsed() >= LEAST_TIME;
+            if self.open.get(self.least_missed()).is_some_and(had_its_time) {
+                self.close_one();
+            }
         }
+    }
+
+    /// The place of the one that is missed least: the oldest that has not asked, or if all have the oldest.
+    fn least_missed(&self) -> usize {
+        self.open.iter().position(|connection| !connection.asked.load(Ordering::Relaxed)).unwrap_or_default()
     }
 
     /// Closes the one that is missed least.
     fn close_one(&mut self) {
-        let silent = self.open.iter().position(|connection| {
-            !connection.asked.load(Ordering::Relaxed) && connection.accepted.elapsed() >= LEAST_TIME
-        });
-        if let Some(connection) = self.open.remove(silent.unwrap_or(0)) {
+        if let Some(connection) = self.open.remove(self.least_missed()) {
             connection.task.abort();
         }
     }
