@@ -84,12 +84,12 @@ impl Filter {
     }
 }
 
-/// Letters by sequence, by filter, or all.
+/// Letters either by sequence, or by filter, or all.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 #[command(group = clap::ArgGroup::new("which").args(["sequences", "table", "reason", "since", "until", "tenant", "all"]).multiple(true).required(true))]
 pub struct Selection {
-    /// Sequences of letters, as `list` shows them
-    #[arg(value_name = "SEQUENCE")]
+    /// Sequences of letters, as `list` shows them; instead of a filter, never together with one
+    #[arg(value_name = "SEQUENCE", conflicts_with_all = ["table", "reason", "since", "until", "tenant"])]
     pub sequences: Vec<u64>,
     /// Which of them.
     #[command(flatten)]

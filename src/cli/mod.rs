@@ -379,6 +379,10 @@ mod tests {
             &["dead-letters", "replay"],
             &["dead-letters", "drop", "--dry-run"],
             &["dead-letters", "drop", "--all", "17"],
+            // A sequence that widened a filter would drop more than was meant.
+            &["dead-letters", "drop", "94", "--table", "messages"],
+            &["dead-letters", "replay", "--until", "2h", "94", "--dry-run"],
+            &["dead-letters", "drop", "94", "--tenant", "acme"],
             &["dead-letters", "replay", "--all", "--rate", "0"],
             &["completions", "cmd"],
             &["generate", "--mix", "nothing=1"],
