@@ -7,12 +7,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cdc_actors::pipeline::Changes;
 use futures::future::BoxFuture;
 use slog::{info, warn};
 use tokio::signal::unix::Signal;
 
 use super::{Service, settings};
+use crate::adapters::telemetry::Telemetry;
 use crate::config::{ConfigError, Reload, process_environment};
+use crate::domain::{CdcTransform, TransformConfig};
 use crate::logging::LevelSwitch;
 
 /// Before a change is asked for again whose actor died.
@@ -41,7 +44,7 @@ impl Service {
             Ok(new) => {
                 let reload = self.config.reload(new);
                 from.level.set(reload.config.log.level);
-                self.take_over(reload, before)
+                Some(self.take_over(reload, before))
             }
             Err(ConfigError { problems }) => {
                 self.telemetry.config_refused(&problems.iter().map(ToString::to_string).collect::<Vec<_>>());
@@ -50,41 +53,49 @@ impl Service {
         }
     }
 
-    fn take_over(
-        &mut self,
-        Reload { config, changed, needs_restart }: Reload,
-        before: Option<Pending>,
-    ) -> Option<Pending> {
+    fn take_over(&mut self, Reload { config, changed, needs_restart }: Reload, before: Option<Pending>) -> Pending {
         if !needs_restart.is_empty() {
             warn!(self.logger, "settings have changed that need a restart"; "settings" => needs_restart.join(", "));
         }
         self.pipeline.set_patience(settings::patience(&config));
-        self.http.show(config.in_force().to_vec());
+        let shown = self.http.shown();
+        shown.replace(|key| !is_of_tables(key), config.in_force());
         let rules = settings::transform(&config);
-        let same_tables = rules == settings::transform(&self.config);
+        let other_tables = rules != settings::transform(&self.config);
+        let in_force = config.in_force().to_vec();
         self.config = config;
-        if same_tables {
-            self.telemetry.config_applied(&changed);
-            return before;
-        }
         let (transform, telemetry, changes) =
             (Arc::clone(&self.transform), Arc::clone(&self.telemetry), self.pipeline.changes());
-        Some(Box::pin(async move {
+        Box::pin(async move {
+            // Tables that are the same as those of before are in force only when those are.
             if let Some(before) = before {
                 before.await;
             }
-            loop {
-                let (transform, telemetry, rules) = (Arc::clone(&transform), Arc::clone(&telemetry), rules.clone());
-                let change = move || {
-                    transform.follow(rules);
-                    telemetry.add_tables(&transform.tables());
-                };
-                if changes.between_events(change).await.is_ok() {
-                    break;
-                }
-                actix_rt::time::sleep(AGAIN).await;
+            if other_tables {
+                follow(&changes, &rules, &transform, &telemetry).await;
             }
+            shown.replace(is_of_tables, &in_force);
             telemetry.config_applied(&changed);
-        }))
+        })
     }
+}
+
+/// Has the transform follow other rules once nothing is in flight.
+async fn follow(changes: &Changes, rules: &TransformConfig, transform: &Arc<CdcTransform>, telemetry: &Arc<Telemetry>) {
+    loop {
+        let (transform, telemetry, rules) = (Arc::clone(transform), Arc::clone(telemetry), rules.clone());
+        let change = move || {
+            transform.follow(rules);
+            telemetry.add_tables(&transform.tables());
+        };
+        if changes.between_events(change).await.is_ok() {
+            return;
+        }
+        actix_rt::time::sleep(AGAIN).await;
+    }
+}
+
+/// Whether a setting is one that changes between events.
+fn is_of_tables(key: &str) -> bool {
+    key.starts_with("tables.")
 }

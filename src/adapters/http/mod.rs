@@ -30,6 +30,20 @@ const BACKLOG: u32 = 1024;
 /// The settings to show.
 type Settings = Arc<RwLock<Vec<InForce>>>;
 
+/// The settings that are shown, by key.
+#[derive(Debug, Clone)]
+pub struct Shown(Settings);
+
+impl Shown {
+    /// Shows these in the place of those whose key is one of `which`.
+    pub fn replace(&self, which: impl Fn(&str) -> bool, settings: &[InForce]) {
+        let mut shown = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        shown.retain(|setting| !which(&setting.key));
+        shown.extend(settings.iter().filter(|setting| which(&setting.key)).cloned());
+        shown.sort_by(|one, other| one.key.cmp(&other.key));
+    }
+}
+
 /// Why there is no HTTP endpoint.
 #[derive(Debug, thiserror::Error)]
 pub enum HttpError {
@@ -62,9 +76,9 @@ impl Http {
         self.address
     }
 
-    /// Shows these settings from now on.
-    pub fn show(&self, settings: Vec<InForce>) {
-        *self.settings.write().unwrap_or_else(PoisonError::into_inner) = settings;
+    /// The settings it shows, to be changed.
+    pub fn shown(&self) -> Shown {
+        Shown(Arc::clone(&self.settings))
     }
 
     /// Closes the socket and finishes answers under way, for two seconds at most.
