@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 use crate::support::service::{Service, Settings, binary};
 use crate::support::world::{PATIENCE, World};
 
+/// What stands where the service is stopped in its terminal.
+const STOP: &str = "^C";
+
 /// A block of the document that is set off.
 enum Block {
     /// A file and what it holds.
@@ -31,7 +34,7 @@ fn blocks(document: &str) -> Vec<Block> {
 fn commands(body: &str) -> Vec<(String, Vec<String>)> {
     let mut commands: Vec<(String, Vec<String>)> = Vec::new();
     for line in body.lines() {
-        match line.strip_prefix("$ ") {
+        match line.strip_prefix("$ ").or((line == STOP).then_some(line)) {
             Some(command) => commands.push((command.to_owned(), Vec::new())),
             None => commands.last_mut().unwrap().1.push(line.to_owned()),
         }
@@ -63,6 +66,16 @@ fn service(settings: &Settings, directory: &Path, arguments: &str) -> Service {
     Service::spawn(settings, &["run", "--config", directory.join(file).to_str().unwrap()]).started()
 }
 
+/// Has the service read its file again, as `kill` does where no other one runs, and waits until it has.
+async fn reload(service: &Service) {
+    service.signal("HUP");
+    let deadline = Instant::now() + PATIENCE;
+    while service.log().find("configuration reloaded").is_empty() {
+        assert!(Instant::now() < deadline, "{}", service.log().text());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 #[tokio::test]
 async fn every_step_of_the_tutorial_does_what_it_says() {
     let world = World::new().await;
@@ -81,9 +94,17 @@ async fn every_step_of_the_tutorial_does_what_it_says() {
         };
         for (command, expected) in commands {
             count += 1;
+            if command == STOP {
+                running.take().unwrap().stop();
+                continue;
+            }
             if command.starts_with("daisi-cdc-consumer run ") {
-                running.take().map(Service::stop);
+                assert!(running.is_none(), "{command}: nothing says that the one that runs is to be stopped");
                 running = Some(service(&world.settings, place, &command));
+                continue;
+            }
+            if command.starts_with("kill -HUP ") {
+                reload(running.as_ref().unwrap()).await;
                 continue;
             }
             if running.is_some() {
