@@ -65,6 +65,8 @@ pub(super) struct Layers {
     pub effective: Settings,
     /// The tables that are declared, by name.
     pub declared: BTreeMap<String, Entries>,
+    /// The lines on which tables are declared in a file.
+    pub lines: BTreeMap<String, usize>,
 }
 
 /// What one layer says, as far as it is a setting.
@@ -72,6 +74,8 @@ pub(super) struct Layers {
 struct Layer {
     settings: Settings,
     tables: BTreeMap<String, Entries>,
+    /// The lines of these tables.
+    lines: BTreeMap<String, usize>,
 }
 
 impl Source for Layer {
@@ -105,7 +109,7 @@ impl Layers {
                 Ok(layer) => this.put(layer, &mut layers, problems),
                 Err(expected) => {
                     let origin = Origin::File(path.to_owned());
-                    problems.push(Problem::new("--config", path.display().to_string(), origin, expected));
+                    problems.push(Problem::new("configuration", path.display().to_string(), origin, expected));
                 }
             }
         }
@@ -138,8 +142,12 @@ impl Layers {
         let mut settings = layer.settings;
         for (name, entries) in layer.tables {
             let typed = self.is_section(&format!("{TABLES}.{name}"));
-            let declares = entries.get(COLUMNS).is_some_and(|columns| matches!(columns.value, ValueKind::Table(_)));
+            // A list declares as well, though wrongly: what it should be is said where columns are read.
+            let declares = entries
+                .get(COLUMNS)
+                .is_some_and(|columns| matches!(columns.value, ValueKind::Table(_) | ValueKind::Array(_)));
             if declares {
+                self.lines.extend(layer.lines.get(&name).map(|line| (name.clone(), *line)));
                 // Columns declare a table anew: nothing of it is left below.
                 let section = format!("{TABLES}.{name}.");
                 for layer in below.iter_mut() {
@@ -175,7 +183,8 @@ impl Layers {
                 problems.push(problem.on(setting.line));
             } else {
                 // The value is kept back: a misspelt key may well hold a secret.
-                let problem = Problem::new(&key, "(not shown)", setting.origin, self.allowed_near(&key));
+                let expected = self.allowed_near(&key, &self.table_names(below));
+                let problem = Problem::new(&key, "(not shown)", setting.origin, expected);
                 problems.push(problem.on(setting.line));
             }
         }
@@ -240,8 +249,8 @@ impl Layers {
         self.defaults.keys().any(|known| known.starts_with(&prefix))
     }
 
-    /// What an unknown key could have meant.
-    fn allowed_near(&self, key: &str) -> String {
+    /// What an unknown key could have meant, where there are these tables.
+    fn allowed_near(&self, key: &str, tables: &[&str]) -> String {
         let mut section = key;
         while !section.is_empty() && !self.is_section(section) {
             section = section.rsplit_once('.').map_or("", |(parent, _)| parent);
@@ -254,10 +263,19 @@ impl Layers {
             .filter_map(|known| known[depth..].split('.').next())
             .collect();
         names.dedup();
+        if section == TABLES {
+            return format!("a section; {TABLES} has {}", tables.join(", "));
+        }
+        let declaration = match key.rsplit_once('.') {
+            Some((table, _)) if table == section && section.starts_with(TABLES) => {
+                format!("; more entries need a declaration, which {COLUMNS} make (examples/tables/typed.yaml)")
+            }
+            _ => String::new(),
+        };
         match section {
             "" => format!("a known setting; at the top there are {}", names.join(", ")),
             _ if section == key => format!("a section with {}", names.join(", ")),
-            _ => format!("a known setting; {section} has {}", names.join(", ")),
+            _ => format!("a known setting; {section} has {}{declaration}", names.join(", ")),
         }
     }
 }
@@ -296,8 +314,10 @@ fn parse(text: &str, origin: &Origin, problems: &mut Vec<Problem>) -> Result<Lay
         match value.kind {
             ValueKind::Table(tables) if name == TABLES => {
                 for (table, value) in tables {
+                    let line = yaml::line(&value);
                     match value.kind {
                         ValueKind::Table(entries) => {
+                            layer.lines.extend(line.map(|line| (table.clone(), line)));
                             let entries = entries.into_iter().map(|(entry, value)| (entry, setting(value)));
                             layer.tables.insert(table, entries.collect());
                         }

@@ -92,6 +92,11 @@ impl<'a> Reader<'a> {
         &self.layers.declared
     }
 
+    /// The line on which a table is declared in a file.
+    pub fn line_of(&self, table: &str) -> Option<usize> {
+        self.layers.lines.get(table).copied()
+    }
+
     /// Whether a table is declared, be it in the place of a typed one.
     pub fn is_declared(&self, table: &str) -> bool {
         self.layers.declared.contains_key(table)

@@ -60,7 +60,7 @@ pub(super) const ENTRIES: [Entry; 17] = [
     entry(
         COLUMNS,
         || Shape::Columns,
-        |at, it, noted| at.members(noted, ANY_COLUMN, |at| at.column()).map(|read| it.columns = read),
+        |at, it, noted| at.columns(noted).map(|read| it.columns = read),
         "names with types, in the order of the database; they make the declaration",
     ),
     entry(
@@ -162,6 +162,8 @@ fn table(r: &mut Reader<'_>, name: &str, entries: &Entries) -> Option<DeclaredTa
     };
     for mistake in mistakes {
         let (line, origin) = place(entries, &mistake);
+        // What is missing has no line of its own.
+        let line = line.or_else(|| r.line_of(name).filter(|_| origin.is_none_or(|entry| entry.line.is_some())));
         r.note_mistake(&format!("{TABLES}.{name}"), mistake, line, origin);
     }
     table
@@ -263,6 +265,13 @@ impl<'v> At<'v> {
     fn actions(self) -> Result<Vec<Action>, Mistake> {
         let actions: Option<_> = self.texts()?.iter().map(|name| Action::parse(name)).collect();
         actions.ok_or_else(|| self.wrong(format!("a list of {}", Action::ALL.map(Action::name).join(", "))))
+    }
+
+    fn columns(self, mistakes: &mut Vec<Mistake>) -> Result<Vec<(String, ColumnDeclaration)>, Mistake> {
+        let ValueKind::Table(_) = self.value else {
+            return Err(self.wrong("names, each with its type: `id: bigint not null`"));
+        };
+        self.members(mistakes, ANY_COLUMN, |at| at.column())
     }
 
     fn column(self) -> Result<ColumnDeclaration, Mistake> {

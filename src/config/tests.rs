@@ -271,7 +271,7 @@ fn a_file_that_cannot_be_used_is_a_problem() {
     for text in ["a: [", "- a\n- b\n", "just text", "a: 1\n---\nb: 2\n"] {
         let broken = file(text);
         let error = Config::load(Some(broken.path()), []).unwrap_err();
-        assert_eq!(error.problems[0].key, "--config", "{error}");
+        assert_eq!(error.problems[0].key, "configuration", "{error}");
         assert!(!error.to_string().contains("just text"), "may be a secret: {error}");
     }
     for text in ["", "# nothing\n\n", "---\n# nothing\n"] {

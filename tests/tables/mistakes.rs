@@ -54,6 +54,9 @@ fn each_mistake_names_key_line_and_what_is_allowed() {
     for (from, to, at, line, expected) in [
         ("key: id", "key: no", "key", 3, "declared under columns"),
         ("key: id", "key: [id, id]", "key", 3, "once"),
+        ("key: id", "key: [id, id, id]", "key", 3, "once"),
+        ("[company_id]", "[company_id, company_id]", "routing", 4, "once"),
+        ("    key: id\n", "", "key", 2, "at least one column"),
         ("key: id", "key: total", "key", 3, "written in one way"),
         ("key: id", "key: {a: b}", "key", 3, "a list of texts"),
         ("[company_id]", "{company_id: nowhere}", "routing.company_id", 4, "declared under columns"),
@@ -124,6 +127,15 @@ fn each_mistake_names_key_line_and_what_is_allowed() {
 }
 
 #[test]
+fn what_is_named_twice_is_told_once() {
+    for (from, to) in [("key: id", "key: [no, no]"), ("[company_id]", "[nowhere, nowhere, company_id]")] {
+        let problems = problems(from, to);
+        let told = problems.iter().filter(|problem| problem.expected.contains("declared under columns")).count();
+        assert_eq!((told, problems.len()), (1, 2), "{problems:#?}");
+    }
+}
+
+#[test]
 fn mistakes_further_in_have_their_own_lines() {
     let filter = "    key: id\n    filter:\n      or:\n        - {column: id, equals: 1}\n        - not:\n            column: no\n            equals: 2\n";
     refused("    key: id\n", filter, "tables.orders.filter.or.1.not.column", 8, "declared");
@@ -149,6 +161,16 @@ fn tables_that_contradict_each_other_are_refused() {
     let unknown = file("tables: {ordres: {enabled: true}}\n");
     let error = Config::load(Some(unknown.path()), []).unwrap_err().to_string();
     assert!(error.contains("tables.ordres.enabled") && error.contains("agents, chats, contacts, messages"), "{error}");
+    let none = file("tables:\n  ordres:\n");
+    let error = Config::load(Some(none.path()), []).unwrap_err().to_string();
+    assert!(error.contains("tables.ordres") && error.contains("agents, chats, contacts, messages"), "{error}");
+    let list = file("tables:\n  orders:\n    columns: [id, c]\n");
+    let error = Config::load(Some(list.path()), []).unwrap_err().to_string();
+    assert!(error.contains("tables.orders.columns") && error.contains("line 3"), "{error}");
+    assert!(error.contains("names, each with its type") && error.lines().count() == 1, "{error}");
+    let more = file("tables: {messages: {redact: {text: mask}}}\n");
+    let error = Config::load(Some(more.path()), []).unwrap_err().to_string();
+    assert!(error.contains("tables.messages.redact") && error.contains("examples/tables/typed.yaml"), "{error}");
     let deep = file("tables: {messages: {enabled: {x: 1}}}\n");
     assert!(Config::load(Some(deep.path()), []).unwrap_err().to_string().contains("true or false"));
 }

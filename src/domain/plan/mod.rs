@@ -74,7 +74,11 @@ impl<'d> Compiler<'d> {
     }
 
     fn wrong(&mut self, at: impl Into<String>, value: impl Into<String>, expected: impl Into<String>) {
-        self.mistakes.push(Mistake { at: at.into(), value: value.into(), expected: expected.into() });
+        let mistake = Mistake { at: at.into(), value: value.into(), expected: expected.into() };
+        // What is named twice is wrong twice in the same way.
+        if !self.mistakes.contains(&mistake) {
+            self.mistakes.push(mistake);
+        }
     }
 
     fn plan(&mut self) -> Plan {
