@@ -72,7 +72,7 @@ pub struct Filter {
     /// Put aside before this time
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub until: Option<Timestamp>,
-    /// Whose row has this company_id
+    /// Whose row has this in its column company_id; where a declared table takes its tenant from elsewhere, nothing fits
     #[arg(long, value_name = "COMPANY_ID")]
     pub tenant: Option<String>,
 }

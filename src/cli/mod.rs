@@ -215,8 +215,9 @@ Examples:
 
 Reads one event, an array of events, or one event a line. An event is what Sequin publishes, or that with its subject and
 headers around it: {\"subject\": ..., \"headers\": {...}, \"event\": {...}}, \"payload\" with a text in place of \"event\" for what is
-not JSON. Writes text to a terminal, else one JSON object for each event, on a line of its own.
-Exit status 0 whatever the verdict, 65 if the input cannot be read.";
+not JSON; dead-letters show --output json writes the same. Writes text to a terminal, else one JSON object for each event, on a line of its own.
+Of several events each decision says whose it is: \"input\": {\"index\", \"line\"}, or a heading.
+Exit status 0 whatever the verdict, 65 if the input cannot be read, is empty, or begins with [ and is no array.";
 
 /// The events to explain.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]

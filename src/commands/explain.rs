@@ -4,8 +4,9 @@ use std::io::{self, IsTerminal, Write};
 
 use serde::Serialize;
 
+use super::input::{self, Input};
 use super::output::{self, BAD, GOOD, NAME, one_line, styled};
-use super::{CommandError, ended, input, load};
+use super::{CommandError, ended, load};
 use crate::bootstrap::settings;
 use crate::cli::{ExitStatus, ExplainArgs, Output};
 use crate::domain::{self, CdcTransform, Explanation, Field, Filtered, Place, Routing, Tested, Trace};
@@ -18,6 +19,9 @@ pub fn explain(arguments: &ExplainArgs) -> ExitStatus {
 /// A decision, with its steps if they were asked for.
 #[derive(Serialize)]
 struct Explained<'a> {
+    /// Where the event stands among several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    input: Option<input::Place>,
     #[serde(flatten)]
     explanation: &'a Explanation,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -26,8 +30,8 @@ struct Explained<'a> {
 
 fn explain_all(arguments: &ExplainArgs) -> Result<ExitStatus, CommandError> {
     let config = load(&arguments.config)?;
-    let text = input::read(arguments.input()).map_err(CommandError::Input)?;
     let headers = arguments.headers.iter().map(|header| (header.name.clone(), header.value.clone())).collect();
+    let events = input::read(arguments.input(), arguments.subject.as_deref(), &headers)?;
     let transform = CdcTransform::new(settings::transform(&config));
     let prefix = &config.dead_letter.subject_prefix;
     let for_people = match arguments.output.format {
@@ -35,8 +39,7 @@ fn explain_all(arguments: &ExplainArgs) -> Result<ExitStatus, CommandError> {
         None => io::stdout().is_terminal(),
     };
     let mut out = output::stdout();
-    for event in input::events(&text, arguments.subject.as_deref(), &headers) {
-        let input::Input { subject, headers, payload } = event;
+    for (place, Input { subject, headers, payload }) in events {
         let (explanation, trace) = if arguments.trace {
             let (explanation, trace) = domain::trace(&transform, &subject, headers, &payload, prefix);
             (explanation, Some(trace))
@@ -44,13 +47,20 @@ fn explain_all(arguments: &ExplainArgs) -> Result<ExitStatus, CommandError> {
             (domain::explain(&transform, &subject, headers, payload, prefix), None)
         };
         if for_people {
+            place.iter().try_for_each(|place| write_place(&mut out, place))?;
             write(&mut out, &subject, &explanation)?;
             trace.iter().try_for_each(|trace| write_trace(&mut out, trace))?;
         } else {
-            output::json_line(&mut out, &Explained { explanation: &explanation, trace })?;
+            output::json_line(&mut out, &Explained { input: place, explanation: &explanation, trace })?;
         }
     }
     Ok(ExitStatus::Success)
+}
+
+/// Which of several events the next decision is about.
+fn write_place(out: &mut impl Write, input::Place { index, line }: &input::Place) -> io::Result<()> {
+    let line = line.map_or_else(String::new, |line| format!(" (line {line})"));
+    writeln!(out, "{}", styled(NAME, format!("event {index}{line}")))
 }
 
 /// A decision for people.

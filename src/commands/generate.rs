@@ -47,7 +47,7 @@ fn declared(config: &Config, names: &[String]) -> Result<Vec<DeclaredTable>, Com
         let found = enabled().find(|table| table.name() == name).cloned();
         found.ok_or_else(|| CommandError::NoSuchTable {
             table: name.clone(),
-            declared: enabled().map(|table| table.name()).collect::<Vec<_>>().join(", "),
+            declared: enabled().map(|table| table.name()).collect(),
         })
     };
     names.iter().map(table).collect()

@@ -5,6 +5,8 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::PathBuf;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use cdc_actors::message::Headers;
 use serde::{Deserialize, Serialize};
@@ -15,9 +17,8 @@ use crate::demo::traffic::SourceEvent;
 /// A subject for events that say nothing of theirs: none of Sequin's forms, so that `metadata` decides.
 const NO_SUBJECT: &str = "unknown";
 
-/// An event with subject and headers around it.
+/// An event with subject and headers around it. What else a dead letter is shown with does not matter.
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(super) struct Line<'a> {
     subject: String,
     #[serde(default)]
@@ -28,6 +29,9 @@ pub(super) struct Line<'a> {
     /// The body as a text, where it is not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     payload: Option<String>,
+    /// The body as base64, where it is no text.
+    #[serde(default, skip_serializing)]
+    payload_base64: Option<String>,
 }
 
 impl<'a> Line<'a> {
@@ -39,8 +43,48 @@ impl<'a> Line<'a> {
             headers: BTreeMap::from([("Nats-Msg-Id".to_owned(), event.message_id.clone())]),
             payload: json.is_none().then(|| String::from_utf8_lossy(&event.payload).into_owned()),
             event: json,
+            payload_base64: None,
         }
     }
+
+    /// The body, where exactly one is given.
+    fn body(&self, whole: &Bytes) -> Option<Bytes> {
+        match (self.event, &self.payload, &self.payload_base64) {
+            (Some(event), None, None) => Some(whole.slice_ref(event.get().as_bytes())),
+            (None, Some(text), None) => Some(text.clone().into()),
+            (None, None, Some(encoded)) => STANDARD.decode(encoded).ok().map(Bytes::from),
+            _ => None,
+        }
+    }
+}
+
+/// Why there are no events to be had from a text.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum InputError {
+    #[error("cannot read the event from {from}")]
+    Unreadable {
+        from: String,
+        #[source]
+        cause: io::Error,
+    },
+    #[error("{from} is empty: give an event, an array of events, or one event a line")]
+    Empty { from: String },
+    #[error("{from} begins as an array does, and is none")]
+    NoArray {
+        from: String,
+        #[source]
+        cause: serde_json::Error,
+    },
+}
+
+/// Where an event stands among several.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub(super) struct Place {
+    /// Which it is, from 1.
+    pub index: usize,
+    /// Its line, from 1, where each event has one of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub line: Option<usize>,
 }
 
 /// An event that was read.
@@ -54,41 +98,61 @@ pub(super) struct Input {
     pub payload: Bytes,
 }
 
-/// Reads a file, or standard input if there is none.
-pub(super) fn read(file: Option<&PathBuf>) -> io::Result<Bytes> {
+/// Reads the events of a file, or of standard input if there is none. `subject` and `headers` are those of events that come
+/// without.
+pub(super) fn read(
+    file: Option<&PathBuf>,
+    subject: Option<&str>,
+    headers: &Headers,
+) -> Result<Vec<(Option<Place>, Input)>, InputError> {
+    let from = file.map_or_else(|| "standard input".to_owned(), |file| file.display().to_string());
     let mut bytes = Vec::new();
-    match file {
-        Some(file) => File::open(file)?.read_to_end(&mut bytes)?,
-        None => io::stdin().read_to_end(&mut bytes)?,
+    let read = match file {
+        Some(file) => File::open(file).and_then(|mut file| file.read_to_end(&mut bytes)),
+        None => io::stdin().read_to_end(&mut bytes),
     };
-    Ok(bytes.into())
+    match read {
+        Ok(_) if bytes.iter().all(u8::is_ascii_whitespace) => Err(InputError::Empty { from }),
+        Ok(_) => events(&bytes.into(), subject, headers).map_err(|cause| InputError::NoArray { from, cause }),
+        Err(cause) => Err(InputError::Unreadable { from, cause }),
+    }
 }
 
 /// The events in a text: the elements of an array, the lines if the first one is a JSON value by itself and there are
-/// several, else the whole, whatever it is. `subject` and `headers` are those of events that come without.
-pub(super) fn events(text: &Bytes, subject: Option<&str>, headers: &Headers) -> Vec<Input> {
+/// several, else the whole, whatever it is, unless it begins as an array does.
+fn events(
+    text: &Bytes,
+    subject: Option<&str>,
+    headers: &Headers,
+) -> Result<Vec<(Option<Place>, Input)>, serde_json::Error> {
     let input = |slice: &[u8]| one(text.slice_ref(slice), subject, headers);
-    if let Ok(array) = serde_json::from_slice::<Vec<&RawValue>>(text) {
-        return array.iter().map(|element| input(element.get().as_bytes())).collect();
+    let array = serde_json::from_slice::<Vec<&RawValue>>(text);
+    if let Ok(array) = array {
+        let place = |index| Some(Place { index, line: None });
+        return Ok((1..).zip(array).map(|(index, event)| (place(index), input(event.get().as_bytes()))).collect());
     }
-    let is_blank = |line: &&[u8]| line.iter().all(u8::is_ascii_whitespace);
-    let lines: Vec<&[u8]> = text.split(|byte| *byte == b'\n').filter(|line| !is_blank(line)).collect();
+    let is_blank = |line: &[u8]| line.iter().all(u8::is_ascii_whitespace);
+    let lines: Vec<(usize, &[u8])> =
+        (1..).zip(text.split(|byte| *byte == b'\n')).filter(|(_, line)| !is_blank(line)).collect();
     let is_json = |line: &[u8]| serde_json::from_slice::<&RawValue>(line).is_ok();
-    if lines.len() > 1 && is_json(lines[0]) {
-        return lines.into_iter().map(|line| input(line.strip_suffix(b"\r").unwrap_or(line))).collect();
+    if lines.len() > 1 && is_json(lines[0].1) {
+        let place = |index, line| Some(Place { index, line: Some(line) });
+        let several = (1..)
+            .zip(lines)
+            .map(|(index, (number, line))| (place(index, number), input(line.strip_suffix(b"\r").unwrap_or(line))));
+        return Ok(several.collect());
     }
-    vec![input(text)]
+    match array {
+        Err(error) if text.trim_ascii_start().starts_with(b"[") => Err(error),
+        _ => Ok(vec![(None, input(text))]),
+    }
 }
 
 fn one(payload: Bytes, subject: Option<&str>, headers: &Headers) -> Input {
     if let Ok(line) = serde_json::from_slice::<Line>(&payload)
-        && line.event.is_some() != line.payload.is_some()
+        && let Some(body) = line.body(&payload)
     {
         let own = line.headers.into_iter();
-        let body = match (line.event, line.payload) {
-            (Some(event), _) => payload.slice_ref(event.get().as_bytes()),
-            (None, text) => text.unwrap_or_default().into(),
-        };
         return Input { subject: line.subject, headers: own.chain(headers.iter().cloned()).collect(), payload: body };
     }
     event(payload, subject, headers.clone())
@@ -127,8 +191,11 @@ mod tests {
     use super::*;
 
     fn read(text: &str, subject: Option<&str>) -> Vec<(String, String)> {
-        let inputs = events(&Bytes::copy_from_slice(text.as_bytes()), subject, &Headers::new());
-        inputs.into_iter().map(|input| (input.subject, String::from_utf8(input.payload.to_vec()).unwrap())).collect()
+        let inputs = events(&Bytes::copy_from_slice(text.as_bytes()), subject, &Headers::new()).unwrap();
+        inputs
+            .into_iter()
+            .map(|(_, input)| (input.subject, String::from_utf8(input.payload.to_vec()).unwrap()))
+            .collect()
     }
 
     fn bare(payloads: &[&str]) -> Vec<(String, String)> {
@@ -147,10 +214,29 @@ mod tests {
     }
 
     #[test]
+    fn several_events_have_places() {
+        let places = |text: &'static str| -> Vec<_> {
+            let events = events(&Bytes::from_static(text.as_bytes()), None, &Headers::new()).unwrap();
+            events.into_iter().map(|(place, _)| place.map(|place| (place.index, place.line))).collect()
+        };
+        assert_eq!(places("{\n}"), [None]);
+        assert_eq!(places("[{},\n{}]"), [Some((1, None)), Some((2, None))]);
+        assert_eq!(places("\n{}\n\n{broken\n"), [Some((1, Some(2))), Some((2, Some(4)))]);
+        assert_eq!(places("[1]\n[2]"), [Some((1, Some(1))), Some((2, Some(2)))]);
+        let broken = events(&Bytes::from_static(b" [{},\n{\"a\"}]"), None, &Headers::new()).unwrap_err();
+        assert_eq!((broken.line(), broken.column()), (2, 5));
+    }
+
+    #[test]
     fn subjects_come_from_around_the_event_the_command_line_or_the_event() {
         let around = r#"{"subject":"own","headers":{"a":"b"},"event":{"x":  9007199254740993}}"#;
         assert_eq!(read(around, Some("s")), [("own".to_owned(), "{\"x\":  9007199254740993}".to_owned())]);
         assert_eq!(read(r#"{"subject":"own","payload":"{"}"#, None), [("own".to_owned(), "{".to_owned())]);
+        // As `dead-letters show` writes it.
+        let letter = r#"{"sequence":7,"subject":"own","headers":{},"payload":"{","payload_base64":null,"damage":null}"#;
+        assert_eq!(read(letter, Some("s")), [("own".to_owned(), "{".to_owned())]);
+        let binary = r#"{"subject":"own","headers":{},"payload":null,"payload_base64":"e30="}"#;
+        assert_eq!(read(binary, Some("s")), [("own".to_owned(), "{}".to_owned())]);
         let event = r#"{"action":"insert","metadata":{"database_name":"d","table_schema":"s","table_name":"t"}}"#;
         assert_eq!(read(event, None)[0].0, "sequin.d.s.t.insert");
         assert_eq!((read(event, Some("s"))[0].0.as_str(), read("{}", None)[0].0.as_str()), ("s", "unknown"));
@@ -160,12 +246,9 @@ mod tests {
     fn a_generated_event_is_read_as_it_was() {
         for event in crate::demo::traffic::Traffic::new(1, 0).take(300) {
             let line = serde_json::to_vec(&Line::of(&event)).unwrap();
-            let inputs = events(&line.into(), None, &Headers::new());
-            assert_eq!(
-                (inputs[0].subject.as_str(), &inputs[0].payload[..]),
-                (event.subject.as_str(), &event.payload[..])
-            );
-            assert_eq!(inputs[0].headers, [("Nats-Msg-Id".to_owned(), event.message_id)]);
+            let (_, input) = events(&line.into(), None, &Headers::new()).unwrap().remove(0);
+            assert_eq!((input.subject.as_str(), &input.payload[..]), (event.subject.as_str(), &event.payload[..]));
+            assert_eq!(input.headers, [("Nats-Msg-Id".to_owned(), event.message_id)]);
         }
     }
 }

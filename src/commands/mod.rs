@@ -51,21 +51,28 @@ enum CommandError {
     Replay(#[from] CannotReplay),
     #[error("not everything was published")]
     NotPublished(#[source] Box<dyn Error + Send + Sync>),
-    #[error("{table:?} is no table that the configuration declares and enables; these are: {declared}")]
+    #[error("{table:?} is no table that the configuration declares and enables; {}", there_are(.declared))]
     NoSuchTable {
         /// What was asked for.
         table: String,
         /// What there is.
-        declared: String,
+        declared: Vec<&'static str>,
     },
     #[error("with --table there are insert, update, delete, again and poison, of which the mix holds none")]
     NoKind,
-    #[error("cannot read the event")]
-    Input(#[source] io::Error),
+    #[error(transparent)]
+    Input(#[from] input::InputError),
     #[error(transparent)]
     Cases(#[from] test::CasesError),
     #[error("the result cannot be written")]
     Output(#[from] io::Error),
+}
+
+fn there_are(declared: &[&str]) -> String {
+    match declared {
+        [] => "there is none: declare one, or set tables.contacts.enabled for the one that ships".to_owned(),
+        names => format!("these are: {}", names.join(", ")),
+    }
 }
 
 impl From<Failure> for CommandError {

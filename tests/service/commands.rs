@@ -98,8 +98,30 @@ fn explain_reads_a_file_and_says_65_when_it_cannot() {
 
     let output = explain(&directory.path().join("none.json"));
     assert_eq!((output.status.code(), output.stdout.len()), (Some(65), 0));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("cannot read the event"));
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(error.contains("cannot read the event") && error.contains("none.json"), "{error}");
     assert_eq!(explain(directory.path()).status.code(), Some(65));
+    for (text, told) in [(" \n", "is empty"), ("[{},\n{\"a\"}]", "line 2 column 5")] {
+        std::fs::write(&file, text).unwrap();
+        let output = explain(&file);
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(65), 0), "{error}");
+        assert!(error.contains("event.json") && error.contains(told), "{error}");
+    }
+}
+
+#[test]
+fn of_several_events_each_decision_says_whose_it_is() {
+    let text = format!("{{}}\n\n{}\n", Change::message("m-1").payload());
+    let said = command(&Settings::new(), &["explain"], text.as_bytes()).stdout;
+    let said: Vec<Value> = lines(&said).iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(said[0]["input"], json!({"index": 1, "line": 1}));
+    assert_eq!((&said[1]["input"], &said[1]["verdict"]), (&json!({"index": 2, "line": 3}), &json!("publish")));
+    let told = command(&Settings::new(), &["explain", "--output", "text"], text.as_bytes()).stdout;
+    assert!(String::from_utf8(told).unwrap().contains("event 2 (line 3)\npublish\n"));
+    let array = command(&Settings::new(), &["explain"], b"[7]").stdout;
+    let array: Value = serde_json::from_slice(&array).unwrap();
+    assert_eq!(array["input"], json!({"index": 1}));
 }
 
 #[test]

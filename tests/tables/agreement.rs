@@ -64,8 +64,12 @@ async fn explain_preview_and_run_agree() {
         Some(json!({ "subject": input.subject, "payload": text }).to_string())
     });
     let around: Vec<_> = around.collect();
-    let explained =
+    let mut explained =
         json_lines(command(&world.settings, &["explain", "--config", CONFIG], around.join("\n").as_bytes()));
+    for (index, decision) in (1..).zip(&mut explained) {
+        let input = decision.as_object_mut().unwrap().remove("input");
+        assert_eq!(input, Some(json!({"index": index, "line": index})));
+    }
     assert_eq!(previewed.len(), inputs.len());
     let is_text = |input: &&Input| std::str::from_utf8(&input.payload).is_ok();
     let of_text: Vec<_> =

@@ -123,6 +123,8 @@ fn traffic_of_a_declared_table_is_of_its_types_and_passes_its_filter() {
 
     let (code, text) = run(&[&["generate", "--table", "contacts"][..], &CONFIG].concat(), "");
     assert!(code == 78 && text.contains("\"contacts\" is no table") && text.contains("tickets"), "{text}");
+    let (code, text) = run(&["generate", "--table", "contacts"], "");
+    assert!(code == 78 && text.contains("there is none") && text.contains("tables.contacts.enabled"), "{text}");
     assert_eq!(generate(&["--mix", "chat=1,other=1"]).0, 64);
     let deletes = lines(&generate(&["--mix", "delete=1"]).1);
     assert!(deletes.iter().all(|event| event["event"]["action"] == "delete"));

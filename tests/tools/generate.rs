@@ -27,9 +27,14 @@ fn the_same_seed_gives_the_same_lines_and_explain_reads_them() {
     for verdict in ["publish", "skip", "dead_letter"] {
         assert!(decisions.iter().any(|decision| decision["verdict"] == verdict), "{verdict}");
     }
-    // An array of the same is the same.
+    // An array of the same is the same, but for where each stands.
     let array = format!("[{}]", text.lines().collect::<Vec<_>>().join(","));
-    assert_eq!(fed_tool(&Settings::new(), &["explain"], array.as_bytes()).1, explained);
+    let of_array = json_lines(&fed_tool(&Settings::new(), &["explain"], array.as_bytes()).1);
+    let elsewhere = |mut decision: Value| {
+        decision["input"] = Value::Null;
+        decision
+    };
+    assert!(of_array.into_iter().map(elsewhere).eq(decisions.into_iter().map(elsewhere)));
 
     let chats = json_lines(&generate(&["--events", "20", "--mix", "chat=1"]).1);
     assert!(chats.iter().all(|line| line["subject"].as_str().unwrap().contains(".chats.")), "{chats:?}");

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::support::change::{Change, Input, agent};
 use crate::support::nats::nats_servers;
+use crate::support::service::{Settings, command};
 use crate::support::world::World;
 use crate::{json_tool, tool};
 
@@ -72,6 +73,14 @@ async fn letters_are_listed_shown_and_dropped() {
         assert_eq!(shown["payload"], Change::new("agents", &agent("a-1")).column("added", 1).payload());
         assert_eq!(shown["headers"], json!({"x-trace": "t1", "Nats-Msg-Id": "one"}));
         assert_eq!((&shown["history"], &shown["payload_base64"]), (&json!([]), &Value::Null));
+        // What is shown can be explained as it is, here with columns kept that are not known.
+        let explained = command(&Settings::new(), &["explain"], shown.to_string().as_bytes()).stdout;
+        let explained: Value = serde_json::from_slice(&explained).unwrap();
+        assert_eq!(
+            (&explained["verdict"], &explained["unhandled_fields"]),
+            (&json!("publish"), &json!(["added"])),
+            "{explained}"
+        );
         assert_eq!((&show(binary)["payload"], &show(binary)["payload_base64"]), (&Value::Null, &json!("//4=")));
         let (code, text, _) = tool(&world.settings, &["dead-letters", "show", &broken.to_string()]);
         assert!(code == 0 && text.contains("not_json") && text.contains("{\"a"), "{text}");

@@ -134,6 +134,10 @@ fn parse(path: &Path, text: &str) -> Result<File, CasesError> {
     };
     let value = to_json(document).map_err(|problem| wrong(String::new(), problem))?;
     let raw: RawFile = serde_json::from_value(value).map_err(|cause| wrong(String::new(), cause.to_string()))?;
+    if raw.cases.is_empty() {
+        // That nothing failed would say nothing.
+        return Err(wrong(String::new(), "`cases` is empty: give at least one".to_owned()));
+    }
     let cases = (1..).zip(raw.cases).map(|(number, value)| {
         let name = value["name"].as_str().map_or_else(String::new, |name| format!(" ({name})"));
         let at = |problem| wrong(format!("case {number}{name}: "), problem);
@@ -212,6 +216,7 @@ mod tests {
             ("cases: [", "cases.yaml: "),
             ("cases: 1", "cases.yaml: invalid type"),
             ("", "one document"),
+            ("cases: []", "cases.yaml: `cases` is empty"),
             (&case("{name: b, expect: {verdict: skip}}"), "case 2 (b): it needs either"),
             (&case("{name: b, event: {}, expect: {verdict: maybe}}"), "case 2 (b): unknown variant `maybe`"),
             (&case("{name: b, event: {}, expect: {verdct: skip}}"), "case 2 (b): unknown field `verdct`"),
