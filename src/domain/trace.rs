@@ -146,9 +146,8 @@ fn place(transform: &CdcTransform, delivery: &Delivery) -> Option<Place> {
     if let Poison::NotUtf8(error) = &poison {
         return at(error.valid_up_to(), None, "UTF-8".to_owned());
     }
-    if let Err(error) = serde_json::from_slice::<&RawValue>(payload) {
-        let (line, column) = (error.line().max(1), error.column().max(1));
-        return Some(Place { line, column, pointer: None, expected: "JSON".to_owned() });
+    if let Poison::NotJson { expected, line, column } = &poison {
+        return Some(Place { line: *line, column: *column, pointer: None, expected: (*expected).to_owned() });
     }
     let (pointer, expected) = expectation(&poison);
     at(offset_of(payload, &pointer), Some(pointer), expected)
@@ -220,9 +219,13 @@ mod tests {
     use super::*;
 
     fn traced(payload: &str) -> Trace {
+        explained(payload).1
+    }
+
+    fn explained(payload: &str) -> (Explanation, Trace) {
         let subject = "sequin.d.s.messages.insert";
         let transform = CdcTransform::new(crate::domain::TransformConfig::default());
-        trace(&transform, subject, Headers::new(), &Bytes::copy_from_slice(payload.as_bytes()), "dl").1
+        trace(&transform, subject, Headers::new(), &Bytes::copy_from_slice(payload.as_bytes()), "dl")
     }
 
     fn event(record: &str) -> String {
@@ -266,7 +269,10 @@ mod tests {
         // What is absent should be in its object.
         let found = place(&event(r#"{"message_id":"m","agent_id":"a","company_id":"co"}"#));
         assert_eq!(found, Some((1, 11, Some("/record/chat_id".to_owned()), "a value that is not empty".to_owned())));
-        assert_eq!(place("{\n  nothing"), Some((2, 3, None, "JSON".to_owned())));
+        let found = place("{\n  nothing").unwrap();
+        assert_eq!((found.0, found.1, &found.2), (2, 3, &None));
+        let told = explained("{\n  nothing").0.detail.unwrap();
+        assert!(told.contains(&format!("expected {} at line 2, column 3", found.3)), "{told}: one place, told alike");
         let found = place(&event(r#"{"message_id":"m"}"#).replace("insert", "upsert"));
         assert_eq!(found.map(|found| (found.0, found.2)), Some((2, Some("/action".to_owned()))));
     }
