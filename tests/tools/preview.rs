@@ -189,8 +189,12 @@ async fn all_say_the_same() {
         let payload = String::from_utf8(event.payload).unwrap();
         lines += &format!("{}\n", json!({"subject": event.subject, "headers": headers, "payload": payload}));
     }
-    let explained = json_lines(&fed_tool(&world.settings, &["explain"], lines.as_bytes()).1);
+    let mut explained = json_lines(&fed_tool(&world.settings, &["explain"], lines.as_bytes()).1);
     assert_eq!((previewed.len(), explained.len()), (EVENTS, EVENTS));
+    // Whose decision it is stands beside the decision.
+    for (line, explain) in (1..).zip(&mut explained) {
+        assert_eq!(explain.as_object_mut().unwrap().remove("input"), Some(json!({"index": line, "line": line})));
+    }
     let service = world.start();
     world.settled().await;
     service.stop();
