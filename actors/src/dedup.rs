@@ -154,8 +154,7 @@ impl DedupActor {
 
     /// A record of another stream or generation says nothing about this target.
     fn is_valid(&self, record: Record) -> bool {
-        self.target
-            .is_some_and(|known| record.stream_created == known.target.created && record.generation == known.generation)
+        self.named() == Some((record.stream_created, record.generation))
     }
 
     fn run_records(&mut self, ctx: &mut Context<Self>) {
@@ -182,7 +181,7 @@ impl DedupActor {
 
     /// Creation time and generation of the target that events are finished for.
     fn named(&self) -> Option<(i64, u64)> {
-        self.target.map(|known| (known.target.created, known.generation))
+        self.target.map(|known| known.identity())
     }
 
     fn view(&self) -> View {

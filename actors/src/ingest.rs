@@ -600,8 +600,8 @@ impl<T: Transform> Handler<SetTarget> for IngestActor<T> {
     type Result = ();
 
     /// What was finished on behalf of a target that has lost it, or that is another one by now, is not finished any more.
-    fn handle(&mut self, SetTarget { target, generation, source_epoch, .. }: SetTarget, ctx: &mut Self::Context) {
-        let now = Some((target.created, generation));
+    fn handle(&mut self, set: SetTarget, ctx: &mut Self::Context) {
+        let (now, source_epoch) = (Some(set.identity()), set.source_epoch);
         if self.target.is_some() && self.target != now {
             self.former = self.target;
             self.flight.forget_finished();

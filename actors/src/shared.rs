@@ -338,6 +338,13 @@ pub(crate) struct SetTarget {
     pub(crate) source_epoch: u64,
 }
 
+impl SetTarget {
+    /// Creation time and generation: what is known of one target says nothing of one that differs in either.
+    pub(crate) fn identity(&self) -> (i64, u64) {
+        (self.target.created, self.generation)
+    }
+}
+
 /// The target may be another one by now: hold it against the records.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "()")]

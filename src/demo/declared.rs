@@ -4,6 +4,7 @@ use bytes::Bytes;
 use cdc_actors::message::Headers;
 use jiff::Timestamp;
 
+use super::producer::Producer;
 use super::traffic::{Expected, Kind, Mix, SourceEvent};
 use crate::domain::specimen::Specimen;
 use crate::domain::subject::Action;
@@ -19,40 +20,23 @@ pub struct TableTraffic {
     tables: Vec<DeclaredTable>,
     /// It says what becomes of each event.
     transform: CdcTransform,
-    random: fastrand::Rng,
+    producer: Producer,
     mix: Mix,
-    lsn: u64,
-    number: u64,
     rows: u64,
-    now_micros: i64,
-    waiting: Vec<SourceEvent>,
-    last_published: Option<SourceEvent>,
 }
 
 impl TableTraffic {
     /// Traffic of `tables` by `seed`, committed from `start_micros` on. `tables` are not empty, and known to `transform`.
     /// Kinds of `mix` that tables of one's own do not have do not occur.
     pub fn new(tables: Vec<DeclaredTable>, transform: CdcTransform, mix: Mix, seed: u64, start_micros: i64) -> Self {
-        Self {
-            tables,
-            transform,
-            mix,
-            random: fastrand::Rng::with_seed(seed),
-            lsn: 26_000_000_000,
-            number: 0,
-            rows: 0,
-            now_micros: start_micros,
-            waiting: Vec::new(),
-            last_published: None,
-        }
+        Self { tables, transform, producer: Producer::new(seed, start_micros), mix, rows: 0 }
     }
 
     fn transaction(&mut self) {
-        self.lsn += self.random.u64(40..4_000);
-        self.now_micros += 150;
-        let table = self.tables[self.random.usize(0..self.tables.len())].clone();
-        let old = self.random.u64(0..self.rows.max(1));
-        match self.mix.pick(&mut self.random) {
+        self.producer.begin();
+        let table = self.tables[self.producer.random.usize(0..self.tables.len())].clone();
+        let old = self.producer.random.u64(0..self.rows.max(1));
+        match self.mix.pick(&mut self.producer.random) {
             Kind::Insert => self.new_row(&table),
             Kind::Update => {
                 // Two changes of a row in one transaction: only their commit_idx tells them apart.
@@ -64,17 +48,16 @@ impl TableTraffic {
             Kind::Poison => self.poison(&table),
             Kind::Chat | Kind::Agent | Kind::Other => {}
         }
-        self.waiting.reverse();
     }
 
     fn time(&self) -> Timestamp {
-        Timestamp::from_microsecond(self.now_micros).unwrap_or_default()
+        Timestamp::from_microsecond(self.producer.now_micros).unwrap_or_default()
     }
 
     /// A row that is new, or comes of a backfill now and then.
     fn new_row(&mut self, table: &DeclaredTable) {
         self.rows += 1;
-        let action = if self.random.u8(0..12) == 0 { Action::Read } else { Action::Insert };
+        let action = if self.producer.random.u8(0..12) == 0 { Action::Read } else { Action::Insert };
         self.change(table, self.rows, action, 0);
     }
 
@@ -82,52 +65,48 @@ impl TableTraffic {
     fn change(&mut self, table: &DeclaredTable, row: u64, action: Action, idx: u64) {
         for tries_left in (0..TRIES).rev() {
             let time = self.time();
-            let specimen = table.specimen(&mut self.random, row, time);
+            let specimen = table.specimen(&mut self.producer.random, row, time);
             let changes = match action {
                 Action::Update => self.changed(&specimen),
                 Action::Insert | Action::Delete | Action::Read => "null".to_owned(),
             };
             let event = self.event(table.name(), &specimen, action, &changes, idx);
             if event.expected == Expected::Published || tries_left == 0 {
-                return self.send(event);
+                return self.producer.send(event);
             }
         }
     }
 
     /// What a column held before.
     fn changed(&mut self, specimen: &Specimen) -> String {
-        let (name, _) = &specimen.columns[self.random.usize(0..specimen.columns.len())];
+        let (name, _) = &specimen.columns[self.producer.random.usize(0..specimen.columns.len())];
         format!("{{{}:null}}", serde_json::json!(name))
     }
 
-    /// The producer sends an event a second time, under another `Nats-Msg-Id`, so that the source stream keeps it.
     fn sent_again(&mut self, table: &DeclaredTable) {
-        let Some(mut again) = self.last_published.clone() else { return self.new_row(table) };
-        self.number += 1;
-        again.message_id = format!("again-{}", self.number);
-        again.expected = Expected::Duplicate;
-        self.waiting.push(again);
+        if !self.producer.send_again() {
+            self.new_row(table);
+        }
     }
 
     /// A column of another type, where the table has one that can be wrong; else text that is cut off.
     fn poison(&mut self, table: &DeclaredTable) {
         self.rows += 1;
         let time = self.time();
-        let mut specimen = table.specimen(&mut self.random, self.rows, time);
-        let place = self.random.usize(0..specimen.columns.len());
+        let mut specimen = table.specimen(&mut self.producer.random, self.rows, time);
+        let place = self.producer.random.usize(0..specimen.columns.len());
         "{}".clone_into(&mut specimen.columns[place].1);
         let mut event = self.event(table.name(), &specimen, Action::Insert, "null", 0);
         if event.expected != Expected::DeadLettered {
             event.payload.truncate(100);
             event.expected = Expected::DeadLettered;
         }
-        self.send(event);
+        self.producer.send(event);
     }
 
     fn event(&mut self, table: &str, specimen: &Specimen, action: Action, changes: &str, idx: u64) -> SourceEvent {
-        let Self { lsn, now_micros, .. } = *self;
-        self.number += 1;
-        let message_id = format!("{lsn}:{idx}:{}", self.number);
+        let message_id = self.producer.message_id(idx);
+        let Producer { lsn, now_micros, .. } = self.producer;
         let (schema, action) = (&specimen.schema, action.name());
         let subject = format!("sequin.changes.daisi_db.{schema}.{table}.{action}");
         let payload = format!(
@@ -147,22 +126,17 @@ impl TableTraffic {
         };
         SourceEvent { subject, message_id, payload: payload.into(), expected }
     }
-
-    fn send(&mut self, event: SourceEvent) {
-        if event.expected == Expected::Published {
-            self.last_published = Some(event.clone());
-        }
-        self.waiting.push(event);
-    }
 }
 
 impl Iterator for TableTraffic {
     type Item = SourceEvent;
 
     fn next(&mut self) -> Option<SourceEvent> {
-        while self.waiting.is_empty() {
+        loop {
+            if let Some(event) = self.producer.next() {
+                return Some(event);
+            }
             self.transaction();
         }
-        self.waiting.pop()
     }
 }

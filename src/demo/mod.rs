@@ -3,6 +3,7 @@
 pub mod declared;
 pub mod feeding;
 pub mod ledger;
+mod producer;
 pub mod servers;
 pub mod traffic;
 

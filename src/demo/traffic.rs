@@ -1,5 +1,6 @@
 //! Realistic Sequin traffic by seed: what a WhatsApp support desk writes to its database, and what goes wrong on the way.
 
+use super::producer::Producer;
 use serde_json::{Value, json};
 
 /// What should become of an event.
@@ -110,13 +111,8 @@ impl Mix {
 /// An endless, reproducible stream of events.
 #[derive(Debug)]
 pub struct Traffic {
-    random: fastrand::Rng,
+    producer: Producer,
     mix: Mix,
-    lsn: u64,
-    number: u64,
-    now_micros: i64,
-    waiting: Vec<SourceEvent>,
-    last_published: Option<SourceEvent>,
 }
 
 const TENANTS: [&str; 3] = ["CID1001", "CID1002", "CID1003"];
@@ -129,21 +125,12 @@ impl Traffic {
 
     /// The same of another mix.
     pub fn with_mix(seed: u64, start_micros: i64, mix: Mix) -> Self {
-        Self {
-            random: fastrand::Rng::with_seed(seed),
-            mix,
-            lsn: 26_000_000_000,
-            number: 0,
-            now_micros: start_micros,
-            waiting: Vec::new(),
-            last_published: None,
-        }
+        Self { producer: Producer::new(seed, start_micros), mix }
     }
 
     fn transaction(&mut self) {
-        self.lsn += self.random.u64(40..4_000);
-        self.now_micros += 150;
-        match self.mix.pick(&mut self.random) {
+        self.producer.begin();
+        match self.mix.pick(&mut self.producer.random) {
             Kind::Insert => self.new_message(),
             Kind::Update => self.delivered_and_read(),
             Kind::Chat => self.chat_changes(),
@@ -153,7 +140,6 @@ impl Traffic {
             Kind::Other => self.other_table(),
             Kind::Poison => self.poison(),
         }
-        self.waiting.reverse();
     }
 
     fn new_message(&mut self) {
@@ -173,9 +159,9 @@ impl Traffic {
     fn chat_changes(&mut self) {
         let (tenant, agent, customer) = self.who();
         let record = json!({
-            "id": format!("chat-{}", self.random.u32(0..5_000)), "chat_id": chat(&customer), "agent_id": agent, "company_id": tenant,
-            "jid": customer, "push_name": "Siti 🌺", "is_group": false, "unread_count": self.random.u32(0..20),
-            "last_message": {"text": "baik, terima kasih"}, "conversation_timestamp": self.now_micros / 1_000_000,
+            "id": format!("chat-{}", self.producer.random.u32(0..5_000)), "chat_id": chat(&customer), "agent_id": agent, "company_id": tenant,
+            "jid": customer, "push_name": "Siti 🌺", "is_group": false, "unread_count": self.producer.random.u32(0..20),
+            "last_message": {"text": "baik, terima kasih"}, "conversation_timestamp": self.producer.now_micros / 1_000_000,
         });
         self.push(0, "chats", "update", record, json!({"unread_count": 0}), Expected::Published);
     }
@@ -191,25 +177,21 @@ impl Traffic {
         self.push(0, "messages", "delete", record, Value::Null, Expected::Published);
     }
 
-    /// The producer sends an event a second time, under another `Nats-Msg-Id`, so that the source stream keeps it.
     fn sent_again(&mut self) {
-        let Some(mut again) = self.last_published.clone() else { return self.new_message() };
-        self.number += 1;
-        again.message_id = format!("again-{}", self.number);
-        again.expected = Expected::Duplicate;
-        self.waiting.push(again);
+        if !self.producer.send_again() {
+            self.new_message();
+        }
     }
 
     fn other_table(&mut self) {
-        let record = json!({"id": self.random.u32(..), "total": 125_000});
+        let record = json!({"id": self.producer.random.u32(..), "total": 125_000});
         self.push(0, "invoices", "insert", record, Value::Null, Expected::Skipped);
     }
 
     fn poison(&mut self) {
-        match self.random.u8(0..3) {
+        match self.producer.random.u8(0..3) {
             0 => {
-                let record =
-                    json!({"id": self.random.u64(0..1_000_000), "message_date": "2026-01-05", "message_id": null});
+                let record = json!({"id": self.producer.random.u64(0..1_000_000), "message_date": "2026-01-05", "message_id": null});
                 self.push(0, "messages", "delete", record, Value::Null, Expected::DeadLettered);
             }
             1 => {
@@ -220,7 +202,7 @@ impl Traffic {
             _ => {
                 let record = self.message("pending");
                 self.push(0, "messages", "insert", record, Value::Null, Expected::DeadLettered);
-                if let Some(event) = self.waiting.last_mut() {
+                if let Some(event) = self.producer.last_sent() {
                     event.payload.truncate(100);
                 }
             }
@@ -228,21 +210,21 @@ impl Traffic {
     }
 
     fn who(&mut self) -> (&'static str, String, String) {
-        let tenant = TENANTS[self.random.usize(0..TENANTS.len())];
-        let customer = format!("62812{:07}@s.whatsapp.net", self.random.u32(0..400));
-        (tenant, format!("agent-{}", self.random.u8(1..9)), customer)
+        let tenant = TENANTS[self.producer.random.usize(0..TENANTS.len())];
+        let customer = format!("62812{:07}@s.whatsapp.net", self.producer.random.u32(0..400));
+        (tenant, format!("agent-{}", self.producer.random.u8(1..9)), customer)
     }
 
     fn message(&mut self, status: &str) -> Value {
         let (tenant, agent, customer) = self.who();
-        let id = 9_007_199_254_740_993_u64 + self.random.u64(0..1_000_000);
-        let message_id = format!("3EB0{:016X}", self.random.u64(..));
+        let id = 9_007_199_254_740_993_u64 + self.producer.random.u64(0..1_000_000);
+        let message_id = format!("3EB0{:016X}", self.producer.random.u64(..));
         json!({
             "id": id, "message_id": message_id, "chat_id": chat(&customer), "agent_id": agent, "company_id": tenant,
             "from": customer, "to": "6281100000@s.whatsapp.net", "jid": customer, "flow": "IN", "status": status, "is_deleted": status == "deleted",
             "message_obj": {"conversation": "halo, pesanan saya belum sampai 🙏", "messageContextInfo": {"deviceListMetadataVersion": 2}},
             "key": {"id": message_id, "fromMe": false, "remoteJid": customer},
-            "message_timestamp": self.now_micros / 1_000_000, "message_date": "2026-01-05",
+            "message_timestamp": self.producer.now_micros / 1_000_000, "message_date": "2026-01-05",
             "created_at": "2026-01-05T08:00:00.123456", "updated_at": "2026-01-05T08:00:00.123456",
         })
     }
@@ -250,22 +232,18 @@ impl Traffic {
     fn push(&mut self, idx: u64, table: &str, action: &str, record: Value, changes: Value, expected: Expected) {
         let tenant = record["company_id"].as_str().unwrap_or(TENANTS[0]);
         let schema = format!("daisi_{tenant}");
-        self.number += 1;
-        let message_id = format!("{}:{idx}:{}", self.lsn, self.number);
+        let message_id = self.producer.message_id(idx);
+        let Producer { lsn, now_micros, .. } = self.producer;
         let subject = format!("sequin.changes.daisi_db.{schema}.{table}.{action}");
         let payload = json!({
             "record": record, "changes": changes, "action": action,
             "metadata": {
-                "table_schema": schema, "table_name": table, "commit_timestamp": self.now_micros, "commit_lsn": self.lsn,
+                "table_schema": schema, "table_name": table, "commit_timestamp": now_micros, "commit_lsn": lsn,
                 "commit_idx": idx, "database_name": "daisi_db", "idempotency_key": message_id, "transaction_annotations": null,
                 "consumer": {"id": "f6d6d0c1", "name": "wa_sink", "annotations": {}},
             }
         });
-        let event = SourceEvent { subject, message_id, payload: payload.to_string().into_bytes(), expected };
-        if expected == Expected::Published {
-            self.last_published = Some(event.clone());
-        }
-        self.waiting.push(event);
+        self.producer.send(SourceEvent { subject, message_id, payload: payload.to_string().into_bytes(), expected });
     }
 }
 
@@ -277,10 +255,12 @@ impl Iterator for Traffic {
     type Item = SourceEvent;
 
     fn next(&mut self) -> Option<SourceEvent> {
-        while self.waiting.is_empty() {
+        loop {
+            if let Some(event) = self.producer.next() {
+                return Some(event);
+            }
             self.transaction();
         }
-        self.waiting.pop()
     }
 }
 
