@@ -23,6 +23,8 @@ use crate::transform::{Job, Work, caught};
 
 /// Settlements handed to the source in one go.
 const SETTLEMENTS: usize = 1024;
+/// Bytes of deliveries sent to a worker in one go, so that the first of large ones are on their way while others are read.
+const PIECE: usize = 512 << 10;
 /// Between two looks at the backlog.
 const BACKLOG_INTERVAL: Duration = Duration::from_secs(2);
 
@@ -215,6 +217,7 @@ impl<T: Transform> IngestActor<T> {
         // Rows spread evenly, and a job is too large to be moved again and again while its batch grows.
         let room = 2 * deliveries.len().div_ceil(self.workers.len());
         let mut batches: Vec<Vec<Job<T::Parsed>>> = self.workers.iter().map(|_| Vec::with_capacity(room)).collect();
+        let mut sizes = vec![0; self.workers.len()];
         for delivery in deliveries {
             let delivery = Arc::new(delivery);
             let (row, parsed) = match caught(|| self.transform.order(&delivery)) {
@@ -222,8 +225,13 @@ impl<T: Transform> IngestActor<T> {
                 Err(panic) => (OrderKey(u128::from(delivery.receipt.id.sequence)), Err(panic)),
             };
             let worker = usize::try_from(row.0 % batches.len() as u128).unwrap_or_default();
-            let ticket = Ticket::new(delivery, self.fates.clone());
+            let (size, ticket) = (delivery.size(), Ticket::new(delivery, self.fates.clone()));
             batches[worker].push(Job { ticket, row, parsed });
+            sizes[worker] += size;
+            if sizes[worker] >= PIECE {
+                sizes[worker] = 0;
+                self.workers[worker].send(Work(std::mem::take(&mut batches[worker])));
+            }
         }
         for (worker, batch) in self.workers.iter().zip(batches).filter(|(_, batch)| !batch.is_empty()) {
             worker.send(Work(batch));
@@ -480,6 +488,8 @@ impl<T: Transform> IngestActor<T> {
     }
 
     fn look_at_backlog(&mut self, ctx: &mut Context<Self>) {
+        // Told on every change; again here, since either of the two may have been built anew meanwhile.
+        self.core.apart.send(Apart(self.told_suspects));
         let (source, started) = (Arc::clone(&self.source), self.core.clock.now());
         let call = async move { source.backlog().await };
         let done = call.into_actor(self).map(move |result, actor, ctx| {

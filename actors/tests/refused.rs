@@ -4,7 +4,7 @@ mod bench;
 
 use std::time::Duration;
 
-use bench::{Bench, Fakes, paused_for, run, settings, suspect};
+use bench::{Bench, FOR_EVER, Fakes, paused_for, run, settings, suspect};
 use cdc_actors::message::Reason;
 use cdc_actors::ports::{Budget, Dependency, FailureClass};
 use cdc_actors::retry::Backoff;
@@ -199,6 +199,29 @@ fn a_suspect_that_is_refused_holds_up_nobody() {
 #[test]
 fn refused_events_do_not_keep_a_suspect_from_running_apart() {
     suspects_beside(20, false);
+}
+
+#[test]
+fn a_publish_actor_built_anew_hears_that_a_suspect_must_run_apart() {
+    run(async {
+        let fakes = Fakes::new(Duration::from_millis(400));
+        fakes.publisher.refuse("nowhere");
+        fakes.feed("x 1 publish nowhere");
+        fakes.feed("p 1 poison");
+        let sequence = fakes.feed("s 1 publish somewhere");
+        fakes.source.set_deliveries(sequence, settings().suspect_after);
+        fakes.dedup.mark(suspect(sequence), 1);
+        fakes.source.faults.fail_next("pull", FOR_EVER, unavailable());
+        let bench = Bench::start_on(fakes, settings());
+        bench.until("the target has been looked at", |fakes| fakes.source.faults.calls("pull") > 0).await;
+        bench.dedup.faults.fail_next("check", FOR_EVER, unavailable());
+        bench.watch.panic_next("store", 1);
+        bench.source.faults.clear("pull");
+        bench.until("it is built anew", |_| bench.restarts("publish") == 1).await;
+        bench.dedup.faults.clear("check");
+        bench.until("the suspect has run", |fakes| fakes.dedup.marker(suspect(sequence)) == 0).await;
+        bench.stop().await;
+    });
 }
 
 #[test]

@@ -20,6 +20,9 @@ const LOOK: Duration = Duration::from_millis(20);
 /// How long a run may go without progress.
 const STUCK: Duration = Duration::from_secs(60);
 
+/// Bytes handed to the source before one ack is waited for: a server drops what comes faster than it stores.
+const STRETCH: usize = 8 << 20;
+
 /// Who does the work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Contender {
@@ -109,8 +112,9 @@ impl Rig {
     /// Publishes a load to the source, as fast as it goes or so many events a second.
     pub async fn feed(&self, load: Load, rate: Option<u32>) {
         let client = async_nats::connect(self.nats.url()).await.unwrap();
+        let js = jetstream::new(client.clone());
         let subject = "sequin.daisi_db.daisi_CID1001.messages.insert";
-        let (begun, mut original) = (Instant::now(), 0);
+        let (begun, mut original, mut unheard) = (Instant::now(), 0, 0);
         for number in 0..load.events {
             if let Some(rate) = rate {
                 let due = begun + Duration::from_secs_f64(number as f64 / f64::from(rate));
@@ -125,7 +129,13 @@ impl Rig {
             let mut headers = HeaderMap::new();
             headers.insert("Nats-Msg-Id", format!("source-{number}").as_str());
             let body = message(load.size, original, original % load.rows);
-            client.publish_with_headers(subject, headers, body.into()).await.unwrap();
+            unheard += body.len();
+            if unheard >= STRETCH {
+                unheard = 0;
+                js.publish_with_headers(subject, headers, body.into()).await.unwrap().await.unwrap();
+            } else {
+                client.publish_with_headers(subject, headers, body.into()).await.unwrap();
+            }
         }
         client.flush().await.unwrap();
     }

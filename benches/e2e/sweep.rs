@@ -8,7 +8,7 @@ use super::{median_of, steady};
 
 /// Bytes of payload that one point may put into the source: as many again come into the target.
 const POINT_BYTES: u64 = 768 << 20;
-/// The pass-through bounds what is in flight by number alone: of so large events the last would wait for their acks in vain.
+/// The pass-through pulls by number alone: so large a batch is more than a server keeps for one client.
 const TOO_LARGE_TO_PASS_THROUGH: usize = 256_000;
 /// Events a second at which latency is measured.
 const RATES: [u32; 5] = [1_000, 2_500, 5_000, 10_000, 20_000];

@@ -29,7 +29,7 @@ pub fn pipeline(config: &Config, largest_message: usize) -> Settings {
     let Patience { backoff, refused_for, guard } = patience(config);
     let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     Settings {
-        workers: if config.workers == 0 { 4 * cores } else { config.workers },
+        workers: if config.workers == 0 { cores.div_ceil(2) } else { config.workers },
         threads: cores,
         batch: config.source.batch,
         in_flight: Budget { messages: config.in_flight.messages, bytes: bytes(config.in_flight.bytes) },
@@ -204,7 +204,7 @@ mod tests {
         assert!(transform.tables.declared.drain(..).all(|table| !table.enabled()));
         assert_eq!(transform, domain::TransformConfig::default());
         let settings = pipeline(&config, 1024);
-        assert!(settings.workers >= 4 && settings.threads >= 1);
+        assert!(settings.workers >= 1 && settings.threads >= 1);
         assert_eq!(settings.in_flight, Budget { messages: 4096, bytes: 64 << 20 });
         assert_eq!(target_stream(&config).subjects, ["wa.>"]);
         assert_eq!(dead_letter_stream(&config).subjects, ["cdc.dead_letters.>"]);

@@ -56,7 +56,7 @@ pub struct Config {
     pub dead_letter: DeadLetter,
     /// The memory of what was published.
     pub dedup: Dedup,
-    /// Transform actors; 0 is four per core.
+    /// Transform actors; 0 is one for two cores.
     pub workers: usize,
     /// Bounds of what is in flight.
     pub in_flight: InFlight,

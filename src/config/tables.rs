@@ -118,7 +118,7 @@ pub(super) const ENTRIES: [Entry; 17] = [
     entry(
         "filter",
         || Shape::Condition,
-        |at, it, noted| at.condition(noted).map(|read| it.filter = read),
+        |at, it, noted| at.condition(noted).map(|read| it.filter = Some(read)),
         "which rows are published",
     ),
     entry(
@@ -342,23 +342,23 @@ impl<'v> At<'v> {
         members.get(name).map(|node| &node.kind)
     }
 
-    /// Reads a condition; `None` if something within could not be read, which is noted.
-    fn condition(self, mistakes: &mut Vec<Mistake>) -> Result<Option<Condition>, Mistake> {
+    /// Reads a condition. What of a list could not be read is noted, and has a condition in its place that says nothing.
+    fn condition(self, mistakes: &mut Vec<Mistake>) -> Result<Condition, Mistake> {
         let column = self.member("column").and_then(text_of).map(str::to_owned);
         let place = |name: &str| format!("{}.{name}", self.place);
         let value = |name: &str| self.member(name).unwrap_or(&ValueKind::Nil);
         Ok(match (self.names().as_deref(), column) {
             (Some(&[name @ ("and" | "or")]), _) => {
                 let of = if name == "and" { Condition::And } else { Condition::Or };
-                At { place: &place(name), value: value(name) }.conditions(mistakes)?.map(of)
+                At { place: &place(name), value: value(name) }.conditions(mistakes).map(of)?
             }
             (Some(["not"]), _) => {
                 let inner = At { place: &place("not"), value: value("not") }.condition(mistakes)?;
-                inner.map(|inner| Condition::Not(Box::new(inner)))
+                Condition::Not(Box::new(inner))
             }
             (Some(["column", "equals"]), Some(column)) => {
                 let literal = At { place: &place("equals"), value: value("equals") }.literal()?;
-                Some(Condition::In { column, values: vec![literal] })
+                Condition::In { column, values: vec![literal] }
             }
             (Some(["column", "in"]), Some(column)) => {
                 let (place, value) = (place("in"), value("in"));
@@ -366,12 +366,12 @@ impl<'v> At<'v> {
                     return Err(At { place: &place, value }.wrong("a list of values"));
                 };
                 let literals = items.iter().map(|item| At { place: &place, value: &item.kind }.literal());
-                Some(Condition::In { column, values: literals.collect::<Result<_, _>>()? })
+                Condition::In { column, values: literals.collect::<Result<_, _>>()? }
             }
             (Some(["column", "is_null"]), Some(column)) => {
                 let is_null = Condition::IsNull { column };
                 let wanted = At { place: &place("is_null"), value: value("is_null") }.flag()?;
-                Some(if wanted { is_null } else { Condition::Not(Box::new(is_null)) })
+                if wanted { is_null } else { Condition::Not(Box::new(is_null)) }
             }
             _ => {
                 return Err(self.wrong(
@@ -381,18 +381,18 @@ impl<'v> At<'v> {
         })
     }
 
-    fn conditions(self, mistakes: &mut Vec<Mistake>) -> Result<Option<Vec<Condition>>, Mistake> {
+    fn conditions(self, mistakes: &mut Vec<Mistake>) -> Result<Vec<Condition>, Mistake> {
         let ValueKind::Array(items) = self.value else { return Err(self.wrong("a list of conditions")) };
-        let mut read = Vec::new();
-        for (number, item) in items.iter().enumerate() {
+        let numbered = items.iter().enumerate();
+        let read = numbered.map(|(number, item)| {
             let place = format!("{}.{number}", self.place);
             let condition = At { place: &place, value: &item.kind }.condition(mistakes);
-            read.push(condition.unwrap_or_else(|mistake| {
+            condition.unwrap_or_else(|mistake| {
                 mistakes.push(mistake);
-                None
-            }));
-        }
-        Ok(read.into_iter().collect())
+                Condition::And(Vec::new())
+            })
+        });
+        Ok(read.collect())
     }
 
     /// A value to compare with, as it stands in a record without its quotes.

@@ -14,7 +14,7 @@ use crate::support::world::{SOURCE, Stored, World};
 const CONFIG: &str = "examples/tables/everything.yaml";
 const EVENTS: usize = 900;
 
-/// Events of tickets, some made up by the program and more by anybody.
+/// Events of tickets, some made up by the program and more by anybody, and contacts.
 fn inputs(world: &World) -> Vec<Input> {
     let yaml = std::fs::read_to_string(CONFIG).unwrap();
     let any_event = event("tickets", columns(&yaml, "tickets"));
@@ -23,8 +23,11 @@ fn inputs(world: &World) -> Vec<Input> {
     // The source stream takes the subjects of Sequin alone.
     let any = any.filter(|sent| sent.subject.starts_with("sequin."));
     let mut inputs: Vec<_> = any.map(|sent| Input::new(&sent.subject, sent.payload)).collect();
-    let made =
-        command(&world.settings, &["generate", "--config", CONFIG, "--table", "tickets", "--events", "300"], b"");
+    let made = command(
+        &world.settings,
+        &["generate", "--config", CONFIG, "--table", "tickets,contacts", "--events", "400"],
+        b"",
+    );
     for line in lines(&made.stdout) {
         let line: Value = serde_json::from_str(&line).unwrap();
         let text = line["payload"].as_str().map_or_else(|| line["event"].to_string(), str::to_owned);
@@ -48,7 +51,8 @@ fn said(decision: &Value) -> Option<Seen> {
 
 #[tokio::test]
 async fn explain_preview_and_run_agree() {
-    let world = World::new().await;
+    let mut world = World::new().await;
+    world.settings.insert("tables.contacts.enabled".to_owned(), "true".to_owned());
     world.create_source().await;
     let inputs = inputs(&world);
     world.feed(&inputs).await;
@@ -81,6 +85,8 @@ async fn explain_preview_and_run_agree() {
     service.stop();
     let expected: BTreeSet<Seen> = previewed.iter().filter_map(said).collect();
     let (published, letters): (Vec<_>, Vec<_>) = expected.iter().partition(|seen| !seen.1.is_empty());
+    let contacts = published.iter().filter(|seen| seen.0.ends_with(".contacts")).count();
+    assert!(contacts > 50, "the table that comes declared goes all the way: {contacts}");
     assert!(published.len() > 250 && letters.len() > 100, "{} {}", published.len(), letters.len());
     assert!(previewed.iter().filter(|decision| decision["verdict"] == "skip").count() > 50);
     let key = |stored: &Stored| stored.header("Nats-Msg-Id").unwrap_or_default().to_owned();

@@ -136,6 +136,14 @@ fn what_is_named_twice_is_told_once() {
 }
 
 #[test]
+fn a_condition_that_cannot_be_read_hides_no_mistake_of_the_others() {
+    let filter = "key: id\n    filter: {and: [{colum: id}, {column: no, equals: 1}, {not: {column: id, equals: x}}]}";
+    let mut places: Vec<_> = problems("key: id", filter).into_iter().map(|problem| problem.key).collect();
+    places.sort_unstable();
+    assert_eq!(places, ["0", "1.column", "2.not"].map(|at| format!("tables.orders.filter.and.{at}")));
+}
+
+#[test]
 fn mistakes_further_in_have_their_own_lines() {
     let filter = "    key: id\n    filter:\n      or:\n        - {column: id, equals: 1}\n        - not:\n            column: no\n            equals: 2\n";
     refused("    key: id\n", filter, "tables.orders.filter.or.1.not.column", 8, "declared");

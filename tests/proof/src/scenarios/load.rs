@@ -31,16 +31,19 @@ pub(super) fn all() -> Vec<Scenario> {
             Box::pin(async move { w.feed(3_000).await })
         })
         .fast()
+        .calm()
         .on(Setup { rate: 0, ..Setup::default() })
         .controls([without("spread", Inverted), without("no-letters", Lost)]),
         Scenario::new("hot-row", "20 000 changes of one row as fast as it goes", "in order, once each", |w| {
             Box::pin(async move { w.feed(20_000).await })
         })
+        .calm()
         .on(Setup { rate: 0, mix: Mix { hot_share: 1.0, ..plain() }, ..Setup::default() })
         .controls([without("spread", Inverted)]),
         Scenario::new("many-rows", "100 000 rows at once", "once each; memory within bounds", |w| {
             Box::pin(async move { w.feed(100_000).await })
         })
+        .calm()
         .on(Setup { rate: 0, mix: Mix { rows: 100_000, ..plain() }, ..Setup::default() }),
         Scenario::new(
             "backlog",

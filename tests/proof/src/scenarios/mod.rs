@@ -119,6 +119,8 @@ pub struct Scenario {
     pub expectation: &'static str,
     /// When it runs.
     pub pace: Pace,
+    /// Nothing goes wrong: no event may even be marked as late.
+    pub calm: bool,
     /// What it runs on.
     pub setup: Setup,
     /// What the fault excuses.
@@ -138,11 +140,16 @@ impl std::fmt::Debug for Scenario {
 impl Scenario {
     fn new(name: &'static str, fault: &'static str, expectation: &'static str, story: Story) -> Self {
         let (setup, allowed) = (Setup::default(), Allowed::default());
-        Self { name, fault, expectation, pace: Pace::Full, setup, allowed, controls: Vec::new(), story }
+        Self { name, fault, expectation, pace: Pace::Full, calm: false, setup, allowed, controls: Vec::new(), story }
     }
 
     fn fast(mut self) -> Self {
         self.pace = Pace::Fast;
+        self
+    }
+
+    fn calm(mut self) -> Self {
+        self.calm = true;
         self
     }
 

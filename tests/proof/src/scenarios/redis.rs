@@ -121,6 +121,8 @@ pub(super) fn all() -> Vec<Scenario> {
                     w.until_flowing().await;
                     w.redis_command(&["CONFIG", "SET", "maxmemory", "1"]).await;
                     w.wait(Duration::from_secs(8)).await;
+                    let unrecorded = w.metric(0, "cdc_consumer_dedup_unrecorded_total").await.unwrap_or_default();
+                    w.expect(unrecorded > 0.0, "what stays unrecorded is counted".to_owned());
                     w.redis_command(&["CONFIG", "SET", "maxmemory", "0"]).await;
                 })
             },
@@ -140,6 +142,9 @@ pub(super) fn all() -> Vec<Scenario> {
                         w.nats_link(0).drop_frames(frames::source_ack(), 100);
                         w.wait(Duration::from_secs(3)).await;
                     }
+                    let evicted = w.redis_evicted().await;
+                    w.expect(evicted > 0, "Redis evicts records".to_owned());
+                    w.count("evicted", evicted);
                 })
             },
         ),

@@ -107,6 +107,10 @@ impl World {
         let harvest = judge::read(&self.js, TARGET, DEAD_LETTERS).await;
         let sent = self.ledger.sent();
         let findings = judge::judge(&sent, &harvest, &samples, &rules);
+        if scenario.calm {
+            let marked = harvest.stored.iter().filter(|event| event.late.is_some()).count();
+            self.expect(marked == 0, format!("no event is marked late where nothing went wrong, not {marked}"));
+        }
         for broken in findings.broken() {
             let excused = scenario.allowed.doubled && broken.symptom == judge::Symptom::Doubled
                 || scenario.allowed.lost && broken.symptom == judge::Symptom::Lost;

@@ -30,6 +30,13 @@ impl World {
         command(&self.redis.primary, &self.redis.password, parts).await;
     }
 
+    /// How many records Redis has dropped for want of memory.
+    pub async fn redis_evicted(&self) -> u64 {
+        let answer = command(&self.redis.primary, &self.redis.password, &["INFO", "stats"]).await;
+        let stats: String = redis::from_redis_value(answer).unwrap();
+        stats.lines().find_map(|line| line.strip_prefix("evicted_keys:")?.trim().parse().ok()).unwrap()
+    }
+
     /// Ends Redis at once; it forgets everything.
     pub async fn kill_redis(&mut self) {
         self.redis.primary.kill();
@@ -74,7 +81,7 @@ impl World {
 }
 
 /// Runs a command as soon as the server takes it.
-async fn command(server: &RedisServer, password: &str, parts: &[&str]) {
+async fn command(server: &RedisServer, password: &str, parts: &[&str]) -> redis::Value {
     let url = format!("redis://:{password}@127.0.0.1:{}", server.port());
     let deadline = std::time::Instant::now() + PATIENCE;
     loop {
@@ -84,7 +91,7 @@ async fn command(server: &RedisServer, password: &str, parts: &[&str]) {
             redis::cmd(parts[0]).arg(&parts[1..]).query_async::<redis::Value>(&mut connection).await
         };
         match tokio::time::timeout(Duration::from_secs(5), asked).await {
-            Ok(Ok(_)) => return,
+            Ok(Ok(answer)) => return answer,
             Ok(Err(error)) if std::time::Instant::now() > deadline => panic!("redis {parts:?}: {error}"),
             _ => assert!(std::time::Instant::now() < deadline, "redis {parts:?} got no answer"),
         }
