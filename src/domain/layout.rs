@@ -297,8 +297,7 @@ impl<'a> Values<'a> {
     /// Makes sure that key and routing values are there, and returns the key.
     ///
     /// # Errors
-    /// [`Poison::UnchangedToast`], [`Poison::MissingKey`], [`Poison::MissingRouting`], [`Poison::NotInSchema`] or
-    /// [`Poison::TenantMismatch`].
+    /// [`Poison::UnchangedToast`], [`Poison::MissingKey`], [`Poison::MissingRouting`] or [`Poison::NotInSchema`].
     pub fn check(&self, table: &'static str) -> Result<Cow<'a, str>, Poison> {
         let layout = self.layout;
         let slot_of = |value: &usize| layout.values[*value].slot();
@@ -317,11 +316,20 @@ impl<'a> Values<'a> {
                 None => Poison::NotInSchema { table, value: layout.values[*value].name.clone() },
             });
         }
-        match &layout.guard {
-            Some((value, schema)) if schema.star(self.schema) != self.get(*value) => {
-                Err(Poison::TenantMismatch { table, value: layout.values[*value].name.clone() })
+        Ok(key)
+    }
+
+    /// Whether the row is of the tenant that its schema is named after, as far as it tells its tenant.
+    ///
+    /// # Errors
+    /// [`Poison::TenantMismatch`].
+    pub fn check_tenant(&self, table: &'static str) -> Result<(), Poison> {
+        let Some((value, schema)) = &self.layout.guard else { return Ok(()) };
+        match self.get(*value) {
+            Some(tenant) if schema.star(self.schema) != Some(tenant) => {
+                Err(Poison::TenantMismatch { table, value: self.layout.values[*value].name.clone() })
             }
-            _ => Ok(key),
+            _ => Ok(()),
         }
     }
 }

@@ -325,6 +325,8 @@ fn is_meant(table: &dyn Table, change: &Change, values: Values<'_>) -> Result<bo
     if let Some(poison) = values.row.lacking.and_then(|column| table.lacking(column)) {
         return Err(poison);
     }
+    // Before the filter: that a row is of another tenant than its schema is worth knowing even of one that is not published.
+    values.check_tenant(table.name())?;
     match values.layout.filter.as_ref().map_or(Ok(true), |filter| filter.holds(values)) {
         Ok(holds) => Ok(holds),
         Err(slot) => Err(Poison::UnchangedToast { table: table.name(), column: values.layout.slots[slot].clone() }),

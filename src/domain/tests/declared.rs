@@ -284,6 +284,17 @@ fn a_row_of_another_tenant_than_its_schemas_is_a_dead_letter() {
 }
 
 #[test]
+fn a_row_that_the_filter_leaves_out_is_held_against_its_schema_all_the_same() {
+    let none = Condition::IsNull { column: "company_id".to_owned() };
+    let guard = Some("daisi_{company_id}".to_owned());
+    let declaration = Declaration { tenant_guard: guard, filter: Some(none), ..orders() };
+    let config = configured(&declaration);
+    assert!(matches!(decide_with(&config, &order(&usual())).verdict, Verdict::Skip));
+    let (_, reason, _) = dead(decide_with(&config, &but("company_id", json!("evil"))));
+    assert_eq!(reason, Reason::TenantMismatch);
+}
+
+#[test]
 fn what_no_token_may_hold_is_encoded_or_rejected_wherever_it_comes_from() {
     let mut declaration = orders();
     declaration.routing.push(("region".to_owned(), Source::Constant("a.>".to_owned())));
