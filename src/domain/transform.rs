@@ -8,6 +8,7 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use cdc_actors::message::{CommitPosition, Decision, Delivery, Event, EventKey, Headers, OrderKey, Remarks, Verdict};
 use cdc_actors::ports::Transform;
+use foldhash::HashMap;
 
 use super::change::{Change, Envelope};
 use super::enriched::Enriched;
@@ -43,6 +44,8 @@ struct Rules {
     config: TransformConfig,
     /// The tables that are enabled.
     tables: Vec<Allowed>,
+    /// Their places, by name.
+    places: HashMap<&'static str, usize>,
 }
 
 /// A table that is enabled.
@@ -149,13 +152,14 @@ impl Rules {
             .iter()
             .filter(|declared| declared.enabled())
             .map(|declared| Allowed { table: Arc::new(declared.clone()), unhandled: declared.unhandled_fields() });
-        let tables = typed.chain(declared).collect();
-        Self { config, tables }
+        let tables: Vec<Allowed> = typed.chain(declared).collect();
+        let places = tables.iter().enumerate().map(|(place, allowed)| (allowed.table.name(), place)).collect();
+        Self { config, tables, places }
     }
 
     /// The place of a table that is enabled.
     fn allowed(&self, table: &str) -> Option<usize> {
-        self.tables.iter().position(|allowed| allowed.table.name() == table)
+        self.places.get(table).copied()
     }
 
     fn name(&self, table: usize) -> &'static str {
