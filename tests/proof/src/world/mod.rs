@@ -83,6 +83,8 @@ pub struct World {
     counts: BTreeMap<String, u64>,
     broken: Vec<String>,
     in_flight_bytes: Option<u64>,
+    /// The bound on resident memory, if the story has one of its own.
+    resident: Option<u64>,
     excused: u64,
     swallowed_from: u64,
     fair_end: Option<(&'static str, &'static str)>,
@@ -116,6 +118,7 @@ impl World {
             counts: BTreeMap::new(),
             broken: Vec::new(),
             in_flight_bytes: None,
+            resident: None,
             excused: 0,
             swallowed_from: 0,
             fair_end: None,

@@ -139,7 +139,8 @@ impl World {
     fn check_bounds(&mut self) {
         let peaks = self.peaks();
         let bytes = self.in_flight_bytes.unwrap_or(64 << 20);
-        self.expect(peaks.resident <= MOST_RESIDENT, format!("at most {MOST_RESIDENT} bytes resident: {peaks:?}"));
+        let resident = self.resident.unwrap_or(MOST_RESIDENT);
+        self.expect(peaks.resident <= resident, format!("at most {resident} bytes resident: {peaks:?}"));
         self.expect(
             peaks.descriptors <= MOST_DESCRIPTORS,
             format!("at most {MOST_DESCRIPTORS} descriptors: {peaks:?}"),

@@ -194,4 +194,9 @@ impl World {
     pub fn bound_in_flight_bytes(&mut self, bytes: u64) {
         self.in_flight_bytes = Some(bytes);
     }
+
+    /// Sets the bound that resident memory is held against.
+    pub fn bound_resident(&mut self, bytes: u64) {
+        self.resident = Some(bytes);
+    }
 }
