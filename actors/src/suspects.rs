@@ -290,8 +290,11 @@ mod tests {
         let Next::Run(group) = suspects.next(100) else { panic!("they run") };
         assert_eq!(group.markers(), [(id(1), 1)]);
         assert!(suspects.hold_up() && suspects.concerns(&delivery(3, 1)), "while they are being marked");
+        suspects.hold(delivery(3, 1));
+        assert!(matches!(suspects.next(100), Next::Wait), "what comes meanwhile waits");
         assert!(!suspects.run_apart());
         assert_eq!(sequences(&suspects.start(group)), [1, 2]);
+        assert_eq!(run(&mut suspects).0, [3]);
         assert!(!suspects.hold_up());
         suspects.ended(id(1), true);
         assert!(!suspects.is_settled());
