@@ -2,8 +2,7 @@
 
 use async_nats::HeaderMap;
 use async_nats::jetstream::{self, consumer::PullConsumer};
-use futures::future::ready;
-use futures::{StreamExt, stream};
+use futures::StreamExt;
 use tokio::sync::mpsc;
 
 use super::rig::{CONSUMER, SOURCE};
@@ -11,17 +10,21 @@ use super::rig::{CONSUMER, SOURCE};
 /// Messages between pull and ack, as the service's default.
 const IN_FLIGHT: usize = 4096;
 /// Bytes in them, as the service's default: a server refuses what comes much faster than it stores.
-const IN_FLIGHT_BYTES: usize = 64 << 20;
+const IN_FLIGHT_BYTES: u64 = 64 << 20;
 /// Messages in a pull request.
 const BATCH: usize = 500;
+/// Bytes in it: what a server has to send to one client and cannot is bounded, too.
+const BATCH_BYTES: u64 = 32 << 20;
 
 /// Passes everything on until it is killed.
 pub async fn run(url: &str) {
     let js = jetstream::new(async_nats::connect(url).await.unwrap());
+    let source = js.get_stream(SOURCE).await.unwrap().cached_info().state.clone();
+    let within = |bytes: u64| usize::try_from(bytes * source.messages / source.bytes).unwrap();
     let consumer: PullConsumer = js.get_consumer_from_stream(CONSUMER, SOURCE).await.unwrap();
-    let mut messages = consumer.stream().max_messages_per_batch(BATCH).messages().await.unwrap();
-    let first = messages.next().await.unwrap().unwrap();
-    let (on_wire, mut answered) = mpsc::channel(IN_FLIGHT.min(IN_FLIGHT_BYTES / first.payload.len()));
+    let pull = consumer.stream().max_messages_per_batch(BATCH.min(within(BATCH_BYTES)));
+    let mut messages = pull.messages().await.unwrap();
+    let (on_wire, mut answered) = mpsc::channel(IN_FLIGHT.min(within(IN_FLIGHT_BYTES)));
     let acknowledging = tokio::spawn(async move {
         while let Some((message, ack)) = answered.recv().await {
             let (message, ack): (jetstream::Message, jetstream::context::PublishAckFuture) = (message, ack);
@@ -29,7 +32,6 @@ pub async fn run(url: &str) {
             message.ack().await.unwrap();
         }
     });
-    let mut messages = stream::once(ready(Ok(first))).chain(messages);
     while let Some(message) = messages.next().await {
         let message = message.unwrap();
         let sequence = message.info().unwrap().stream_sequence;

@@ -1,6 +1,6 @@
-//! One factor at a time, and latency against load, as lines of CSV: `scripts/plot.py` makes the plots of docs/performance.md.
+//! One factor at a time, and latency against load, as lines of CSV: `scripts/plots.py` makes the plots of docs/performance.md.
 
-use cdc_bench::Size;
+use cdc_bench::{Size, message};
 use cdc_proof::replica::Settings;
 
 use super::rig::{Contender, Cost, Load, Rig};
@@ -8,10 +8,8 @@ use super::{median_of, steady};
 
 /// Bytes of payload that one point may put into the source: as many again come into the target.
 const POINT_BYTES: u64 = 768 << 20;
-/// The pass-through pulls by number alone: so large a batch is more than a server keeps for one client.
-const TOO_LARGE_TO_PASS_THROUGH: usize = 256_000;
 /// Events a second at which latency is measured.
-const RATES: [u32; 5] = [1_000, 2_500, 5_000, 10_000, 20_000];
+const RATES: [u32; 6] = [1_000, 2_500, 5_000, 10_000, 20_000, 40_000];
 
 /// A point: what is varied, its value, and what that means.
 struct Point {
@@ -28,34 +26,31 @@ fn points(base: Load) -> Vec<Point> {
         load,
         settings: settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
     };
-    let mut points = vec![
-        point("store", "redis", base, &[]),
-        point("store", "memory", base, &[("dedup.store", "memory")]),
-        point("rows", "1", Load { rows: 1, ..base }, &[]),
-        point("rows", "all different", Load { rows: base.events, ..base }, &[]),
-        point("backlog", "10000", Load { events: 10_000, ..base }, &[]),
-    ];
-    points.extend(["1", "2", "4"].map(|workers| point("workers", workers, base, &[("workers", workers)])));
+    let mut points =
+        vec![point("store", "redis", base, &[]), point("store", "memory", base, &[("dedup.store", "memory")])];
+    points.extend([1, 1_000, base.events].map(|rows| point("rows", &rows.to_string(), Load { rows, ..base }, &[])));
+    let backlogs = [10_000, 100_000, 800_000];
+    points.extend(backlogs.map(|events| point("backlog", &events.to_string(), Load { events, ..base }, &[])));
+    points.extend(["1", "2", "4", "8"].map(|workers| point("workers", workers, base, &[("workers", workers)])));
     points
         .extend([10, 90].map(|share| point("duplicates", &share.to_string(), Load { duplicates: share, ..base }, &[])));
-    let sizes = [("512", Size::Small), ("900", Size::Medium), ("2000", Size::Large)];
-    let larger = [16_000, 64_000, TOO_LARGE_TO_PASS_THROUGH].map(|bytes| (bytes.to_string(), Size::Bytes(bytes)));
-    for (bytes, size) in sizes.map(|(bytes, size)| (bytes.to_owned(), size)).into_iter().chain(larger) {
-        let fitting = POINT_BYTES / bytes.parse::<u64>().unwrap();
-        points.push(point("payload", &bytes, Load { size, events: base.events.min(fitting), ..base }, &[]));
+    let sizes =
+        [Size::Small, Size::Medium, Size::Large, Size::Bytes(16_000), Size::Bytes(64_000), Size::Bytes(256_000)];
+    for size in sizes {
+        let bytes = message(size, 0, 0).len() as u64;
+        let load = Load { size, events: base.events.min(POINT_BYTES / bytes), ..base };
+        points.push(point("payload", &bytes.to_string(), load, &[]));
     }
     points
 }
 
 /// Measures every point: pass-through and service in turn.
-pub async fn factors(rig: &Rig, base: Load, rounds: usize) {
+pub async fn factors(rig: &Rig, base: Load, rounds: usize, common: &Settings) {
     println!("factor,value,contender,events,events_per_second,cpu_process,cpu_nats,cpu_redis,peak_mib");
     for Point { factor, value, load, settings } in points(base) {
+        let settings = common.clone().into_iter().chain(settings).collect();
         rig.fill(load).await;
-        let mut contenders = vec![(Contender::PassThrough, Vec::new()), (Contender::Service, Vec::new())];
-        if load.size == Size::Bytes(TOO_LARGE_TO_PASS_THROUGH) {
-            contenders.remove(0);
-        }
+        let mut contenders = [(Contender::PassThrough, Vec::new()), (Contender::Service, Vec::new())];
         for _ in 0..rounds {
             for (contender, costs) in &mut contenders {
                 costs.push(rig.run(*contender, &settings).await);
@@ -78,12 +73,15 @@ pub async fn factors(rig: &Rig, base: Load, rounds: usize) {
 
 /// Latency and cost at steady rates.
 pub async fn load(rig: &Rig, base: Load, seconds: u32, settings: &Settings) {
-    println!("rate,published,p50_ms,p95_ms,p99_ms,p999_ms,cpu_process,resident_mib,peak_mib");
+    println!(
+        "rate,published,p50_ms,p95_ms,p99_ms,p999_ms,cpu_process,resident_mib,peak_mib,acked_p50_ms,acked_p95_ms,acked_p99_ms,acked_p999_ms"
+    );
     for rate in RATES {
         let figures = steady(rig, base, rate, seconds, settings).await;
         let [p50, p95, p99, p999] = figures.commit_to_published;
+        let [a50, a95, a99, a999] = figures.received_to_acknowledged;
         println!(
-            "{rate},{},{p50:.2},{p95:.2},{p99:.2},{p999:.2},{:.1},{:.1},{:.1}",
+            "{rate},{},{p50:.2},{p95:.2},{p99:.2},{p999:.2},{:.1},{:.1},{:.1},{a50},{a95},{a99},{a999}",
             figures.published, figures.cpu, figures.resident_mib, figures.peak_mib
         );
     }
