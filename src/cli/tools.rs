@@ -79,8 +79,9 @@ Examples:
   daisi-cdc-consumer preview --live --for 1m
 
 Reads source.stream without a consumer: nothing is consumed, acknowledged or changed, whatever its retention. Only messages
-that source.subjects lets through count. With --live on a stream that lets go of what is acknowledged (a work queue, or by
-interest) what is published to its subjects is watched, before the stream has stored it.
+that source.subjects lets through count; of the others it is said how many were come across. With --against what only one
+of the two receives is a difference (not_received), and both are shown on the stream of --config. With --live on a stream that lets go of what
+is acknowledged (a work queue, or by interest) what is published to its subjects is watched, before the stream has stored it.
 Variables DAISI_CDC_... hold for both files.";
 
 /// What is looked at, and what is shown of it.

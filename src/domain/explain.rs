@@ -13,7 +13,7 @@ use super::transform::CdcTransform;
 /// What the service would do with an event; what has no meaning for the verdict is `None`, and `null` in JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Explanation {
-    /// `publish`, `skip` or `dead_letter`.
+    /// `publish`, `skip` or `dead_letter`; `not_received` where two configurations are compared.
     pub verdict: &'static str,
     /// The reason of a dead letter.
     pub reason: Option<&'static str>,
@@ -31,6 +31,13 @@ pub struct Explanation {
     pub payload: Option<String>,
     /// Names of fields that the table does not know.
     pub unhandled_fields: Option<Vec<String>>,
+}
+
+impl Explanation {
+    /// Of a message that a configuration's `source.subjects` do not let through.
+    pub fn not_received() -> Self {
+        nothing("not_received")
+    }
 }
 
 /// An event as the source would deliver it.

@@ -149,13 +149,8 @@ async fn a_change_of_configuration_is_reviewed() {
     let plain = Change::new("agents", &agent("b")).input();
     world.feed(&[good(1), good(2), plain, Change::message("m").input()]).await;
     let directory = tempfile::TempDir::new().unwrap();
-    let file = |name: &str, text: &str| {
-        let path = directory.path().join(name);
-        std::fs::write(&path, text).unwrap();
-        path.to_str().unwrap().to_owned()
-    };
-    let old = file("old.yaml", "tables: {messages: {enabled: true}}");
-    let new = file("new.yaml", "tables: {messages: {enabled: false}, agents: {unhandled_fields: drop}}");
+    let old = written(&directory, "old.yaml", "tables: {messages: {enabled: true}}");
+    let new = written(&directory, "new.yaml", "tables: {messages: {enabled: false}, agents: {unhandled_fields: drop}}");
     let said = json_tool(&world.settings, &["preview", "--config", &new, "--against", &old], 0).remove(0);
     assert_eq!((&said["messages"], &said["same"], &said["different"]), (&json!(4), &json!(1), &json!(3)));
     assert_eq!(said["changes"], json!({"publish -> skip": 1, "publish, other payload": 2}));
@@ -168,6 +163,67 @@ async fn a_change_of_configuration_is_reviewed() {
     assert_eq!(same["different"], 0);
     world.set("nats.url", "nats://127.0.0.1:1");
     assert_eq!(tool(&world.settings, &["preview"]).0, 69);
+}
+
+/// A configuration in a file of its own.
+fn written(directory: &tempfile::TempDir, name: &str, text: &str) -> String {
+    let path = directory.path().join(name);
+    std::fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+/// What only one of two configurations receives is a difference, whichever it is and whatever becomes of it.
+#[tokio::test]
+async fn what_a_filter_keeps_away_is_a_difference() {
+    let world = World::new().await;
+    source(&world, RetentionPolicy::Limits).await;
+    let skipped = Input::new("sequin.d.s.invoices.insert", "{}");
+    world.feed(&[good(1), good(2), Change::message("m").input(), skipped, Input::new("other.x", "for nobody")]).await;
+    let subject = good(1).subject;
+    let directory = tempfile::TempDir::new().unwrap();
+    let wide = written(&directory, "wide.yaml", "source: {subjects: sequin.>}");
+    let narrow = written(&directory, "narrow.yaml", &format!("source: {{subjects: '{subject}'}}"));
+    let compared = |new: &str, old: &str, more: &[&str]| {
+        let arguments = ["preview", "--config", new, "--against", old];
+        json_tool(&world.settings, &[&arguments, more].concat(), 0).remove(0)
+    };
+    for more in [&[][..], &["--from", "1"]] {
+        let said = compared(&narrow, &wide, more);
+        assert_eq!(said["changes"], json!({"publish -> not_received": 1, "skip -> not_received": 1}));
+        assert_eq!((&said["messages"], &said["same"], &said["different"]), (&json!(4), &json!(2), &json!(2)));
+        assert_eq!(said["not_received"], 1, "what is for neither is counted");
+        let sample = &said["samples"]["publish -> not_received"][0];
+        assert_eq!(sample["sequence"], 3);
+        assert_eq!(sample["fields"]["verdict"], json!({"old": "publish", "new": "not_received"}));
+        assert_eq!(sample["fields"]["payload"]["new"], Value::Null);
+    }
+    let said = compared(&wide, &narrow, &["--last", "2"]);
+    assert_eq!(said["changes"], json!({"not_received -> publish": 1, "not_received -> skip": 1}));
+    assert_eq!(compared(&narrow, &narrow, &[])["messages"], 2);
+    let alone = json_tool(&world.settings, &["preview", "--config", &narrow], 0).remove(0);
+    assert_eq!((&alone["messages"], &alone["not_received"]), (&json!(2), &json!(3)));
+    let (_, text, _) = tool(&world.settings, &["preview", "--config", &narrow, "--against", &wide]);
+    for part in ["2 of 4 messages", "1  publish -> not_received", "1  not received by either"] {
+        assert!(text.contains(part), "{part} is missing: {text}");
+    }
+}
+
+#[tokio::test]
+async fn two_streams_are_not_taken_for_one() {
+    let world = World::new().await;
+    source(&world, RetentionPolicy::Limits).await;
+    world.feed(&[good(1)]).await;
+    let directory = tempfile::TempDir::new().unwrap();
+    let here = written(&directory, "here.yaml", "");
+    let elsewhere = written(&directory, "elsewhere.yaml", "source: {stream: elsewhere}");
+    let arguments = ["preview", "--config", &here, "--against", &elsewhere];
+    let said = json_tool(&world.settings, &arguments, 0).remove(0);
+    assert_eq!((&said["stream"], &said["against_stream"]), (&json!(SOURCE), &json!("elsewhere")));
+    let told = "--against reads the stream elsewhere; both are shown on cdc_events_stream";
+    let (_, text, _) = tool(&world.settings, &arguments);
+    assert!(text.contains(told), "{text}");
+    let (_, text, _) = tool(&world.settings, &["preview", "--config", &here, "--against", &here]);
+    assert!(!text.contains("both are shown"), "{text}");
 }
 
 /// `explain`, `preview` and `run` agree on every event.

@@ -37,7 +37,7 @@ impl Comparison {
 
     pub(super) fn add(&mut self, message: &StoredMessage, new: &Explanation) {
         self.messages += 1;
-        let old = self.old.decide(message);
+        let old = self.old.decide_if_received(message);
         if old == *new {
             return;
         }
@@ -56,7 +56,7 @@ impl Comparison {
         }
     }
 
-    pub(super) fn to_json(&self, stream: &str) -> Value {
+    pub(super) fn to_json(&self, stream: &str, not_received: u64) -> Value {
         let sample = |sample: &Sample| {
             let fields = sample.fields.iter();
             let fields: Map<String, Value> =
@@ -66,16 +66,24 @@ impl Comparison {
         let samples: BTreeMap<_, Vec<Value>> =
             self.samples.iter().map(|(change, samples)| (change, samples.iter().map(sample).collect())).collect();
         json!({
-            "stream": stream, "messages": self.messages, "same": self.messages - self.differ, "different": self.differ,
-            "changes": self.changes, "samples": samples,
+            "stream": stream, "against_stream": self.old.stream,
+            "messages": self.messages, "same": self.messages - self.differ, "different": self.differ,
+            "not_received": not_received, "changes": self.changes, "samples": samples,
         })
     }
 
-    pub(super) fn write(&self, out: &mut impl Write, stream: &str) -> io::Result<()> {
+    pub(super) fn write(&self, out: &mut impl Write, stream: &str, not_received: u64) -> io::Result<()> {
         let head = format!("{} of {} messages of {stream} differ", self.differ, self.messages);
         writeln!(out, "{}", styled(NAME, head))?;
+        if self.old.stream != stream {
+            let elsewhere = &self.old.stream;
+            writeln!(out, "note: --against reads the stream {elsewhere}; both are shown on {stream}")?;
+        }
         for (change, count) in &self.changes {
             writeln!(out, "  {count:>8}  {change}")?;
+        }
+        if not_received > 0 {
+            writeln!(out, "  {not_received:>8}  not received by either: no source.subjects lets them through")?;
         }
         for (change, samples) in &self.samples {
             for Sample { sequence, subject, fields } in samples {

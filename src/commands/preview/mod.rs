@@ -28,18 +28,29 @@ pub async fn preview(arguments: PreviewArgs) -> ExitStatus {
 struct Judge {
     transform: CdcTransform,
     dead_letters: String,
+    stream: String,
+    subjects: Vec<String>,
 }
 
 impl Judge {
     fn new(config: &Config) -> Self {
         let transform = CdcTransform::new(settings::transform(config));
-        Self { transform, dead_letters: config.dead_letter.subject_prefix.clone() }
+        let (stream, subjects) = (config.source.stream.clone(), config.source.subjects.clone());
+        Self { transform, dead_letters: config.dead_letter.subject_prefix.clone(), stream, subjects }
     }
 
     /// The decision of the service's own transform.
     fn decide(&self, message: &StoredMessage) -> Explanation {
         let StoredMessage { subject, headers, payload, .. } = message;
         domain::explain(&self.transform, subject, headers.clone(), payload.clone(), &self.dead_letters)
+    }
+
+    /// The same of a message that may be for another configuration alone.
+    fn decide_if_received(&self, message: &StoredMessage) -> Explanation {
+        match sight::is_wanted(&self.subjects, &message.subject) {
+            true => self.decide(message),
+            false => Explanation::not_received(),
+        }
     }
 }
 
@@ -61,9 +72,12 @@ async fn look(arguments: PreviewArgs) -> Result<ExitStatus, CommandError> {
     };
     let judge = Judge::new(&config);
     let connection = connect(&config, "preview").await?;
-    let reader = StreamReader::new(connection.clone(), &config.source.stream);
+    let reader = StreamReader::new(connection.clone(), &judge.stream);
     let info = reader.info().await?;
-    let mut sight = Sight::open(&arguments, &connection, reader, &info, &config.source.subjects).await?;
+    // What only one of the two receives is what they differ in.
+    let judges = [Some(&judge), old.as_ref()];
+    let filters: Vec<_> = judges.into_iter().flatten().flat_map(|judge| judge.subjects.clone()).collect();
+    let mut sight = Sight::open(&arguments, &connection, reader, &info, &filters).await?;
     let mut view = match old {
         Some(old) => View::Comparison(Box::new(Comparison::new(old, arguments.samples))),
         None if arguments.each => View::Each,
@@ -81,21 +95,20 @@ async fn look(arguments: PreviewArgs) -> Result<ExitStatus, CommandError> {
         };
         let Some(message) = message else { break };
         bar.inc(1);
-        let decision = judge.decide(&message);
         match &mut view {
-            View::Each => bar.suspend(|| write_each(&mut out, &message, &decision, json))?,
-            View::Report(report) => report.add(&message, decision),
-            View::Comparison(comparison) => comparison.add(&message, &decision),
+            View::Each => bar.suspend(|| write_each(&mut out, &message, &judge.decide(&message), json))?,
+            View::Report(report) => report.add(&message, judge.decide(&message)),
+            View::Comparison(comparison) => comparison.add(&message, &judge.decide_if_received(&message)),
         }
     }
     bar.finish_and_clear();
-    let stream = &config.source.stream;
+    let (stream, others) = (&judge.stream, sight.passed_over());
     match (view, json) {
         (View::Each, _) => {}
-        (View::Report(report), true) => output::json_line(&mut out, &report.to_json(stream))?,
-        (View::Report(report), false) => report.write(&mut out, stream)?,
-        (View::Comparison(comparison), true) => output::json_line(&mut out, &comparison.to_json(stream))?,
-        (View::Comparison(comparison), false) => comparison.write(&mut out, stream)?,
+        (View::Report(report), true) => output::json_line(&mut out, &report.to_json(stream, others))?,
+        (View::Report(report), false) => report.write(&mut out, stream, others)?,
+        (View::Comparison(comparison), true) => output::json_line(&mut out, &comparison.to_json(stream, others))?,
+        (View::Comparison(comparison), false) => comparison.write(&mut out, stream, others)?,
     }
     Ok(ExitStatus::Success)
 }

@@ -67,7 +67,7 @@ impl Report {
         }
     }
 
-    pub(super) fn to_json(&self, stream: &str) -> Value {
+    pub(super) fn to_json(&self, stream: &str, not_received: u64) -> Value {
         let sum = |name: &str| {
             let of_it = self.verdicts.iter().filter(|(verdict, _)| verdict.split(':').next() == Some(name));
             of_it.map(|(_, count)| count).sum::<u64>()
@@ -78,11 +78,11 @@ impl Report {
             "stream": stream, "messages": self.messages, "first_sequence": self.first, "last_sequence": self.last,
             "verdicts": { "publish": sum("publish"), "skip": sum("skip"), "dead_letter": sum("dead_letter") },
             "reasons": reasons, "subjects": self.subjects, "other_subjects": self.other_subjects,
-            "unhandled_fields": self.unhandled, "samples": self.samples,
+            "not_received": not_received, "unhandled_fields": self.unhandled, "samples": self.samples,
         })
     }
 
-    pub(super) fn write(&self, out: &mut impl Write, stream: &str) -> io::Result<()> {
+    pub(super) fn write(&self, out: &mut impl Write, stream: &str, not_received: u64) -> io::Result<()> {
         let range = match (self.first, self.last) {
             (Some(first), Some(last)) => format!(", sequence {first} to {last}"),
             _ => String::new(),
@@ -90,6 +90,9 @@ impl Report {
         writeln!(out, "{}", styled(NAME, format!("{} messages of {stream}{range}", self.messages)))?;
         for (verdict, count) in &self.verdicts {
             writeln!(out, "  {count:>8}  {verdict}")?;
+        }
+        if not_received > 0 {
+            writeln!(out, "  {not_received:>8}  not received: source.subjects does not let them through")?;
         }
         write_counts(out, "subjects", &self.subjects)?;
         if self.other_subjects > 0 {

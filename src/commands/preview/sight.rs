@@ -25,6 +25,7 @@ pub(super) struct Sight {
     left: u64,
     ends: Option<Instant>,
     total: u64,
+    passed_over: u64,
 }
 
 enum Messages {
@@ -79,12 +80,17 @@ impl Sight {
             (stored(from, Some(end)), (end + 1).saturating_sub(from))
         };
         let total = Some(left.min(there)).filter(|total| *total < u64::MAX).unwrap_or(0);
-        Ok(Self { messages, filters, left, ends, total })
+        Ok(Self { messages, filters, left, ends, total, passed_over: 0 })
     }
 
     /// How many there may be; 0 if nobody knows.
     pub(super) fn total(&self) -> u64 {
         self.total
+    }
+
+    /// Messages that were come across so far and that no filter lets through.
+    pub(super) fn passed_over(&self) -> u64 {
+        self.passed_over
     }
 
     /// The next message; `None` at the end. Nothing is lost if the future is dropped.
@@ -95,6 +101,7 @@ impl Sight {
                 self.left -= 1;
                 return Ok(Some(message));
             }
+            self.passed_over += 1;
         }
         Ok(None)
     }
@@ -197,6 +204,6 @@ async fn wanted_between(
 }
 
 /// Whether the consumer's filter lets a subject through.
-fn is_wanted(filters: &[String], subject: &str) -> bool {
+pub(super) fn is_wanted(filters: &[String], subject: &str) -> bool {
     filters.is_empty() || filters.iter().any(|filter| overlap(filter, subject))
 }
