@@ -65,8 +65,18 @@ fn write_place(out: &mut impl Write, input::Place { index, line }: &input::Place
 
 /// A decision for people.
 fn write(out: &mut impl Write, from: &str, explanation: &Explanation) -> io::Result<()> {
-    let Explanation { verdict, reason, detail, subject, event_id, event_key, headers, payload, unhandled_fields } =
-        explanation;
+    let Explanation {
+        verdict,
+        reason,
+        detail,
+        subject,
+        event_id,
+        event_key,
+        headers,
+        payload,
+        unhandled_fields,
+        order_key: _,
+    } = explanation;
     let style = if *verdict == "dead_letter" { BAD } else { GOOD };
     let verdict = verdict.replace('_', " ");
     match reason {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use bytes::Bytes;
-use cdc_actors::message::{Delivery, DeliveryId, Event, Headers, Reason, Receipt, Verdict};
+use cdc_actors::message::{Delivery, DeliveryId, Event, Headers, OrderKey, Reason, Receipt, Verdict};
 use cdc_actors::ports::Transform;
 use serde::Serialize;
 
@@ -31,6 +31,10 @@ pub struct Explanation {
     pub payload: Option<String>,
     /// Names of fields that the table does not know.
     pub unhandled_fields: Option<Vec<String>>,
+    /// The order key, unless it is skipped: what is not published is in nobody's way. Part of the decision, but not of what is
+    /// shown of it: [`Trace`](super::Trace) shows it with what it is made of.
+    #[serde(skip)]
+    pub order_key: Option<String>,
 }
 
 impl Explanation {
@@ -62,17 +66,24 @@ pub fn explain(
     dead_letter_prefix: &str,
 ) -> Explanation {
     let delivery = delivery(subject, headers, payload);
-    let (_, parsed) = transform.order(&delivery);
+    let (order, parsed) = transform.order(&delivery);
     let decision = transform.decide(&delivery, parsed);
+    let order_key = Some(written(order));
     let (unhandled, mismatch) = (decision.remarks.unhandled_fields, decision.remarks.subject_mismatch);
     match decision.verdict {
-        Verdict::Publish(event) => published(&event, unhandled, mismatch),
+        Verdict::Publish(event) => Explanation { order_key, ..published(&event, unhandled, mismatch) },
         Verdict::Skip => Explanation { detail: mismatch, ..nothing("skip") },
         Verdict::DeadLetter { table, reason, detail } => {
             let to = format!("{dead_letter_prefix}.{}.{reason}", table.unwrap_or("unknown"));
-            Explanation { subject: Some(to), unhandled_fields: Some(unhandled), ..dead(&delivery, reason, detail) }
+            let unhandled_fields = Some(unhandled);
+            Explanation { subject: Some(to), unhandled_fields, order_key, ..dead(&delivery, reason, detail) }
         }
     }
+}
+
+/// An order key for people: 32 hex digits.
+pub(super) fn written(key: OrderKey) -> String {
+    format!("{:032x}", key.0)
 }
 
 fn published(event: &Event, unhandled: Vec<String>, mismatch: Option<String>) -> Explanation {
@@ -117,5 +128,6 @@ fn nothing(verdict: &'static str) -> Explanation {
         headers: None,
         payload: None,
         unhandled_fields: None,
+        order_key: None,
     }
 }

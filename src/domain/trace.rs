@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::error::{Part, Poison};
-use super::explain::{Explanation, delivery, explain};
+use super::explain::{Explanation, delivery, explain, written};
 use super::layout::Values;
 use super::subject::SourceSubject;
 use super::transform::CdcTransform;
@@ -109,7 +109,7 @@ pub fn trace(
         routing: routing.unwrap_or_default(),
         filter,
         skipped,
-        order_key: format!("{:032x}", transform.order(&delivery).0.0),
+        order_key: written(transform.order(&delivery).0),
         order_by: steps::order(values),
         place: place(transform, &delivery),
         table: name,

@@ -226,6 +226,43 @@ async fn two_streams_are_not_taken_for_one() {
     assert!(!text.contains("both are shown"), "{text}");
 }
 
+#[tokio::test]
+async fn another_order_is_a_difference() {
+    let world = World::new().await;
+    source(&world, RetentionPolicy::Limits).await;
+    let skipped = Input::new("sequin.d.s.invoices.insert", "{}");
+    world.feed(&[good(1), good(2), skipped]).await;
+    let directory = tempfile::TempDir::new().unwrap();
+    let declared = |order: &str| {
+        let columns = "{agent_id: string not null, company_id: string not null}";
+        let agents = format!(
+            "{{key: agent_id, routing: [company_id, agent_id], order_by: {order}, columns: {columns}, \
+             subject: '{{prefix}}.{{company_id}}.{{agent_id}}.agents'}}"
+        );
+        written(&directory, &format!("{order}.yaml"), &format!("tables: {{agents: {agents}}}"))
+    };
+    let (rows, tenants) = (declared("row"), declared("company_id"));
+    let said = json_tool(&world.settings, &["preview", "--config", &tenants, "--against", &rows], 0).remove(0);
+    assert_eq!(said["changes"], json!({"publish, other order_key": 2}), "{said}");
+    let key = |side: &str| said["samples"]["publish, other order_key"][0]["fields"]["order_key"][side].clone();
+    // The key is the one that explain tells.
+    let event = String::from_utf8(good(1).payload.to_vec()).unwrap();
+    for (file, side) in [(&rows, "old"), (&tenants, "new")] {
+        let explain = ["explain", "--trace", "--config", file, "--subject", &good(1).subject];
+        let (_, told, _) = fed_tool(&world.settings, &explain, event.as_bytes());
+        assert_eq!(json_lines(&told)[0]["trace"]["order_key"], key(side));
+    }
+    // A table that is switched off has no order.
+    let off = written(&directory, "off.yaml", "tables: {agents: {enabled: false}}");
+    let filtered = written(
+        &directory,
+        "filtered.yaml",
+        &std::fs::read_to_string(&rows).unwrap().replace("key: ", "filter: {column: agent_id, equals: nobody}, key: "),
+    );
+    let said = json_tool(&world.settings, &["preview", "--config", &filtered, "--against", &off], 0).remove(0);
+    assert_eq!(said["different"], 0, "{said}");
+}
+
 /// `explain`, `preview` and `run` agree on every event.
 #[tokio::test]
 async fn all_say_the_same() {

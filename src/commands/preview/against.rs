@@ -113,6 +113,7 @@ fn fields(old: &Explanation, new: &Explanation) -> BTreeMap<&'static str, (Value
         ("headers", json!(old.headers), json!(new.headers)),
         ("payload", json!(old.payload), json!(new.payload)),
         ("unhandled_fields", json!(old.unhandled_fields), json!(new.unhandled_fields)),
+        ("order_key", json!(old.order_key), json!(new.order_key)),
     ];
     pairs.into_iter().filter(|(_, old, new)| old != new).map(|(name, old, new)| (name, (old, new))).collect()
 }
