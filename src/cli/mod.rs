@@ -35,7 +35,8 @@ Examples:
   daisi-cdc-consumer schema > config.schema.json
   daisi-cdc-consumer completions bash > /etc/bash_completion.d/daisi-cdc-consumer
 
-Every setting of config.yaml can be given as a variable DAISI_CDC_<SECTION>__<KEY>.
+Every setting of config.yaml can be given as a variable DAISI_CDC_<SECTION>__<KEY>, but for what stands below an entry of a
+table (columns, routing, rename, redact, filter).
 
 Exit status:
   0    it did what was asked for

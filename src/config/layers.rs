@@ -165,7 +165,7 @@ impl Layers {
                 settings.extend(keyed(name, entries));
             } else {
                 let names = self.table_names(below).join(", ");
-                let expected = format!("a known table ({names}), or {COLUMNS} that declare one");
+                let expected = format!("a known table ({names}), or {COLUMNS} that declare one, in a file");
                 let Some((entry, setting)) = entries.into_iter().next() else { continue };
                 let problem =
                     Problem::new(&format!("{TABLES}.{name}.{entry}"), "(not shown)", setting.origin, expected);

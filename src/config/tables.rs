@@ -2,7 +2,7 @@
 
 use config::{Value, ValueKind};
 
-use super::layers::{COLUMNS, Entries, Setting, TABLES};
+use super::layers::{COLUMNS, Entries, Origin, Setting, TABLES};
 use super::reader::{Reader, items_of, text_of};
 use super::shape::Shape;
 use super::values::{Choice, UnhandledFields};
@@ -176,7 +176,9 @@ fn is_within(place: &str, outer: &str) -> bool {
 
 /// The line of a mistake, and the entry that it is in.
 fn place<'e>(entries: &'e Entries, mistake: &Mistake) -> (Option<usize>, Option<&'e Setting>) {
-    let (entry, rest) = mistake.at.split_once('.').unwrap_or((&mistake.at, ""));
+    // What a variable says of something below an entry stands beside that entry, under its own name.
+    let split = || mistake.at.split_once('.').unwrap_or((&mistake.at, ""));
+    let (entry, rest) = if entries.contains_key(&mistake.at) { (mistake.at.as_str(), "") } else { split() };
     let Some(setting) = entries.get(entry) else { return (None, entries.get(COLUMNS)) };
     let line = within(&setting.value, rest, &mistake.value).or(setting.line);
     (line, Some(setting))
@@ -208,7 +210,12 @@ fn within(value: &ValueKind, path: &str, wrong: &str) -> Option<usize> {
 fn declaration(name: &'static str, entries: &Entries) -> (Declaration, Vec<Mistake>) {
     let mut it = Declaration::new(name);
     let mut mistakes = Vec::new();
-    for (entry, Setting { value, .. }) in entries {
+    for (entry, setting) in entries {
+        if let Some(mistake) = beyond_variables(entry, setting) {
+            mistakes.push(mistake);
+            continue;
+        }
+        let value = &setting.value;
         let at = At { place: entry, value };
         let read = match ENTRIES.iter().find(|known| known.name == entry) {
             Some(_) if *value == ValueKind::Nil => continue,
@@ -222,6 +229,22 @@ fn declaration(name: &'static str, entries: &Entries) -> (Declaration, Vec<Mista
         mistakes.extend(read.err());
     }
     (it, mistakes)
+}
+
+/// What is wrong with a variable for what none can say: an entry that holds names with values, or what is below an entry.
+/// Variables know neither capital letters nor dots, and columns may have both.
+fn beyond_variables(entry: &str, setting: &Setting) -> Option<Mistake> {
+    let Origin::Environment(_) = setting.origin else { return None };
+    let (outer, is_below) = entry.split_once('.').map_or((entry, false), |(outer, _)| (outer, true));
+    let shape = (ENTRIES.iter().find(|known| known.name == outer)?.shape)();
+    let expected = match (shape, is_below) {
+        (Shape::Columns | Shape::Names | Shape::Redactions | Shape::Condition, _) | (Shape::Routing, true) => {
+            format!("{outer} in a file: a variable cannot say what is below it")
+        }
+        (_, true) => format!("one value: there is nothing below {outer}"),
+        (_, false) => return None,
+    };
+    Some(Mistake { at: entry.to_owned(), value: "(not shown)".to_owned(), expected })
 }
 
 /// What a column is taken for whose type cannot be read.

@@ -1,6 +1,6 @@
 //! Everything that is wrong with a declaration is found at once, with its line.
 
-use daisi_cdc_consumer::config::{Config, Problem};
+use daisi_cdc_consumer::config::{Config, Origin, Problem};
 
 use crate::file;
 use crate::support::service::{Settings, command};
@@ -150,6 +150,45 @@ fn mistakes_further_in_have_their_own_lines() {
     let routing = "{\n      company_id: company_id,\n      chat_id: nowhere}";
     refused("[company_id]", routing, "tables.orders.routing.chat_id", 6, "declared");
     refused("key: id", "key:\n      - id\n      - nowhere", "tables.orders.key", 5, "declared");
+}
+
+/// What the variables have to do with it is told by their names, not blamed on the file.
+#[test]
+fn what_no_variable_can_say_is_told_by_the_variables_name() {
+    let text =
+        SOUND.replacen("key: id", "key: id\n    redact: {origin: mask}\n    filter: {column: id, is_null: false}", 1);
+    let file = file(&text);
+    let problem = |variable: &str, value: &str| {
+        let variable = format!("DAISI_CDC_TABLES__{variable}");
+        let error = Config::load(Some(file.path()), [(variable.clone(), value.to_owned())]).unwrap_err();
+        let [problem] = &error.problems[..] else { panic!("{error}") };
+        assert_eq!((&problem.origin, problem.line), (&Origin::Environment(variable), None), "{problem}");
+        problem.clone()
+    };
+    for (variable, key) in [
+        ("REDACT__EMAIL", "redact.email"),
+        ("REDACT__ORIGIN", "redact.origin"),
+        ("COLUMNS__ID", "columns.id"),
+        ("COLUMNS__EXTRA", "columns.extra"),
+        ("RENAME__ORIGIN", "rename.origin"),
+        ("ROUTING__COMPANY_ID", "routing.company_id"),
+        ("FILTER__AND__COLUMN", "filter.and.column"),
+    ] {
+        let problem = problem(&format!("ORDERS__{variable}"), "string");
+        assert_eq!(problem.key, format!("tables.orders.{key}"));
+        assert!(problem.expected.contains("in a file: a variable cannot say what is below"), "{problem}");
+    }
+    for entry in ["REDACT", "COLUMNS", "RENAME", "FILTER"] {
+        let problem = problem(&format!("ORDERS__{entry}"), "mask");
+        assert_eq!(problem.key, format!("tables.orders.{}", entry.to_ascii_lowercase()));
+        assert!(problem.expected.contains("in a file: a variable cannot say what is below"), "{problem}");
+    }
+    let of_text = problem("ORDERS__KEY__FIRST", "id");
+    assert!(of_text.expected.contains("nothing below key"), "{of_text}");
+    let unknown = problem("ORDERS__COLOR", "red");
+    assert!(unknown.expected.contains("a known entry of a table: enabled"), "{unknown}");
+    let no_table = problem("ITEMS__COLUMNS__ID", "bigint");
+    assert!(no_table.expected.contains("columns that declare one, in a file"), "{no_table}");
 }
 
 #[test]
