@@ -85,13 +85,7 @@ impl Source for Layer {
 
     fn collect(&self) -> Result<Map<String, Value>, ConfigError> {
         let value = |setting: &Setting| Value::new(None, setting.value.clone());
-        let section = |entries: &Entries| -> Map<String, Value> {
-            entries.iter().map(|(name, entry)| (name.clone(), value(entry))).collect()
-        };
-        let tables: Map<String, Value> =
-            self.tables.iter().map(|(name, entries)| (name.clone(), section(entries).into())).collect();
-        let settings = self.settings.iter().map(|(key, setting)| (key.clone(), value(setting)));
-        Ok(settings.chain([(TABLES.to_owned(), tables.into())]).collect())
+        Ok(self.settings.iter().map(|(key, setting)| (key.clone(), value(setting))).collect())
     }
 }
 
@@ -191,7 +185,8 @@ impl Layers {
         below.push(known);
     }
 
-    /// Merges the layers, later ones on top; each setting keeps the origin of the layer that it is from.
+    /// Merges the layers, later ones on top; each setting keeps the origin of the layer that it is from. An entry of a declared
+    /// table is there as a whole in one layer, and keeps the places of what it holds: they tell order and lines.
     fn merge(&mut self, layers: &[Layer]) -> Result<(), ConfigError> {
         let builder = layers.iter().fold(Config::builder(), |builder, layer| builder.add_source(layer.clone()));
         let merged = builder.build()?.cache;
@@ -201,12 +196,7 @@ impl Layers {
                 self.effective.insert(key.clone(), Setting { value: value.kind.clone(), ..setting.clone() });
             }
             for (name, entries) in &layer.tables {
-                let Some(table) = member(&merged, TABLES).and_then(|tables| member(tables, name)) else { continue };
-                let declared = self.declared.entry(name.clone()).or_default();
-                for (entry, setting) in entries {
-                    let Some(value) = member(table, entry) else { continue };
-                    declared.insert(entry.clone(), Setting { value: value.kind.clone(), ..setting.clone() });
-                }
+                self.declared.entry(name.clone()).or_default().extend(entries.clone());
             }
         }
         Ok(())

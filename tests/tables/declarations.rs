@@ -14,7 +14,7 @@ use proptest::test_runner::TestRunner;
 use serde_json::value::RawValue;
 
 use crate::events::{Sent, event};
-use crate::file;
+use crate::{file, transform};
 
 /// A table `t` in YAML, and its columns with their types.
 #[derive(Debug, Clone)]
@@ -203,4 +203,30 @@ fn most_declarations_are_accepted_and_many_events_published() {
     assert!(published * 8 > events, "{published} of {events} are published");
     // Filters that nothing passes, and actions that are not published, are among the declarations.
     assert!(good * 2 > made, "{good} of {made} that were made up are published");
+}
+
+/// The values that route stand in the enriched event in the order of the file, wherever each comes from.
+#[test]
+fn routing_values_keep_the_order_of_the_file() {
+    let file = file(
+        "tables:
+  orders:
+    key: id
+    routing:
+      company_id: company_id
+      zone: id
+      area: {column: origin, pointer: /a}
+      shop: {constant: main}
+      part: {column: origin, pointer: /p}
+      city: {schema: 'daisi_{city}'}
+    subject: '{prefix}.{company_id}.orders'
+    columns: {id: bigint not null, company_id: string, origin: json}
+",
+    );
+    let transform = transform(Some(file.path()), &[]);
+    let event = r#"{"record":{"id":1,"company_id":"c","origin":{"a":"A","p":"P"}},"changes":null,"action":"insert","metadata":{"table_schema":"daisi_x","table_name":"orders","commit_lsn":1,"commit_idx":0,"database_name":"d"}}"#;
+    let said = explain(&transform, "sequin.d.daisi_x.orders.insert", Vec::new(), event.into(), "dead");
+    let payload = said.payload.unwrap();
+    let values = r#""company_id":"c","zone":"1","area":"A","shop":"main","part":"P","city":"x","commit_lsn""#;
+    assert!(payload.contains(values), "{payload}");
 }

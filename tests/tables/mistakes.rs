@@ -150,6 +150,14 @@ fn mistakes_further_in_have_their_own_lines() {
     let routing = "{\n      company_id: company_id,\n      chat_id: nowhere}";
     refused("[company_id]", routing, "tables.orders.routing.chat_id", 6, "declared");
     refused("key: id", "key:\n      - id\n      - nowhere", "tables.orders.key", 5, "declared");
+    // A section in the place of a text is on the line of its name, be it of one line or of several.
+    for section in ["origin: {type: json}", "origin:\n        type: json"] {
+        refused("origin: json", section, "tables.orders.columns.origin", 9, "one of string, integer");
+    }
+    let routing = "{\n      company_id: company_id,\n      chat_id: {colum: id}}";
+    refused("[company_id]", routing, "tables.orders.routing.chat_id", 6, "{constant: …}");
+    let redact = "    key: id\n    redact:\n      labels: mask\n      origin: {by: mask}\n";
+    refused("    key: id\n", redact, "tables.orders.redact.origin", 6, "hash, mask");
 }
 
 /// What the variables have to do with it is told by their names, not blamed on the file.
