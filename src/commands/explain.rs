@@ -59,8 +59,7 @@ fn explain_all(arguments: &ExplainArgs) -> Result<ExitStatus, CommandError> {
 
 /// Which of several events the next decision is about.
 fn write_place(out: &mut impl Write, input::Place { index, line }: &input::Place) -> io::Result<()> {
-    let line = line.map_or_else(String::new, |line| format!(" (line {line})"));
-    writeln!(out, "{}", styled(NAME, format!("event {index}{line}")))
+    writeln!(out, "{}", styled(NAME, format!("event {index} (line {line})")))
 }
 
 /// A decision for people.
@@ -134,7 +133,7 @@ fn write_trace(out: &mut impl Write, trace: &Trace) -> io::Result<()> {
     step("order key", &format!("{order_key}, by {order_by}"))?;
     if let Some(Place { line, column, pointer, expected }) = place {
         let pointer = pointer.as_ref().map_or_else(String::new, |pointer| format!(", {pointer:?}"));
-        step("not as it should", &format!("line {line}, column {column}{pointer}: expected {expected}"))?;
+        step("not as it should", &format!("line {line}, column {column} of the event{pointer}: expected {expected}"))?;
     }
     Ok(())
 }

@@ -82,9 +82,8 @@ pub(super) enum InputError {
 pub(super) struct Place {
     /// Which it is, from 1.
     pub index: usize,
-    /// Its line, from 1, where each event has one of its own.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub line: Option<usize>,
+    /// The line that it begins on, from 1.
+    pub line: usize,
 }
 
 /// An event that was read.
@@ -128,15 +127,22 @@ fn events(
     let input = |slice: &[u8]| one(text.slice_ref(slice), subject, headers);
     let array = serde_json::from_slice::<Vec<&RawValue>>(text);
     if let Ok(array) = array {
-        let place = |index| Some(Place { index, line: None });
-        return Ok((1..).zip(array).map(|(index, event)| (place(index), input(event.get().as_bytes()))).collect());
+        let (mut read, mut line) = (0, 1);
+        let several = (1..).zip(array).map(|(index, event)| {
+            let event = text.slice_ref(event.get().as_bytes());
+            let begin = event.as_ptr() as usize - text.as_ptr() as usize;
+            line += text[read..begin].iter().filter(|byte| **byte == b'\n').count();
+            read = begin;
+            (Some(Place { index, line }), one(event, subject, headers))
+        });
+        return Ok(several.collect());
     }
     let is_blank = |line: &[u8]| line.iter().all(u8::is_ascii_whitespace);
     let lines: Vec<(usize, &[u8])> =
         (1..).zip(text.split(|byte| *byte == b'\n')).filter(|(_, line)| !is_blank(line)).collect();
     let is_json = |line: &[u8]| serde_json::from_slice::<&RawValue>(line).is_ok();
     if lines.len() > 1 && is_json(lines[0].1) {
-        let place = |index, line| Some(Place { index, line: Some(line) });
+        let place = |index, line| Some(Place { index, line });
         let several = (1..)
             .zip(lines)
             .map(|(index, (number, line))| (place(index, number), input(line.strip_suffix(b"\r").unwrap_or(line))));
@@ -220,9 +226,10 @@ mod tests {
             events.into_iter().map(|(place, _)| place.map(|place| (place.index, place.line))).collect()
         };
         assert_eq!(places("{\n}"), [None]);
-        assert_eq!(places("[{},\n{}]"), [Some((1, None)), Some((2, None))]);
-        assert_eq!(places("\n{}\n\n{broken\n"), [Some((1, Some(2))), Some((2, Some(4)))]);
-        assert_eq!(places("[1]\n[2]"), [Some((1, Some(1))), Some((2, Some(2)))]);
+        assert_eq!(places("\n[\n{\n},\n\n{}, {}]"), [Some((1, 3)), Some((2, 6)), Some((3, 6))]);
+        assert_eq!(places("[{},\n{}]"), [Some((1, 1)), Some((2, 2))]);
+        assert_eq!(places("\n{}\n\n{broken\n"), [Some((1, 2)), Some((2, 4))]);
+        assert_eq!(places("[1]\n[2]"), [Some((1, 1)), Some((2, 2))]);
         let broken = events(&Bytes::from_static(b" [{},\n{\"a\"}]"), None, &Headers::new()).unwrap_err();
         assert_eq!((broken.line(), broken.column()), (2, 5));
     }

@@ -211,6 +211,42 @@ impl Kind {
     }
 }
 
+/// Levels of arrays that PostgreSQL has at most.
+const DIMENSIONS: usize = 6;
+
+impl Kind {
+    /// Why a raw JSON value, which is an array, is none of values of this type: the way to the first element that is neither of
+    /// this type nor null, and that element; what is nested deeper than PostgreSQL nests is told as a whole.
+    pub fn stray(self, raw: &str) -> Option<(Vec<String>, &str)> {
+        let (mut way, mut stray) = (Vec::new(), raw);
+        while way.len() < DIMENSIONS
+            && let Some((place, element)) = self.stray_element(stray)
+        {
+            way.push(place.to_string());
+            stray = element;
+        }
+        (!way.is_empty()).then_some((way, stray))
+    }
+
+    fn stray_element(self, raw: &str) -> Option<(usize, &str)> {
+        let (mut elements, mut stray) = (0.., None);
+        let fits = |element: &str| match element {
+            "null" => true,
+            array if array.starts_with('[') => self.accepts_all(array),
+            element => self.accepts(element),
+        };
+        let mut scanner = Scanner::new(raw);
+        let read = scanner.array(|scanner| {
+            let (element, place) = (scanner.value()?, elements.next());
+            if stray.is_none() && !fits(element) {
+                stray = place.map(|place| (place, element));
+            }
+            Ok(())
+        });
+        read.ok().and(stray)
+    }
+}
+
 /// A boolean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bool(

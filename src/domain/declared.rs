@@ -8,8 +8,9 @@ use foldhash::HashMap;
 use super::column::{Kind, is_unchanged};
 use super::error::{Part, Poison};
 use super::excerpt::Excerpt;
-use super::json::{Read, is_integer, members, text, type_of};
+use super::json::{Read, element, is_integer, members, text, type_of};
 use super::layout::Layout;
+use super::path::FieldPath;
 use super::scan::Scanner;
 use super::settings::UnhandledFields;
 use super::table::{Id, RowRead, Table};
@@ -80,12 +81,27 @@ impl Column {
         fits && (!self.as_text || raw.starts_with('"'))
     }
 
-    fn wrong_type(&self, found: &'static str) -> Poison {
+    /// A value that is not accepted; of an array the element that is why.
+    fn wrong_type(&self, raw: &str) -> Poison {
+        let stray = if self.is_array { self.kind.stray(raw) } else { None };
+        match stray {
+            None => self.unlike(type_of(raw)),
+            Some((way, element)) => Poison::WrongType {
+                part: Part::Record,
+                field: FieldPath::new(&self.name, &way),
+                expected: self.kind.expected(false),
+                found: type_of(element),
+            },
+        }
+    }
+
+    /// Something else than a value of its type.
+    fn unlike(&self, found: &'static str) -> Poison {
         Poison::WrongType { part: Part::Record, field: self.field(), expected: self.expected(), found }
     }
 
-    fn field(&self) -> Cow<'static, str> {
-        Cow::Owned(self.name.clone())
+    fn field(&self) -> FieldPath {
+        FieldPath::new(&self.name, &[])
     }
 }
 
@@ -169,7 +185,7 @@ impl Plan {
         } else if column.accepts(raw) {
             now.there.insert(place);
         } else {
-            return Err(column.wrong_type(type_of(raw)));
+            return Err(column.wrong_type(raw));
         }
         if !now.seen.insert(place) {
             return Err(Poison::Twice { part: Part::Record, field: column.field() });
@@ -201,10 +217,11 @@ impl Plan {
         let column = &self.columns[usize::from(slot.column)];
         let value = match &slot.pointer[..] {
             [] => Some(raw),
-            pointer => within(raw, pointer, column)?,
+            _ => within(raw, slot, column, payload)?,
         };
         let Some(value) = value.filter(|value| *value != "null") else { return Ok(Id::Missing) };
-        let undecodable = |source| Poison::Undecodable { part: Part::Record, field: column.field(), source };
+        let field = || FieldPath::new(&column.name, &slot.pointer);
+        let undecodable = |source| Poison::Undecodable { part: Part::Record, field: field(), source };
         match text(value).map_err(undecodable)? {
             Some(text) => Ok(Id::Value(Excerpt::of(payload, text))),
             // A place in a JSON column may hold anything.
@@ -213,7 +230,7 @@ impl Plan {
             }
             None => Err(Poison::WrongType {
                 part: Part::Record,
-                field: column.field(),
+                field: field(),
                 expected: "a string or an integer where a routing value is taken from it",
                 found: type_of(value),
             }),
@@ -221,23 +238,23 @@ impl Plan {
     }
 }
 
-/// The raw value at a place within a JSON value, if there is one.
+/// The raw value at the place of a slot within the value of its column, if there is one.
 ///
 /// # Errors
 /// [`Poison::Twice`] where a name on the way comes twice: which value counts would be a guess.
-fn within<'a>(raw: &'a str, pointer: &[String], column: &Column) -> Result<Option<&'a str>, Poison> {
-    let not_json = |malformed| Poison::not_json(raw, malformed);
+fn within<'a>(raw: &'a str, slot: &Slot, column: &Column, payload: &str) -> Result<Option<&'a str>, Poison> {
     let mut value = raw;
-    for step in pointer {
-        let found = match value.as_bytes().first() {
-            Some(b'{') => member(value, step, column).map_err(not_json)??,
-            Some(b'[') => match step.parse::<usize>().ok().filter(|place| place.to_string() == *step) {
-                Some(place) => element(value, place).map_err(not_json)?,
-                None => None,
-            },
-            _ => None,
+    for (done, step) in slot.pointer.iter().enumerate() {
+        let twice = || Poison::Twice {
+            part: Part::Record,
+            field: FieldPath::new(&column.name, slot.pointer.get(..=done).unwrap_or_default()),
         };
-        match found {
+        let found = match value.as_bytes().first() {
+            Some(b'{') => member(value, step, twice),
+            Some(b'[') => element(value, step).map(Ok),
+            _ => return Ok(None),
+        };
+        match found.map_err(|malformed| Poison::not_json_within(payload, value, malformed))?? {
             Some(inner) => value = inner,
             None => return Ok(None),
         }
@@ -246,30 +263,14 @@ fn within<'a>(raw: &'a str, pointer: &[String], column: &Column) -> Result<Optio
 }
 
 /// The raw value of an object's member.
-fn member<'a>(raw: &'a str, name: &str, column: &Column) -> Read<Option<&'a str>> {
+fn member<'a>(raw: &'a str, name: &str, twice: impl Fn() -> Poison) -> Read<Option<&'a str>> {
     let mut found = None;
     let read = members(Part::Record, &mut Scanner::new(raw), |scanner, own| {
         let value = scanner.value()?;
         let is_twice = own == name && found.replace(value).is_some();
-        Ok(if is_twice { Err(Poison::Twice { part: Part::Record, field: column.field() }) } else { Ok(()) })
+        Ok(if is_twice { Err(twice()) } else { Ok(()) })
     })?;
     Ok(read.map(|_| found))
-}
-
-/// The raw element of an array at a place.
-fn element(raw: &str, place: usize) -> Result<Option<&str>, super::scan::Malformed> {
-    let mut scanner = Scanner::new(raw);
-    let mut at = 0;
-    let mut found = None;
-    scanner.array(|scanner| {
-        let value = scanner.value()?;
-        if at == place {
-            found = Some(value);
-        }
-        at += 1;
-        Ok(())
-    })?;
-    Ok(found)
 }
 
 impl Table for DeclaredTable {
@@ -295,7 +296,7 @@ impl Table for DeclaredTable {
     }
 
     fn lacking(&self, column: u16) -> Option<Poison> {
-        self.0.columns.get(usize::from(column)).map(|column| column.wrong_type("null or nothing"))
+        self.0.columns.get(usize::from(column)).map(|column| column.unlike("null or nothing"))
     }
 
     fn read(&self, record: &mut Scanner<'_>) -> Read<RowRead> {

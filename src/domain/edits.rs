@@ -8,6 +8,7 @@ use super::declaration::Redaction;
 use super::error::{Part, Poison};
 use super::event_key::sha256_hex;
 use super::json::{Read, members, push_string, text};
+use super::path::FieldPath;
 use super::scan::Scanner;
 
 /// The changes of a table's columns.
@@ -67,7 +68,7 @@ impl Edits {
         Some(redacted.into_iter().chain(renamed).collect::<Vec<_>>().join(", "))
     }
 
-    /// Appends the object `raw` with the changes made; fields that `keeps` is not true of are left out.
+    /// Appends the object `raw` of `payload` with the changes made; fields that `keeps` is not true of are left out.
     ///
     /// # Errors
     /// [`Poison::Twice`] if a field that is not declared bears the new name of a column.
@@ -75,6 +76,7 @@ impl Edits {
         &self,
         out: &mut Vec<u8>,
         part: Part,
+        payload: &str,
         raw: &str,
         keeps: impl Fn(&str) -> bool,
     ) -> Result<(), Poison> {
@@ -87,7 +89,7 @@ impl Edits {
             let edit = self.columns.get(name);
             let Some(new) = self.name(name) else { return Ok(Ok(())) };
             if self.names.contains(name) && edit.is_none_or(|edit| edit.name.is_none()) {
-                return Ok(Err(Poison::Twice { part, field: Cow::Owned(name.to_owned()) }));
+                return Ok(Err(Poison::Twice { part, field: FieldPath::new(name, &[]) }));
             }
             out.extend_from_slice(before);
             before = b",";
@@ -99,7 +101,7 @@ impl Edits {
             }
             Ok(Ok(()))
         });
-        read.map_err(|malformed| Poison::not_json(raw, malformed))??;
+        read.map_err(|malformed| Poison::not_json_within(payload, raw, malformed))??;
         if before == b"{" {
             out.push(b'{');
         }

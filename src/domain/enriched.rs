@@ -69,12 +69,12 @@ impl Enriched<'_> {
     fn push_object(&self, out: &mut Vec<u8>, part: Part, raw: &str) -> Result<(), Poison> {
         let drops = self.unhandled == UnhandledFields::Drop;
         if let Some(edits) = &self.values.layout.edits {
-            return edits.push(out, part, raw, |name| !drops || self.table.knows(name));
+            return edits.push(out, part, self.values.payload, raw, |name| !drops || self.table.knows(name));
         }
         match (drops, part) {
             (false, _) => out.extend_from_slice(raw.as_bytes()),
             (true, Part::Record) => push_without(out, raw.as_bytes(), &self.values.row.unhandled_at),
-            (true, _) => push_without(out, raw.as_bytes(), &unknown_fields(self.table, raw)?),
+            (true, _) => push_without(out, raw.as_bytes(), &unknown_fields(self.table, self.values.payload, raw)?),
         }
         Ok(())
     }

@@ -5,7 +5,8 @@ use std::borrow::Cow;
 use cdc_actors::message::Reason;
 
 use super::json::Shown;
-use super::scan::Malformed;
+use super::path::{FieldPath, Origin};
+use super::scan::{Malformed, offset};
 
 /// A place in an event, for messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,15 +72,15 @@ pub enum Poison {
         /// Where.
         part: Part,
         /// The field.
-        field: Cow<'static, str>,
+        field: FieldPath,
     },
     /// A value of the wrong type.
     #[error("{}: {field} should be {expected}, found {found}", part.name())]
     WrongType {
         /// Where.
         part: Part,
-        /// The field or column.
-        field: Cow<'static, str>,
+        /// The field or column, or a place within it.
+        field: FieldPath,
         /// The type that belongs there.
         expected: &'static str,
         /// The type that was found.
@@ -90,8 +91,8 @@ pub enum Poison {
     Undecodable {
         /// Where.
         part: Part,
-        /// The field or column.
-        field: Cow<'static, str>,
+        /// The field or column, or a place within it.
+        field: FieldPath,
         /// What the parser said.
         source: serde_json::Error,
     },
@@ -110,15 +111,15 @@ pub enum Poison {
         /// The table.
         table: &'static str,
         /// Its key column.
-        column: String,
+        column: FieldPath,
     },
     /// A routing column holds nothing.
-    #[error("routing column {column} of table {table} is empty, null or absent, so the event has no subject")]
+    #[error("routing column {value} of table {table} is empty, null or absent, so the event has no subject")]
     MissingRouting {
         /// The table.
         table: &'static str,
-        /// The routing column.
-        column: String,
+        /// The routing value.
+        value: Origin,
     },
     /// A schema that a routing value cannot be taken from.
     #[error("{value} of table {table} is taken from the schema's name, which does not fit its pattern")]
@@ -156,8 +157,8 @@ pub enum Poison {
     UnchangedToast {
         /// The table.
         table: &'static str,
-        /// The column.
-        column: String,
+        /// The column, or the place within it.
+        column: FieldPath,
     },
     /// A field that is not known, where such are rejected.
     #[error(
@@ -172,14 +173,14 @@ pub enum Poison {
     },
     /// A routing value that is no subject token, where such are rejected.
     #[error(
-        "routing column {column} of table {table} is no legal subject token (it holds a dot, a wildcard, white space or a \
+        "routing column {value} of table {table} is no legal subject token (it holds a dot, a wildcard, white space or a \
          control character), and target.unsafe_tokens is reject"
     )]
     IllegalToken {
         /// The table.
         table: &'static str,
-        /// The routing column.
-        column: String,
+        /// The routing value.
+        value: Origin,
     },
     /// The target subject is too long.
     #[error(
@@ -190,6 +191,8 @@ pub enum Poison {
         length: usize,
         /// The longest allowed, in bytes.
         limit: usize,
+        /// The longest of its routing values.
+        longest: Option<Origin>,
     },
 }
 
@@ -198,6 +201,11 @@ impl Poison {
     pub(crate) fn not_json(payload: &str, malformed: Malformed) -> Self {
         let (line, column) = malformed.place(payload);
         Self::NotJson { expected: malformed.expected, line, column }
+    }
+
+    /// Tells where `part`, which was cut from `payload` and read by itself, stops being JSON.
+    pub(crate) fn not_json_within(payload: &str, part: &str, malformed: Malformed) -> Self {
+        Self::not_json(payload, Malformed { at: offset(payload, part) + malformed.at, ..malformed })
     }
 
     /// The dead-letter reason.

@@ -1,6 +1,7 @@
 //! Which rows are published: conditions on columns that always have an answer, or name the column that did not come.
 
 use super::layout::Values;
+use super::path::FieldPath;
 use super::table::Id;
 
 /// A condition on the slots of a row.
@@ -62,7 +63,7 @@ impl Filter {
     }
 
     /// The condition for people, who know the slots by these names.
-    pub(super) fn told(&self, slots: &[String]) -> String {
+    pub(super) fn told(&self, slots: &[FieldPath]) -> String {
         let joined = |inner: &[Self], by: &str| {
             let inner: Vec<_> = inner.iter().map(|one| one.told(slots)).collect();
             format!("({})", inner.join(by))

@@ -44,6 +44,22 @@ pub(crate) fn fill<T>(slot: &mut Option<T>, part: Part, field: &'static str, val
     }
 }
 
+/// The raw element of an array at a place, which is a number in decimal.
+pub(crate) fn element<'a>(raw: &'a str, place: &str) -> Result<Option<&'a str>, Malformed> {
+    let Some(place) = place.parse::<usize>().ok().filter(|number| number.to_string() == place) else { return Ok(None) };
+    let mut scanner = Scanner::new(raw);
+    let (mut at, mut found) = (0, None);
+    scanner.array(|scanner| {
+        let value = scanner.value()?;
+        if at == place {
+            found = Some(value);
+        }
+        at += 1;
+        Ok(())
+    })?;
+    Ok(found)
+}
+
 /// The type of a raw value, for messages.
 pub(crate) fn type_of(raw: &str) -> &'static str {
     match raw.as_bytes().first() {

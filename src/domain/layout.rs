@@ -7,14 +7,15 @@ use super::edits::Edits;
 use super::error::Poison;
 use super::event_key::joined;
 use super::filter::Filter;
+use super::path::{FieldPath, Origin};
 use super::subject::Action;
 use super::table::{Id, IdColumn, RowRead};
 
 /// What becomes of the rows of a table. Places in [`RowRead`] are slots; places in `values` are values.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Layout {
-    /// What the slots are called in messages: a column, or `column#/pointer` for a place within it.
-    pub(super) slots: Vec<String>,
+    /// Where the slots are taken from: columns, or places within them.
+    pub(super) slots: Vec<FieldPath>,
     /// The slots that identify a row: at least one.
     pub(super) key: Vec<usize>,
     /// The routing values, in the order of the enriched event.
@@ -181,7 +182,7 @@ impl Layout {
         let mut subject: Vec<_> = routing.iter().map(|column| Token::Value(place(*column))).collect();
         subject.insert(2.min(subject.len()), Token::Text(table.to_owned()));
         Self {
-            slots: IdColumn::ALL.map(|column| column.name().to_owned()).to_vec(),
+            slots: IdColumn::ALL.map(|column| column.name().into()).to_vec(),
             key: vec![key as usize],
             values: values.collect(),
             required: routing.iter().map(|column| place(*column)).collect(),
@@ -222,10 +223,14 @@ impl Layout {
         Action::ALL.into_iter().filter(|action| self.actions.contains(*action)).map(Action::name)
     }
 
-    /// What a value is called in messages: the column it comes from, else its name.
-    pub(super) fn named(&self, value: usize) -> &str {
+    /// What a value is taken from.
+    pub(super) fn origin(&self, value: usize) -> Origin {
         let value = &self.values[value];
-        value.slot().map_or(&value.name, |slot| &self.slots[slot])
+        match value.source {
+            ValueSource::Slot(slot) => Origin::Row(self.slots[slot].clone()),
+            ValueSource::Schema(_) => Origin::Schema(value.name.clone()),
+            ValueSource::Constant(_) => Origin::Constant(value.name.clone()),
+        }
     }
 
     /// The name of the value that stands behind the prefix of every subject, which tells tenants apart.
@@ -312,7 +317,7 @@ impl<'a> Values<'a> {
         };
         if let Some(value) = layout.required.iter().find(|value| self.get(**value).is_none()) {
             return Err(match slot_of(value) {
-                Some(slot) => Poison::MissingRouting { table, column: layout.slots[slot].clone() },
+                Some(_) => Poison::MissingRouting { table, value: layout.origin(*value) },
                 None => Poison::NotInSchema { table, value: layout.values[*value].name.clone() },
             });
         }

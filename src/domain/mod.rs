@@ -28,6 +28,7 @@ pub mod explain;
 mod filter;
 mod json;
 pub mod layout;
+pub mod path;
 pub mod plan;
 pub mod scan;
 pub mod settings;

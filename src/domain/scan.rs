@@ -18,10 +18,14 @@ pub struct Malformed {
 impl Malformed {
     /// Line and column within `text`, both from 1; the column counts bytes.
     pub fn place(&self, text: &str) -> (usize, usize) {
-        let before = text.as_bytes().get(..self.at).unwrap_or(text.as_bytes());
-        let line_start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
-        (before.iter().filter(|byte| **byte == b'\n').count() + 1, before.len() - line_start + 1)
+        line_and_column(text.as_bytes().get(..self.at).unwrap_or(text.as_bytes()))
     }
+}
+
+/// Line and column of what stands behind these bytes, both from 1; the column counts bytes.
+pub(crate) fn line_and_column(before: &[u8]) -> (usize, usize) {
+    let line_start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
+    (before.iter().filter(|byte| **byte == b'\n').count() + 1, before.len() - line_start + 1)
 }
 
 /// A place in JSON text, moving on as values are read.
@@ -117,7 +121,10 @@ impl<'a> Scanner<'a> {
                 let (name, has_escapes) = self.name()?;
                 let name = match has_escapes {
                     false => Cow::Borrowed(name),
-                    true => Cow::Owned(decoded(name).ok_or(self.malformed("a name that is Unicode text"))?),
+                    true => Cow::Owned(decoded(name).ok_or_else(|| Malformed {
+                        at: offset(self.text, name) - 1,
+                        expected: "a name that is Unicode text",
+                    })?),
                 };
                 member(self, name)?;
                 match self.peek() {

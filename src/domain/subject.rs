@@ -7,6 +7,7 @@ use percent_encoding::percent_decode_str;
 use super::error::Poison;
 use super::json::Shown;
 use super::layout::{Token, Values};
+use super::path::Origin;
 use super::settings::UnsafeTokens;
 
 /// The longest target subject, in bytes. At 4 096 the server would close the connection.
@@ -191,18 +192,34 @@ pub fn push_target(
         match token {
             Token::Text(text) => out.extend_from_slice(text.as_bytes()),
             Token::Action => out.extend_from_slice(action.name().as_bytes()),
-            Token::Schema => push_token(out, rules, values.schema, || "schema".to_owned(), table)?,
+            Token::Schema => push_token(out, rules, values.schema, || Origin::Schema("schema".to_owned()), table)?,
             Token::Value(value) => {
-                let name = || values.layout.named(*value).to_owned();
-                let text = values.get(*value).ok_or_else(|| Poison::MissingRouting { table, column: name() })?;
-                push_token(out, rules, text, name, table)?;
+                let origin = || values.layout.origin(*value);
+                let text = values.get(*value).ok_or_else(|| Poison::MissingRouting { table, value: origin() })?;
+                push_token(out, rules, text, origin, table)?;
             }
         }
     }
     match out.len() - start {
-        length if length > MAX_SUBJECT => Err(Poison::SubjectTooLong { length, limit: MAX_SUBJECT }),
+        length if length > MAX_SUBJECT => {
+            Err(Poison::SubjectTooLong { length, limit: MAX_SUBJECT, longest: longest(rules, values) })
+        }
         _ => Ok(()),
     }
+}
+
+/// What the longest of a subject's values is taken from.
+#[cold]
+fn longest(rules: SubjectRules<'_>, values: Values<'_>) -> Option<Origin> {
+    let length = |text: &str| match rules.unsafe_tokens {
+        UnsafeTokens::Encode => encode_token(text).len(),
+        UnsafeTokens::Reject => text.len(),
+    };
+    let of_row = values.layout.values_of_subject();
+    let of_row = of_row.map(|value| (length(values.get(value).unwrap_or_default()), values.layout.origin(value)));
+    let schema = values.layout.subject.contains(&Token::Schema);
+    let schema = schema.then(|| (length(values.schema), Origin::Schema("schema".to_owned())));
+    of_row.chain(schema).max_by_key(|(length, _)| *length).map(|(_, origin)| origin)
 }
 
 /// Appends a text as one token, whatever it holds.
@@ -210,14 +227,14 @@ fn push_token(
     out: &mut Vec<u8>,
     rules: SubjectRules<'_>,
     text: &str,
-    name: impl FnOnce() -> String,
+    origin: impl FnOnce() -> Origin,
     table: &'static str,
 ) -> Result<(), Poison> {
     match rules.unsafe_tokens {
-        _ if text.is_empty() => return Err(Poison::MissingRouting { table, column: name() }),
+        _ if text.is_empty() => return Err(Poison::MissingRouting { table, value: origin() }),
         UnsafeTokens::Encode => push_encoded(out, text),
         UnsafeTokens::Reject if text.contains(is_illegal) => {
-            return Err(Poison::IllegalToken { table, column: name() });
+            return Err(Poison::IllegalToken { table, value: origin() });
         }
         UnsafeTokens::Reject => out.extend_from_slice(text.as_bytes()),
     }

@@ -179,11 +179,11 @@ fn read_id<'a, R: Row<'a>>(row: &R, column: IdColumn, payload: &'a str) -> Resul
     })
 }
 
-/// Where in the object `raw` the fields are that `table` does not know, as [`RowRead::unhandled_at`].
+/// Where in the object `raw` of `payload` the fields are that `table` does not know, as [`RowRead::unhandled_at`].
 ///
 /// # Errors
 /// Text that is no JSON object.
-pub fn unknown_fields(table: &dyn Table, raw: &str) -> Result<Vec<Range<usize>>, Poison> {
+pub fn unknown_fields(table: &dyn Table, payload: &str, raw: &str) -> Result<Vec<Range<usize>>, Poison> {
     let mut unknown = Vec::new();
     let mut end = 1;
     let read = members(Part::Changes, &mut Scanner::new(raw), |scanner, name| {
@@ -194,7 +194,7 @@ pub fn unknown_fields(table: &dyn Table, raw: &str) -> Result<Vec<Range<usize>>,
         }
         Ok(Ok(()))
     });
-    read.map_err(|malformed| Poison::not_json(raw, malformed))?.map(|_| unknown)
+    read.map_err(|malformed| Poison::not_json_within(payload, raw, malformed))?.map(|_| unknown)
 }
 
 /// Declares a table and its typed row.

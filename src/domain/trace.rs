@@ -5,19 +5,20 @@ use std::collections::BTreeMap;
 use std::str;
 
 use bytes::Bytes;
-use cdc_actors::message::{Delivery, Headers};
+use cdc_actors::message::Headers;
 use cdc_actors::ports::Transform;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::error::{Part, Poison};
 use super::explain::{Explanation, delivery, explain, written};
 use super::layout::Values;
 use super::subject::SourceSubject;
 use super::transform::CdcTransform;
 
+mod place;
 mod steps;
 
+pub use place::Place;
 pub use steps::{Field, Filtered, Routing, Tested};
 
 /// What was found on the way to a decision.
@@ -54,19 +55,6 @@ pub struct Source {
     pub table: String,
     /// The action.
     pub action: &'static str,
-}
-
-/// A place in the payload.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Place {
-    /// The line, from 1.
-    pub line: usize,
-    /// The column, in bytes from 1.
-    pub column: usize,
-    /// The JSON pointer; `None` where the payload is no JSON.
-    pub pointer: Option<String>,
-    /// What should be there.
-    pub expected: String,
 }
 
 /// Decides on one event and says how.
@@ -111,7 +99,7 @@ pub fn trace(
         skipped,
         order_key: written(transform.order(&delivery).0),
         order_by: steps::order(values),
-        place: place(transform, &delivery),
+        place: place::place(transform, &delivery, table.map(|(table, _)| table)),
         table: name,
     };
     (explanation, trace)
@@ -126,92 +114,6 @@ fn object(json: &[u8]) -> Option<Object<'_>> {
 /// The text of a member.
 fn string(object: &Object<'_>, name: &str) -> Option<String> {
     serde_json::from_str(object.get(name)?.get()).ok()
-}
-
-/// A name as a step of a JSON pointer.
-fn escaped(name: &str) -> String {
-    name.replace('~', "~0").replace('/', "~1")
-}
-
-/// Where a dead letter is not as it should be.
-fn place(transform: &CdcTransform, delivery: &Delivery) -> Option<Place> {
-    let poison = transform.poison(delivery)?;
-    let payload = &delivery.payload;
-    let at = |offset: usize, pointer: Option<String>, expected: String| {
-        let before = &payload[..offset.min(payload.len())];
-        let line_start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
-        Some(Place { line, column: before.len() - line_start + 1, pointer, expected })
-    };
-    if let Poison::NotUtf8(error) = &poison {
-        return at(error.valid_up_to(), None, "UTF-8".to_owned());
-    }
-    if let Poison::NotJson { expected, line, column } = &poison {
-        return Some(Place { line: *line, column: *column, pointer: None, expected: (*expected).to_owned() });
-    }
-    let (pointer, expected) = expectation(&poison);
-    at(offset_of(payload, &pointer), Some(pointer), expected)
-}
-
-/// Which value a poison is about, as a JSON pointer, and what should be there.
-fn expectation(poison: &Poison) -> (String, String) {
-    let record = |column: &str| format!("/record/{}", escaped(column));
-    match poison {
-        Poison::NotUtf8(_) | Poison::NotJson { .. } => (String::new(), "JSON".to_owned()),
-        Poison::NotObject { part } => (pointer(*part).to_owned(), "an object".to_owned()),
-        Poison::Absent { part, field } => (format!("{}/{field}", pointer(*part)), "a value".to_owned()),
-        Poison::Twice { part, field } => (format!("{}/{field}", pointer(*part)), "the field once".to_owned()),
-        Poison::WrongType { part, field, expected, .. } => {
-            (format!("{}/{field}", pointer(*part)), (*expected).to_owned())
-        }
-        Poison::Undecodable { part, field, .. } => {
-            (format!("{}/{field}", pointer(*part)), "a string of Unicode characters".to_owned())
-        }
-        Poison::UnknownAction => ("/action".to_owned(), "insert, update, delete or read".to_owned()),
-        Poison::CommitTime { .. } => {
-            ("/metadata/commit_timestamp".to_owned(), "an ISO 8601 time with a zone, or microseconds".to_owned())
-        }
-        Poison::MissingKey { column, .. } | Poison::MissingRouting { column, .. } => {
-            (record(column), "a value that is not empty".to_owned())
-        }
-        Poison::NotInSchema { .. } => {
-            ("/metadata/table_schema".to_owned(), "a schema that fits the pattern".to_owned())
-        }
-        Poison::TenantMismatch { value, .. } => {
-            ("/metadata/table_schema".to_owned(), format!("the schema of the row's own {value}"))
-        }
-        Poison::ReplicaIdentity { .. } => ("/record".to_owned(), "every column: REPLICA IDENTITY FULL".to_owned()),
-        Poison::UnchangedToast { column, .. } => (record(column), "the value: REPLICA IDENTITY FULL".to_owned()),
-        Poison::RejectedField { field, .. } => (record(field), "no such field".to_owned()),
-        Poison::IllegalToken { column, .. } => (record(column), "a legal subject token".to_owned()),
-        Poison::SubjectTooLong { limit, .. } => {
-            ("/record".to_owned(), format!("routing values that make a subject of {limit} bytes at most"))
-        }
-    }
-}
-
-const fn pointer(part: Part) -> &'static str {
-    match part {
-        Part::Envelope => "",
-        Part::Record => "/record",
-        Part::Changes => "/changes",
-        Part::Metadata => "/metadata",
-        Part::Database => "/metadata/database",
-    }
-}
-
-/// Where in the payload a value begins; what is not there is sought where it should be.
-fn offset_of(payload: &[u8], pointer: &str) -> usize {
-    let mut json = payload;
-    for name in pointer.split('/').skip(1) {
-        let name = name.replace("~1", "/").replace("~0", "~");
-        match object(json).and_then(|object| object.get(name.as_str()).copied()) {
-            Some(value) => json = value.get().as_bytes(),
-            None => break,
-        }
-    }
-    let start = json.as_ptr() as usize - payload.as_ptr() as usize;
-    start + json.iter().take_while(|byte| byte.is_ascii_whitespace()).count()
 }
 
 #[cfg(test)]

@@ -119,9 +119,12 @@ fn of_several_events_each_decision_says_whose_it_is() {
     assert_eq!((&said[1]["input"], &said[1]["verdict"]), (&json!({"index": 2, "line": 3}), &json!("publish")));
     let told = command(&Settings::new(), &["explain", "--output", "text"], text.as_bytes()).stdout;
     assert!(String::from_utf8(told).unwrap().contains("event 2 (line 3)\npublish\n"));
-    let array = command(&Settings::new(), &["explain"], b"[7]").stdout;
-    let array: Value = serde_json::from_slice(&array).unwrap();
-    assert_eq!(array["input"], json!({"index": 1}));
+    // The place of what is wrong counts from where the event begins.
+    let array = command(&Settings::new(), &["explain", "--trace"], b"[\n{},\n  {\n  \"metadata\": 5}]").stdout;
+    let second: Value = serde_json::from_str(&lines(&array)[1]).unwrap();
+    assert_eq!(second["input"], json!({"index": 2, "line": 3}));
+    let place = &second["trace"]["place"];
+    assert_eq!((&place["line"], &place["column"], &place["pointer"]), (&json!(2), &json!(15), &json!("/metadata")));
 }
 
 #[test]

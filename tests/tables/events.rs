@@ -11,9 +11,33 @@ pub struct Sent {
     pub payload: Vec<u8>,
 }
 
+/// Every type that a column may be declared of.
+pub const KINDS: [&str; 20] = [
+    "string",
+    "integer",
+    "bigint",
+    "numeric",
+    "boolean",
+    "date",
+    "timestamp",
+    "uuid",
+    "json",
+    "scalar",
+    "array of string",
+    "array of integer",
+    "array of bigint",
+    "array of numeric",
+    "array of boolean",
+    "array of date",
+    "array of timestamp",
+    "array of uuid",
+    "array of json",
+    "array of scalar",
+];
+
 /// Raw JSON of every type, some of it hostile.
 fn any_value() -> BoxedStrategy<String> {
-    const FIXED: [&str; 25] = [
+    const FIXED: [&str; 27] = [
         "null",
         "true",
         "false",
@@ -35,6 +59,8 @@ fn any_value() -> BoxedStrategy<String> {
         "\"a b\\r\\nCdc-Late: true\"",
         "[]",
         "[1,\"x\",null]",
+        "[[1,\"x\"], [[[[[[{}]]]]]]]",
+        "{\"\\ud800\":1}",
         "{}",
         "{\"id\":\"x\",\"a\":{\"b\":[1]}}",
         "{\"id\":1,\"id\":2}",
@@ -44,36 +70,66 @@ fn any_value() -> BoxedStrategy<String> {
     prop_oneof![3 => select(&FIXED[..]).prop_map(str::to_owned), 2 => text, 1 => "-?[1-9][0-9]{0,30}"].boxed()
 }
 
+/// A document in which routing values are sought: most hold them.
+fn document() -> BoxedStrategy<String> {
+    const GOOD: &str = "{\"id\": \"x\" ,\"chat\":{\"id\":\"c\"}, \"0\":{\"x/y\":7}}";
+    const OTHERS: [&str; 12] = [
+        "{\"id\":\"x\",\"chat\":{\"id\":\"\"}}",
+        "{\"id\":null,\"chat\":{\"id\":{}}}",
+        "{\"id\":[],\"chat\":{\"id\":[\"c\"]}}",
+        "{\"id\":\"\\udc00\", \"chat\":{\"id\": \"\\ud800\"}}",
+        "{\"id\":1,\"id\":2,\"chat\":{\"id\":1,\"id\":2}}",
+        "{\"chat\":{},\"chat\":{\"id\":\"c\"}}",
+        "{\"id\":\"x. >\",\"chat\":{\"id\":\"c.*\"}}",
+        "{\"\\ud800\":1,\"chat\":{\"\\ud800\":1}}",
+        "{\"id\":true,\"chat\":7}",
+        "[{\"x/y\":\"z\"}]",
+        "[]",
+        "\"unchanged_toast\"",
+    ];
+    prop_oneof![30 => Just(GOOD.to_owned()), 4 => select(&OTHERS[..]).prop_map(str::to_owned)].boxed()
+}
+
 /// A value that fits a column of this type, as a rule.
 fn value(kind: &'static str) -> BoxedStrategy<String> {
     let quoted = |pattern: &'static str| pattern.prop_map(|text: String| json!(text).to_string()).boxed();
     let fitting = match kind {
-        "string" => quoted("[a-zA-Z0-9@._-]{1,12}|\\PC{1,12}"),
+        "string" => prop_oneof![
+            30 => quoted("[a-zA-Z0-9@._-]{1,12}|\\PC{1,12}|acme|x|open"),
+            // More than a subject holds.
+            1 => Just(json!("l".repeat(1_030)).to_string()),
+        ]
+        .boxed(),
         "integer" | "bigint" => "-?[1-9][0-9]{0,18}".boxed(),
         "boolean" => any::<bool>().prop_map(|flag| flag.to_string()).boxed(),
         "date" => quoted("20[0-9]{2}-0[1-9]-[12][0-9]"),
         "uuid" => quoted("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"),
-        "array of string" => Just("[\"a\", null]".to_owned()).boxed(),
         "timestamp" => quoted("2026-01-0[1-9]T08:00:00Z"),
         "numeric" => "-?[1-9][0-9]{0,12}\\.[0-9]{1,9}".boxed(),
-        "json" => Just("{\"id\": \"x\" ,\"chat\":{\"id\":\"c\"}}".to_owned()).boxed(),
-        _ => prop_oneof!["[1-9][0-9]{0,25}".boxed(), quoted("[a-z0-9-]{1,12}")].boxed(),
+        "json" => document(),
+        "scalar" => prop_oneof!["[1-9][0-9]{0,25}".boxed(), quoted("[a-z0-9-]{1,12}")].boxed(),
+        array => elements(array.strip_prefix("array of ").unwrap()),
     };
     prop_oneof![100 => fitting, 2 => Just("null".to_owned()), 1 => Just("\"unchanged_toast\"".to_owned()), 1 => any_value()].boxed()
 }
 
+/// An array, now and then of two dimensions.
+fn elements(kind: &'static str) -> BoxedStrategy<String> {
+    let array = |elements: Vec<String>| format!("[{} ]", elements.join(", "));
+    let one = prop::collection::vec(value(kind), 0..3).prop_map(array).boxed();
+    prop_oneof![4 => one.clone(), 1 => prop::collection::vec(one, 1..3).prop_map(array)].boxed()
+}
+
 /// The columns of a table with their types, from a declaration in YAML.
 pub fn columns(yaml: &str, table: &str) -> Vec<(String, &'static str)> {
-    const KINDS: [&str; 10] =
-        ["string", "integer", "bigint", "boolean", "date", "uuid", "array of string", "timestamp", "numeric", "json"];
     let of_table = yaml.split_once(&format!("\n  {table}:")).unwrap().1;
     let columns = of_table.split_once("\n    columns:").unwrap().1;
     let lines = columns.lines().skip(1).take_while(|line| line.starts_with("      "));
-    let known = |kind: &str| KINDS.into_iter().find(|known| *known == kind).unwrap_or("scalar");
+    let known = |kind: &str| KINDS.into_iter().find(|known| *known == kind).unwrap();
     lines
         .map(|line| {
             let (name, kind) = line.split(" #").next().unwrap().trim().split_once(": ").unwrap();
-            (name.to_owned(), known(kind.trim_end_matches(" not null")))
+            (name.trim_matches('"').to_owned(), known(kind.trim_end_matches(" not null")))
         })
         .collect()
 }
@@ -106,7 +162,10 @@ fn record(columns: Vec<(String, &'static str)>) -> BoxedStrategy<String> {
 /// Any event of a table: most could be published, some hold what must never go out, some are damaged.
 pub fn event(table: &'static str, columns: Vec<(String, &'static str)>) -> BoxedStrategy<Sent> {
     let names: Vec<String> = columns.iter().map(|(name, _)| name.clone()).collect();
-    let keys_alone = select(names).prop_map(|name| format!("{{\"id\": 7, {}: \"m\"}}", json!(name)));
+    let keys_alone = prop_oneof![
+        3 => select(names).prop_map(|name| format!("{{\"id\": 7, {}: \"m\"}}", json!(name))),
+        1 => Just("{\"id\": 7}".to_owned()),
+    ];
     let record = prop_oneof![20 => record(columns.clone()), 4 => keys_alone, 1 => any_value()];
     let action = prop_oneof![20 => select(&["insert", "update", "delete", "read"][..]), 1 => Just("upsert")];
     let changes = prop_oneof![3 => Just("null".to_owned()), 8 => self::record(columns), 1 => any_value()];

@@ -9,6 +9,7 @@ mod declarations;
 mod differential;
 mod events;
 mod mistakes;
+mod places;
 mod tools;
 
 use std::io::Write;

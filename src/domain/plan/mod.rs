@@ -7,6 +7,7 @@ use super::declaration::{Declaration, Source};
 use super::declared::{Column, DeclaredTable, MAX_CAPTURES, MAX_COLUMNS, Plan, Slot};
 use super::edits::Edits;
 use super::layout::{Layout, Pattern, RoutingValue, ValueSource};
+use super::path::{FieldPath, steps};
 use super::template::{Piece, pieces};
 
 mod conditions;
@@ -51,8 +52,8 @@ struct Compiler<'d> {
     mistakes: Vec<Mistake>,
     columns: Vec<Column>,
     slots: Vec<Slot>,
-    /// What each slot is called in messages.
-    labels: Vec<String>,
+    /// Where each slot is taken from.
+    paths: Vec<FieldPath>,
     /// Names of values, in the order of the enriched event.
     values: Vec<&'d str>,
     captures: u8,
@@ -67,7 +68,7 @@ impl<'d> Compiler<'d> {
             mistakes: Vec::new(),
             columns: Vec::new(),
             slots: Vec::new(),
-            labels: Vec::new(),
+            paths: Vec::new(),
             values: first.chain(later).collect(),
             captures: 0,
         }
@@ -102,7 +103,7 @@ impl<'d> Compiler<'d> {
         if usize::from(self.captures) > MAX_CAPTURES {
             self.wrong("columns", "", format!("at most {MAX_CAPTURES} columns that identify, route or filter"));
         }
-        layout.slots = std::mem::take(&mut self.labels);
+        layout.slots = std::mem::take(&mut self.paths);
         let columns = std::mem::take(&mut self.columns);
         let places = columns.iter().zip(0..).map(|(column, place)| (column.name.clone(), place)).collect();
         Plan {
@@ -164,10 +165,7 @@ impl<'d> Compiler<'d> {
         if let Some(known) = self.slots.iter().position(|known| *known == slot) {
             return known;
         }
-        let escaped = slot.pointer.iter().map(|step| format!("/{}", step.replace('~', "~0").replace('/', "~1")));
-        let within: String = escaped.collect();
-        let mark = if within.is_empty() { "" } else { "#" };
-        self.labels.push(format!("{}{mark}{within}", self.columns[place].name));
+        self.paths.push(FieldPath::new(&self.columns[place].name, &slot.pointer));
         self.slots.push(slot);
         self.slots.len() - 1
     }
@@ -200,8 +198,8 @@ impl<'d> Compiler<'d> {
                 if self.columns[place].is_array || self.columns[place].kind != Kind::Json {
                     self.wrong(format!("{at}.column"), column, "a json column, since a pointer is given");
                 }
-                match steps(pointer) {
-                    Some(steps) => ValueSource::Slot(self.slot(place, steps)),
+                match way(pointer) {
+                    Some(way) => ValueSource::Slot(self.slot(place, way)),
                     None => {
                         self.wrong(format!("{at}.pointer"), pointer, "a JSON pointer such as /remoteJid or /a/0");
                         ValueSource::Slot(0)
@@ -372,13 +370,11 @@ impl<'d> Compiler<'d> {
     }
 }
 
-/// The names on the way that a JSON pointer describes, at least one.
-fn steps(pointer: &str) -> Option<Vec<String>> {
-    let steps = pointer.strip_prefix('/')?.split('/').map(|step| {
-        let tildes = step.match_indices('~').all(|(at, _)| matches!(step.as_bytes().get(at + 1), Some(b'0' | b'1')));
-        tildes.then(|| step.replace("~1", "/").replace("~0", "~"))
-    });
-    steps.collect()
+/// The names and numbers on the way that a JSON pointer describes, at least one.
+fn way(pointer: &str) -> Option<Vec<String>> {
+    let is_escape = |at: usize| matches!(pointer.as_bytes().get(at + 1), Some(b'0' | b'1'));
+    let is_pointer = pointer.starts_with('/') && pointer.match_indices('~').all(|(at, _)| is_escape(at));
+    is_pointer.then(|| steps(pointer).collect())
 }
 
 /// The pattern that a template with one name, `name`, describes.

@@ -5,10 +5,12 @@ use std::borrow::Cow;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::{Object, escaped, object};
+use super::Object;
+use super::place::below;
 use crate::domain::filter::Filter;
 use crate::domain::json::text;
 use crate::domain::layout::{Layout, ValueSource, Values};
+use crate::domain::path::FieldPath;
 use crate::domain::settings::UnhandledFields;
 use crate::domain::table::Table;
 
@@ -109,10 +111,10 @@ pub(super) fn routing(
         let read = values.map(|values| values.get(place).map(str::to_owned));
         match &value.source {
             ValueSource::Slot(slot) => {
-                let (column, pointer) = parts(table, &layout.slots[*slot]);
-                let value = read.unwrap_or_else(|| sought(record, column, pointer));
-                let source = if pointer.is_empty() { "column" } else { "pointer" };
-                let from = format!("/record/{}{pointer}", escaped(column));
+                let path = &layout.slots[*slot];
+                let value = read.unwrap_or_else(|| sought(record, path));
+                let source = if path.is_whole() { "column" } else { "pointer" };
+                let from = format!("/record{}", path.pointer());
                 Routing { name, value, source, from: Some(from), pattern: None }
             }
             ValueSource::Schema(pattern) => {
@@ -133,25 +135,10 @@ fn value_mark(name: &str) -> String {
     format!("{{{name}}}")
 }
 
-/// The column of a slot, and the place within it.
-fn parts<'l>(table: &dyn Table, label: &'l str) -> (&'l str, &'l str) {
-    let mut marks = label.match_indices("#/").map(|(at, _)| at);
-    match marks.find(|at| !table.knows(label) && table.knows(&label[..*at])) {
-        Some(at) => (&label[..at], &label[at + 1..]),
-        None => (label, ""),
-    }
-}
-
 /// What stands at a place, where it could be a value that routes.
-fn sought(record: &Object<'_>, column: &str, pointer: &str) -> Option<String> {
-    let mut raw = record.get(column)?.get();
-    let steps: Vec<_> = pointer.split('/').skip(1).map(|step| step.replace("~1", "/").replace("~0", "~")).collect();
-    for step in &steps {
-        raw = match raw.as_bytes().first() {
-            Some(b'[') => serde_json::from_str::<Vec<&RawValue>>(raw).ok()?.get(step.parse::<usize>().ok()?)?.get(),
-            _ => object(raw.as_bytes())?.get(step.as_str())?.get(),
-        };
-    }
+fn sought(record: &Object<'_>, path: &FieldPath) -> Option<String> {
+    let column = record.get(path.field())?.get();
+    let raw = path.steps().try_fold(column, |raw, step| below(raw, &step).first().copied())?;
     let shown = match raw {
         "null" | "\"unchanged_toast\"" => None,
         string if string.starts_with('"') => text(string).ok().flatten().map(Cow::into_owned),
