@@ -43,12 +43,23 @@ Exit status:
   1    demo: its ledger does not add up; healthcheck: not alive;
        dead-letters: a letter is not there, or had to stay; test: a case failed
   64   the command line makes no sense
-  65   explain: the input cannot be read
-  69   a dependency could not be reached for start_timeout
+  65   explain, test: the input cannot be read; or a result cannot be written
+  69   a dependency could not be reached: run for start_timeout, the other commands at the first try
   70   a dependency failed for too long; start the service again
   78   the configuration is wrong
   130  ended at once by a second SIGINT
   143  ended at once by a second SIGTERM";
+
+const CHECK: &str = "\
+Examples:
+  daisi-cdc-consumer check --config config.yaml
+  daisi-cdc-consumer check --offline --config new.yaml
+  daisi-cdc-consumer check --offline --config new.yaml --output json | jq -r '.problems[] | \"\\(.file):\\(.line) \\(.key)\"'
+
+In JSON it is one object: \"valid\"; \"problems\" of the configuration, each with key, value, origin, file, line and expected;
+\"warnings\"; \"findings\", what run would use, create or change, each with about, said and ok.
+Exit status 0 if run could start, 69 if a server could not be reached (at the first try), 78 if the configuration or what it
+names cannot be used.";
 
 const COMPLETIONS: &str = "\
 Examples:
@@ -119,6 +130,7 @@ pub enum Command {
     /// Run the whole pipeline on this machine with generated traffic; ends with a ledger
     Demo(DemoArgs),
     /// Check configuration and connections; creates nothing, says what it would create
+    #[command(after_help = CHECK)]
     Check(CheckArgs),
     /// Ask the service on this machine whether it is alive; for the health check of a container
     Healthcheck(ConfigArgs),
@@ -192,6 +204,9 @@ pub struct CheckArgs {
     /// Check the configuration alone; needs no servers
     #[arg(long)]
     pub offline: bool,
+    /// How it is written.
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 /// What the demo does.
@@ -332,7 +347,10 @@ mod tests {
         assert_eq!(parsed(&[]), Command::Run(ConfigArgs::default()));
         assert_eq!(parsed(&["--config", "a.yaml"]), Command::Run(with("a.yaml")));
         assert_eq!(parsed(&["run", "--config", "a.yaml"]), Command::Run(with("a.yaml")));
-        assert_eq!(parsed(&["check", "--config=b"]), Command::Check(CheckArgs { config: with("b"), offline: false }));
+        assert_eq!(
+            parsed(&["check", "--config=b"]),
+            Command::Check(CheckArgs { config: with("b"), ..CheckArgs::default() })
+        );
         assert_eq!(
             parsed(&["check", "--offline"]),
             Command::Check(CheckArgs { offline: true, ..CheckArgs::default() })

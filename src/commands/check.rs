@@ -1,70 +1,165 @@
 //! `check`: what `run` would use, create or change.
 
-use super::{ended, load};
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+use super::{CommandError, ended, load, output};
 use crate::adapters::nats::{Connection, Plan, SetupError, consumers, streams};
 use crate::adapters::redis::RedisStore;
 use crate::bootstrap::settings;
-use crate::cli::{CheckArgs, ExitStatus};
-use crate::config::{Config, DedupKind};
+use crate::cli::{CheckArgs, ExitStatus, Output};
+use crate::config::{Config, ConfigError, DedupKind, Origin, Problem};
 use crate::logging::chain;
 
 /// Configuration and connections: says what `run` would use, create or change, and touches nothing.
 pub async fn check(arguments: CheckArgs) -> ExitStatus {
+    ended(look(arguments).await)
+}
+
+/// What was found, as it is written in JSON.
+#[derive(Serialize)]
+struct Report {
+    /// Whether the configuration can be used.
+    valid: bool,
+    problems: Vec<Wrong>,
+    warnings: Vec<String>,
+    findings: Vec<Finding>,
+}
+
+/// A problem of the configuration.
+#[derive(Serialize)]
+struct Wrong {
+    key: String,
+    value: String,
+    origin: String,
+    file: Option<String>,
+    line: Option<usize>,
+    expected: String,
+}
+
+/// What is there, and what `run` would do with it.
+#[derive(Serialize)]
+struct Finding {
+    about: String,
+    said: String,
+    ok: bool,
+    #[serde(skip)]
+    status: ExitStatus,
+}
+
+async fn look(arguments: CheckArgs) -> Result<ExitStatus, CommandError> {
+    let json = arguments.output.format == Some(Output::Json);
+    let mut out = output::stdout();
     let config = match load(&arguments.config) {
         Ok(config) => config,
-        Err(error) => return ended(Err(error.into())),
+        Err(ConfigError { problems }) if json => {
+            let problems = problems.into_iter().map(Wrong::from).collect();
+            let report = Report { valid: false, problems, warnings: Vec::new(), findings: Vec::new() };
+            output::json_line(&mut out, &report)?;
+            return Ok(ExitStatus::BadConfig);
+        }
+        Err(error) => return Err(error.into()),
     };
-    println!("configuration: valid");
-    for warning in config.warnings() {
-        println!("warning: {warning}");
+    let warnings = config.warnings().to_vec();
+    let mut report = Report { valid: true, problems: Vec::new(), warnings, findings: Vec::new() };
+    if !arguments.offline {
+        report.look_at_nats(&config).await;
+        report.look_at_dedup(&config).await;
     }
-    if arguments.offline {
-        return ExitStatus::Success;
+    if json {
+        output::json_line(&mut out, &report)?
+    } else {
+        report.write(&mut out)?
     }
-    let found = [check_nats(&config).await, check_dedup(&config).await];
-    found.into_iter().find(|status| *status != ExitStatus::Success).unwrap_or(ExitStatus::Success)
+    Ok(report.status())
 }
 
-async fn check_nats(config: &Config) -> ExitStatus {
-    let connection = match Connection::connect(&settings::nats(config, "check"), |_| {}).await {
-        Ok(connection) => connection,
-        Err(error) => {
-            println!("nats: {}", chain(&error));
-            return if error.class().is_some() { ExitStatus::Unreachable } else { ExitStatus::BadConfig };
-        }
-    };
-    println!("nats: connected to nats-server {}", connection.client().server_info().version);
-    let mut status = ExitStatus::Success;
-    let source = settings::source_stream(config);
-    for stream in [&source, &settings::target_stream(config), &settings::dead_letter_stream(config)] {
-        match streams::plan_stream(&connection, stream).await {
-            Ok(plan) => println!("stream {}: {}", stream.name, in_words(&plan)),
-            Err(error) => status = refused(&error),
+impl Report {
+    fn found(&mut self, about: impl Into<String>, said: impl Into<String>) {
+        let (about, said) = (about.into(), said.into());
+        self.findings.push(Finding { about, said, ok: true, status: ExitStatus::Success });
+    }
+
+    fn failed(&mut self, about: impl Into<String>, error: &(dyn std::error::Error + 'static), is_transient: bool) {
+        let status = if is_transient { ExitStatus::Unreachable } else { ExitStatus::BadConfig };
+        self.findings.push(Finding { about: about.into(), said: chain(error).to_string(), ok: false, status });
+    }
+
+    fn planned(&mut self, about: String, plan: Result<Plan, SetupError>) {
+        match plan {
+            Ok(plan) => self.found(about, in_words(&plan)),
+            Err(error) => self.failed(about, &error, error.is_transient()),
         }
     }
-    match check_consumer(&connection, config).await {
-        Ok(text) => println!("{text}"),
-        Err(error) => status = refused(&error),
+
+    /// The status of the first that failed.
+    fn status(&self) -> ExitStatus {
+        let failed = self.findings.iter().find(|found| !found.ok);
+        failed.map_or(ExitStatus::Success, |found| found.status)
     }
-    status
+
+    fn write(&self, out: &mut impl Write) -> io::Result<()> {
+        writeln!(out, "configuration: valid")?;
+        for Finding { about, said, ok, .. } in &self.findings {
+            writeln!(out, "{}{about}: {said}", if *ok { "" } else { "error: " })?;
+        }
+        self.warnings.iter().try_for_each(|warning| writeln!(out, "warning: {warning}"))
+    }
+
+    async fn look_at_nats(&mut self, config: &Config) {
+        let connection = match Connection::connect(&settings::nats(config, "check"), |_| {}).await {
+            Ok(connection) => connection,
+            Err(error) => return self.failed("nats", &error, error.class().is_some()),
+        };
+        self.found("nats", format!("connected to nats-server {}", connection.client().server_info().version));
+        let source = settings::source_stream(config);
+        for stream in [&source, &settings::target_stream(config), &settings::dead_letter_stream(config)] {
+            let plan = streams::plan_stream(&connection, stream).await;
+            self.planned(format!("stream {}", stream.name), plan);
+        }
+        let plan = plan_consumer(&connection, config).await;
+        self.planned(format!("consumer {}", config.source.consumer), plan);
+    }
+
+    async fn look_at_dedup(&mut self, config: &Config) {
+        if config.dedup.store == DedupKind::Memory {
+            return self.found("dedup", "in memory, good for one replica");
+        }
+        let store = match RedisStore::new(&settings::redis(config)) {
+            Ok(store) => store,
+            Err(error) => return self.failed("dedup", &error, false),
+        };
+        match store.warnings().await {
+            Ok(warnings) => {
+                self.found("dedup", "redis answers");
+                self.warnings.extend(warnings);
+            }
+            Err(failure) => self.failed("dedup", &failure, true),
+        }
+    }
 }
 
-async fn check_consumer(connection: &Connection, config: &Config) -> Result<String, SetupError> {
+impl From<Problem> for Wrong {
+    fn from(Problem { key, value, origin, line, expected }: Problem) -> Self {
+        let file = match &origin {
+            Origin::File(path) => Some(path.display().to_string()),
+            Origin::Default | Origin::Environment(_) => None,
+        };
+        Self { key, value, origin: origin.to_string(), file, line, expected }
+    }
+}
+
+async fn plan_consumer(connection: &Connection, config: &Config) -> Result<Plan, SetupError> {
     let (stream, consumer) = (settings::source_stream(config), settings::consumer(config));
     let (target, ack_wait) = (settings::target_stream(config), config.source.ack_wait);
     if let Some(info) = streams::find_stream(connection, &target.name).await? {
         streams::check_duplicate_window(&target.name, &info, ack_wait)?;
     }
-    let plan = match streams::find_stream(connection, &stream.name).await? {
-        Some(info) => consumers::plan_consumer(connection, &stream.name, &info.subjects, &consumer).await?,
-        None => Plan::Create,
-    };
-    Ok(format!("consumer {}: {}", consumer.name, in_words(&plan)))
-}
-
-fn refused(error: &SetupError) -> ExitStatus {
-    println!("error: {}", chain(error));
-    if error.is_transient() { ExitStatus::Unreachable } else { ExitStatus::BadConfig }
+    match streams::find_stream(connection, &stream.name).await? {
+        Some(info) => consumers::plan_consumer(connection, &stream.name, &info.subjects, &consumer).await,
+        None => Ok(Plan::Create),
+    }
 }
 
 fn in_words(plan: &Plan) -> String {
@@ -72,30 +167,5 @@ fn in_words(plan: &Plan) -> String {
         Plan::Use => "exists, is used as it is".to_owned(),
         Plan::Create => "would be created".to_owned(),
         Plan::Update(settings) => format!("exists, would be changed: {}", settings.join(", ")),
-    }
-}
-
-async fn check_dedup(config: &Config) -> ExitStatus {
-    if config.dedup.store == DedupKind::Memory {
-        println!("dedup: in memory, good for one replica");
-        return ExitStatus::Success;
-    }
-    let store = match RedisStore::new(&settings::redis(config)) {
-        Ok(store) => store,
-        Err(error) => {
-            println!("dedup: {}", chain(&error));
-            return ExitStatus::BadConfig;
-        }
-    };
-    match store.warnings().await {
-        Ok(warnings) => {
-            println!("dedup: redis answers");
-            warnings.iter().for_each(|warning| println!("warning: {warning}"));
-            ExitStatus::Success
-        }
-        Err(failure) => {
-            println!("dedup: {}", chain(&failure));
-            ExitStatus::Unreachable
-        }
     }
 }

@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanFloatCount, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use serde::Serialize;
 
 /// What is worth a look.
@@ -48,11 +48,31 @@ pub(super) fn progress(what: &'static str, total: u64) -> ProgressBar {
         return ProgressBar::hidden();
     }
     let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
-    let template = "{msg} {wide_bar} {pos}/{len} {per_sec} {eta}";
+    let template = "{msg} {wide_bar} {pos}/{len} {rate} {eta}";
     if let Ok(style) = ProgressStyle::with_template(template) {
-        bar.set_style(style);
+        bar.set_style(style.with_key("rate", write_rate));
     }
     bar.set_message(what);
     bar.enable_steady_tick(Duration::from_millis(200));
     bar
+}
+
+/// How many a second, without decimals.
+fn write_rate(state: &ProgressState, out: &mut dyn std::fmt::Write) {
+    // A line of progress that cannot be written is not missed.
+    let _ = write!(out, "{}", rate(state.per_sec()));
+}
+
+fn rate(per_second: f64) -> String {
+    format!("{}/s", HumanFloatCount(per_second.round()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_has_no_decimals() {
+        assert_eq!([0.0, 0.4, 9_200.825_5].map(rate), ["0/s", "0/s", "9,201/s"]);
+    }
 }

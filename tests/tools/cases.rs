@@ -69,7 +69,8 @@ fn completions_know_every_command() {
 #[test]
 fn every_tool_has_help_with_examples() {
     for command in [
-        &["explain"][..],
+        &["check"][..],
+        &["explain"],
         &["preview"],
         &["generate"],
         &["test"],

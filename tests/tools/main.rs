@@ -5,6 +5,7 @@
 mod support;
 
 mod cases;
+mod check;
 mod generate;
 mod letters;
 mod preview;
