@@ -30,12 +30,33 @@ pub struct Watch {
     pub(super) violations: Mutex<Vec<String>>,
     pub(super) acks_without_record: Mutex<usize>,
     pub(super) pulls: Mutex<usize>,
+    /// Pulls under way.
+    pulling: Mutex<usize>,
+}
+
+/// A pull under way.
+struct Pulling<'a>(&'a Watch);
+
+impl Drop for Pulling<'_> {
+    fn drop(&mut self) {
+        *lock(&self.0.pulling) -= 1;
+    }
 }
 
 impl Watch {
     /// The next `times` calls of `operation` panic.
     pub fn panic_next(&self, operation: &'static str, times: usize) {
         lock(&self.panics).insert(operation, times);
+    }
+
+    /// One pull at a time: what a second one brings was budgeted for the first.
+    fn begin_pull(&self) -> Pulling<'_> {
+        *lock(&self.pulls) += 1;
+        *lock(&self.pulling) += 1;
+        if *lock(&self.pulling) > 1 {
+            lock(&self.violations).push("a pull beside another".to_owned());
+        }
+        Pulling(self)
     }
 
     /// From now on every publish ends at random: stored, refused, unanswered but stored, unanswered and not stored.
@@ -89,7 +110,7 @@ pub struct Watched(pub Fakes);
 impl Source for Watched {
     fn pull(&self, budget: Budget) -> BoxFuture<'_, Result<Vec<Delivery>, Failure>> {
         async move {
-            *lock(&self.0.watch.pulls) += 1;
+            let _under_way = self.0.watch.begin_pull();
             self.0.watch.enter("pull");
             let deliveries = self.0.source.pull(budget).await?;
             self.0.pulled(&deliveries);
