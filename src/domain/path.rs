@@ -1,55 +1,66 @@
 //! Where in an event something stands: fields, places within their values, JSON pointers.
 
-use std::borrow::Cow;
 use std::fmt;
 
-/// A field, or a place within its value.
+/// A field, or a place within its value. It is small, since every result that may be a poison has room for one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FieldPath {
-    /// The field's name.
-    field: Cow<'static, str>,
-    /// The JSON pointer from its value on; empty for the value itself.
-    within: Box<str>,
+pub struct FieldPath(Inner);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Inner {
+    /// The value of a field that is known beforehand.
+    Known(&'static str),
+    /// A field, and the JSON pointer from its value on: empty for the value itself.
+    Any(Box<(String, String)>),
 }
 
 impl FieldPath {
     /// The place that `steps` lead to from the value of a field on.
     pub(super) fn new(field: &str, steps: &[String]) -> Self {
-        let within: String = steps.iter().map(|step| format!("/{}", escaped(step))).collect();
-        Self { field: Cow::Owned(field.to_owned()), within: within.into() }
+        let within = steps.iter().map(|step| format!("/{}", escaped(step))).collect();
+        Self(Inner::Any(Box::new((field.to_owned(), within))))
+    }
+
+    fn parts(&self) -> (&str, &str) {
+        match &self.0 {
+            Inner::Known(field) => (field, ""),
+            Inner::Any(parts) => (&parts.0, &parts.1),
+        }
     }
 
     /// The field's name.
     pub(super) fn field(&self) -> &str {
-        &self.field
+        self.parts().0
     }
 
     /// The names and numbers on the way from the field's value on.
     pub(super) fn steps(&self) -> impl Iterator<Item = String> {
-        steps(&self.within)
+        steps(self.parts().1)
     }
 
     /// Whether it is the value of a field itself.
     pub(super) fn is_whole(&self) -> bool {
-        self.within.is_empty()
+        self.parts().1.is_empty()
     }
 
     /// The JSON pointer from the object on that has the field.
     pub(super) fn pointer(&self) -> String {
-        format!("/{}{}", escaped(&self.field), self.within)
+        let (field, within) = self.parts();
+        format!("/{}{within}", escaped(field))
     }
 }
 
 impl From<&'static str> for FieldPath {
     fn from(field: &'static str) -> Self {
-        Self { field: Cow::Borrowed(field), within: Box::default() }
+        Self(Inner::Known(field))
     }
 }
 
 impl fmt::Display for FieldPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mark = if self.is_whole() { "" } else { "#" };
-        write!(f, "{}{mark}{}", self.field, self.within)
+        let (field, within) = self.parts();
+        let mark = if within.is_empty() { "" } else { "#" };
+        write!(f, "{field}{mark}{within}")
     }
 }
 

@@ -82,6 +82,11 @@ async fn explain_preview_and_run_agree() {
 
     let service = Service::spawn(&world.settings, &["run", "--config", CONFIG]).started();
     world.settled().await;
+    // Operators are alarmed by this count: whoever finds rows of other tenants wants to know of every one.
+    let foreign = previewed.iter().filter(|decision| decision["reason"] == "tenant_mismatch").count();
+    let counted =
+        service.metric("cdc_consumer_dead_letters_total", &[r#"table="tickets""#, r#"reason="tenant_mismatch""#]);
+    assert!(foreign > 20 && counted == foreign as f64, "{counted} of {foreign}");
     service.stop();
     let expected: BTreeSet<Seen> = previewed.iter().filter_map(said).collect();
     let (published, letters): (Vec<_>, Vec<_>) = expected.iter().partition(|seen| !seen.1.is_empty());
