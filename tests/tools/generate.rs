@@ -74,7 +74,10 @@ fn a_trace_tells_the_steps_and_the_exact_place() {
     for part in ["subject says", "company_id = \"acme\", from /record/company_id", "is_deleted: string", "order key"] {
         assert!(text.contains(part), "{part} is missing: {text}");
     }
-    assert!(text.contains(&format!("line 1, column {column}, \"/record/is_deleted\": expected a boolean")), "{text}");
+    assert!(
+        text.contains(&format!("line 1, column {column} of the event, \"/record/is_deleted\": expected a boolean")),
+        "{text}"
+    );
     // Without it the object is what it always was.
     let (_, plain, _) = fed_tool(&Settings::new(), &["explain"], event.as_bytes());
     assert_eq!(json_lines(&plain)[0].as_object().unwrap().len(), 9);
