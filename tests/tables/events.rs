@@ -116,7 +116,8 @@ fn value(kind: &'static str) -> BoxedStrategy<String> {
 /// An array, now and then of two dimensions.
 fn elements(kind: &'static str) -> BoxedStrategy<String> {
     let array = |elements: Vec<String>| format!("[{} ]", elements.join(", "));
-    let one = prop::collection::vec(value(kind), 0..3).prop_map(array).boxed();
+    let element = prop_oneof![12 => value(kind), 1 => any_value()];
+    let one = prop::collection::vec(element, 0..3).prop_map(array).boxed();
     prop_oneof![4 => one.clone(), 1 => prop::collection::vec(one, 1..3).prop_map(array)].boxed()
 }
 
