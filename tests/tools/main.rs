@@ -10,6 +10,7 @@ mod generate;
 mod letters;
 mod preview;
 mod replay;
+mod terminal;
 mod tutorial;
 
 use std::process::Output;

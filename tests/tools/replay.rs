@@ -95,6 +95,18 @@ async fn after_a_fix_letters_are_published_as_they_would_have_been() {
 }
 
 #[tokio::test]
+async fn no_more_letters_go_back_in_a_second_than_is_said() {
+    let mut world = World::new().await;
+    rejected(&mut world, 6, stream::RetentionPolicy::Limits).await;
+    world.set("tables.agents.unhandled_fields", "keep");
+    let begun = Instant::now();
+    let said = replay(&world, &["--all", "--rate", "5"], 0);
+    // Six letters have five pauses of a fifth of a second between them.
+    assert!(begun.elapsed() >= Duration::from_secs(1), "{:?}", begun.elapsed());
+    assert_eq!(said.iter().filter(|letter| letter["outcome"] == "replayed").count(), 6, "{said:?}");
+}
+
+#[tokio::test]
 async fn what_fails_again_comes_back_with_its_history() {
     let mut world = World::new().await;
     rejected(&mut world, 1, stream::RetentionPolicy::Limits).await;
