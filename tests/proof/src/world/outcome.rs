@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::{DEAD_LETTERS, Peaks, TARGET, World};
-use crate::judge::{self, Findings, Rules};
+use crate::judge::{self, Findings, Harvest, Letter, Rules};
 use crate::scenarios::Scenario;
 
 /// Resident memory that no life of the service may exceed, in bytes.
@@ -118,6 +118,9 @@ impl World {
                 self.broken.push(broken.to_string());
             }
         }
+        if !self.broken.is_empty() && self.options.without.is_none() {
+            self.keep_harvest(&harvest);
+        }
         // The saboteur has nothing to explain.
         let program = &self.options.program;
         if program.sabotage.is_none() {
@@ -128,12 +131,27 @@ impl World {
     }
 
     /// What was sent and what was said, for who looks into it.
+    /// What stands in target and dead letters, beside the ledger: for whoever looks for the cause.
+    fn keep_harvest(&self, harvest: &Harvest) {
+        let target = harvest.stored.iter().map(|event| {
+            let (id, late) = (event.id.as_deref().unwrap_or("-"), event.late.as_deref().unwrap_or("-"));
+            format!("{}\t{id}\t{late}\n", event.sequence)
+        });
+        let letters = harvest.letters.iter().map(|letter| {
+            let Letter { sequence, source_sequence, reason, .. } = letter;
+            format!("{sequence}\t{source_sequence}\t{reason}\n")
+        });
+        for (name, lines) in [("target", target.collect::<String>()), ("dead-letters", letters.collect())] {
+            std::fs::write(self.directory.path().join(name), lines).unwrap();
+        }
+    }
+
     fn keep_ledger(&mut self) {
         for (index, replica) in self.posts.iter().flat_map(|post| post.lives()).enumerate() {
             std::fs::write(self.directory.path().join(format!("life-{index}.log")), replica.log()).unwrap();
         }
         self.directory.disable_cleanup(true);
-        self.broken.push(format!("ledger and logs are in {}", self.directory.path().display()));
+        self.broken.push(format!("ledger, streams and logs are in {}", self.directory.path().display()));
     }
 
     fn check_bounds(&mut self) {
