@@ -204,7 +204,8 @@ mod tests {
         assert!(transform.tables.declared.drain(..).all(|table| !table.enabled()));
         assert_eq!(transform, domain::TransformConfig::default());
         let settings = pipeline(&config, 1024);
-        assert!(settings.workers >= 1 && settings.threads >= 1);
+        assert!(settings.threads >= 1);
+        assert_eq!(settings.workers, settings.threads.div_ceil(2), "one for two cores");
         assert_eq!(settings.in_flight, Budget { messages: 4096, bytes: 64 << 20 });
         assert_eq!(target_stream(&config).subjects, ["wa.>"]);
         assert_eq!(dead_letter_stream(&config).subjects, ["cdc.dead_letters.>"]);

@@ -13,7 +13,7 @@ mod replay;
 mod terminal;
 mod tutorial;
 
-use std::process::Output;
+use std::process::{Command, Output};
 
 use serde_json::Value;
 
@@ -28,6 +28,18 @@ fn tool(settings: &Settings, arguments: &[&str]) -> (i32, String, String) {
 fn fed_tool(settings: &Settings, arguments: &[&str], input: &[u8]) -> (i32, String, String) {
     let Output { status, stdout, stderr } = command(settings, arguments, input);
     (status.code().unwrap(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+}
+
+/// Another program, with the environment that the binary under test would have.
+fn beside(binary: &Command, program: &str) -> Command {
+    let mut command = Command::new(program);
+    for (name, value) in binary.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command
 }
 
 /// Runs a command that writes one JSON value a line, and must end with `status`.

@@ -1,7 +1,6 @@
 //! What people see: colours and progress on a terminal (a pseudo-terminal that `script` opens), and none elsewhere.
 
-use std::process::Command;
-
+use crate::beside;
 use crate::support::change::Change;
 use crate::support::service::{Settings, binary};
 use crate::support::world::World;
@@ -9,13 +8,7 @@ use crate::support::world::World;
 /// What a command writes to a terminal, standard error included.
 fn on_a_terminal(settings: &Settings, variables: &[(&str, &str)], arguments: &str) -> String {
     let program = binary(settings);
-    let mut script = Command::new("script");
-    for (name, value) in program.get_envs() {
-        match value {
-            Some(value) => script.env(name, value),
-            None => script.env_remove(name),
-        };
-    }
+    let mut script = beside(&program, "script");
     for name in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE"] {
         script.env_remove(name);
     }

@@ -1,9 +1,10 @@
 //! docs/tutorial.md, step by step: its files are written, its commands run, their output holds what stands below them.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use crate::beside;
 use crate::support::service::{Service, Settings, binary};
 use crate::support::world::{PATIENCE, World};
 
@@ -46,13 +47,7 @@ fn commands(body: &str) -> Vec<(String, Vec<String>)> {
 fn shell(settings: &Settings, directory: &Path, command: &str) -> (i32, String) {
     let program = binary(settings);
     let path = Path::new(program.get_program()).parent().unwrap().to_owned();
-    let mut shell = Command::new("sh");
-    for (name, value) in program.get_envs() {
-        match value {
-            Some(value) => shell.env(name, value),
-            None => shell.env_remove(name),
-        };
-    }
+    let mut shell = beside(&program, "sh");
     let search = std::env::var("PATH").unwrap_or_default();
     let shell = shell.env("PATH", format!("{}:{search}", path.display())).current_dir(directory).stdin(Stdio::null());
     let output = shell.args(["-c", command]).output().unwrap();
