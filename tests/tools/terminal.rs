@@ -9,7 +9,8 @@ use crate::support::world::World;
 fn on_a_terminal(settings: &Settings, variables: &[(&str, &str)], arguments: &str) -> String {
     let program = binary(settings);
     let mut script = beside(&program, "script");
-    for name in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE"] {
+    // CI too: where it is set, logs are taken to show colours whatever TERM says.
+    for name in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "CI"] {
         script.env_remove(name);
     }
     script.env("TERM", "xterm-256color").envs(variables.iter().copied());
