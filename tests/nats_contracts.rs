@@ -138,6 +138,7 @@ async fn the_source_keeps_the_contract(binary: &Path) {
             max_deliver: None,
             batch: 500,
         },
+        stalled_after: None,
     };
     let source = JetStreamSource::new(connection.clone(), settings, |note| panic!("{note}"));
     source_contract(&SourceAtServer { source, connection }).await;

@@ -497,6 +497,9 @@ impl<T: Transform> IngestActor<T> {
                 Ok(backlog) => {
                     let lag = backlog.lag(actor.core.clock.unix_nanos());
                     actor.core.observer.observe(Telemetry::Backlog { pending: backlog.pending, lag });
+                    if let Some(stalled) = backlog.stalled {
+                        actor.core.observer.observe(Telemetry::Stalled(stalled));
+                    }
                     actor.core.unacknowledged.send(Unacknowledged(backlog.unacknowledged));
                 }
                 Err(failure) => {

@@ -35,6 +35,39 @@ pub struct Backlog {
     pub unacknowledged: u64,
     /// When the first unacknowledged message was stored, in nanoseconds since the Unix epoch; `None` if there is none.
     pub oldest_unacknowledged: Option<i64>,
+    /// The consumer was found to stand still.
+    pub stalled: Option<Stalled>,
+}
+
+/// How a consumer stands still.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stall {
+    /// It gives nothing, though messages and requests wait.
+    Silent,
+    /// It has passed messages of a work queue, and they are still there.
+    Passed,
+}
+
+impl Stall {
+    /// Every kind.
+    pub const ALL: [Self; 2] = [Self::Silent, Self::Passed];
+
+    /// The name in labels and logs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Silent => "silent",
+            Self::Passed => "passed",
+        }
+    }
+}
+
+/// A consumer that stands still, and what was done about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stalled {
+    /// How it stands still.
+    pub stall: Stall,
+    /// Whether it is being made anew, which brings what it owes. If not, somebody has to look.
+    pub made_anew: bool,
 }
 
 impl Backlog {

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use crate::message::{DeliveryId, EventKey, Late, Reason};
-use crate::ports::{Dependency, Failure};
+use crate::ports::{Dependency, Failure, Stalled};
 
 /// How a delivery ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -205,6 +205,8 @@ pub enum Telemetry<'a> {
         /// Age of the first unacknowledged message; zero if none.
         lag: Duration,
     },
+    /// The consumer was found to stand still.
+    Stalled(Stalled),
     /// An actor died and was built again.
     ActorRestarted {
         /// Its name.

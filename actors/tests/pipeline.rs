@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bench::{Bench, Fakes, key, run, settings, suspect};
 use cdc_actors::message::{Reason, Record, Settle};
-use cdc_actors::ports::Budget;
+use cdc_actors::ports::{Budget, Stall, Stalled};
 use cdc_actors::shared::Settings;
 use cdc_actors::telemetry::Outcome;
 use cdc_actors::testkit::{Observed, unavailable};
@@ -25,6 +25,19 @@ fn every_event_is_stored_once_recorded_and_then_acknowledged() {
         assert_eq!(bench.watch.acks_without_record(), 0);
         bench.until("400 are processed", |fakes| fakes.observer.settled(Outcome::Processed) == 400).await;
         assert!(bench.publisher.stored().iter().all(|message| message.header("Cdc-Late").is_none()));
+        bench.stop().await;
+    });
+}
+
+#[test]
+fn a_consumer_that_stands_still_is_told_of_once_for_each_finding() {
+    run(async {
+        let bench = Bench::start(settings());
+        let told = |fakes: &Fakes| fakes.observer.count(|event| matches!(event, Observed::Stalled(_)));
+        for times in 1..=2 {
+            bench.source.stall(Stalled { stall: Stall::Silent, made_anew: false });
+            bench.until("it is told of", |fakes| told(fakes) == times).await;
+        }
         bench.stop().await;
     });
 }

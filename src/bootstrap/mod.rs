@@ -297,7 +297,8 @@ impl Attempts {
         .await?;
         let logger = logger.clone();
         let on_note = move |note| warn!(logger, "{}", note);
-        Ok(JetStreamSource::new(connection.clone(), SourceSettings { stream, consumer }, on_note))
+        let settings = SourceSettings { stream, consumer, stalled_after: config.source.stalled_after };
+        Ok(JetStreamSource::new(connection.clone(), settings, on_note))
     }
 
     async fn publisher(&self, config: &Config, connection: &Connection) -> Result<JetStreamPublisher, StartError> {

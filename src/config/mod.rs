@@ -207,6 +207,8 @@ pub struct Source {
     pub max_deliver: Option<i64>,
     /// Messages asked for in one pull.
     pub batch: usize,
+    /// How long the consumer may stand still before it is reported, or made anew; `None` for ever.
+    pub stalled_after: Option<Duration>,
     /// Whether to create the stream when it is missing.
     pub create: bool,
     /// When the stream lets go of messages.

@@ -145,6 +145,7 @@ fn source(r: &mut Reader<'_>) -> Source {
         max_ack_pending: r.integer("source.max_ack_pending", 1..=1_000_000),
         max_deliver: max_deliver(r),
         batch: r.integer("source.batch", 1..=10_000),
+        stalled_after: r.optional_duration("source.stalled_after", 5 * SECOND..=DAY),
         create: r.flag("source.create"),
         retention: r.choice("source.retention"),
         limits: limits(r, "source"),

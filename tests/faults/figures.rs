@@ -84,6 +84,8 @@ async fn every_metric_has_the_right_value_after_a_known_mix() {
         (r#"cdc_consumer_unhandled_fields_total{table="messages",field_name="colour"}"#, 1.0),
         ("cdc_consumer_subject_mismatch_total", 1.0),
         ("cdc_consumer_target_regressions_total", 0.0),
+        (r#"cdc_consumer_source_stalls_total{kind="silent"}"#, 0.0),
+        (r#"cdc_consumer_source_stalls_total{kind="passed"}"#, 0.0),
         (r#"cdc_consumer_consecutive_failures{dependency="source"}"#, 0.0),
         (r#"cdc_consumer_consecutive_failures{dependency="target"}"#, 0.0),
         (r#"cdc_consumer_consecutive_failures{dependency="dedup"}"#, 0.0),

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use async_nats::jetstream::{consumer, stream};
+use futures::StreamExt;
+
 use super::support::bench::{Bench, assert_once_each, event, eventually};
 
 #[tokio::test]
@@ -119,4 +122,36 @@ async fn a_target_that_lost_data_gets_what_is_redelivered() {
     bench.assert_once_each().await;
     tokio::time::timeout(Duration::from_secs(10), consumer.until_idle()).await.unwrap();
     assert_eq!(consumer.metrics().value("cdc_consumer_target_regressions_total"), 1.0, "one loss counts once");
+}
+
+#[tokio::test]
+async fn a_consumer_that_passed_messages_of_a_work_queue_is_made_anew_and_told_of() {
+    let bench = Bench::start().await;
+    let (source, name) = ("cdc_events_stream", "cdc_consumers");
+    let queue = stream::Config {
+        name: source.to_owned(),
+        subjects: vec!["sequin.>".to_owned()],
+        retention: stream::RetentionPolicy::WorkQueue,
+        ..Default::default()
+    };
+    bench.js.create_stream(queue).await.unwrap();
+    // A consumer that looks for the second message alone, and has it behind it, will never give the first.
+    bench.feed(1).await;
+    let second = "sequin.changes.daisi_db.daisi.others.update";
+    bench.feed_one((second.to_owned(), event(1, "CID1").1), "second").await;
+    let narrow = consumer::pull::Config {
+        durable_name: Some(name.to_owned()),
+        filter_subject: second.to_owned(),
+        ..Default::default()
+    };
+    let mut narrow = bench.js.create_consumer_on_stream(narrow, source).await.unwrap();
+    narrow.fetch().max_messages(1).messages().await.unwrap().next().await.unwrap().unwrap().ack().await.unwrap();
+    eventually("acknowledged", async || (narrow.info().await.unwrap().ack_floor.stream_sequence == 2).then_some(()))
+        .await;
+    let consumer = bench.consumer(&[("SOURCE__STALLED_AFTER", "5s")]).await;
+    consumer.until_metric(r#"cdc_consumer_source_stalls_total{kind="passed"}"#, |value| value == 1.0).await;
+    bench.until_target(1).await;
+    consumer.until_idle().await;
+    assert!(consumer.log().contains("the consumer stands still"), "{}", consumer.log());
+    assert!(consumer.get("/status.json").1.contains("the consumer stands still"));
 }

@@ -1,17 +1,19 @@
 //! The source: pull requests, settlements, setup, faults.
 
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::support::nats::{NatsServer, on_every_server};
 use async_nats::jetstream;
 use cdc_actors::message::{Delivery, Settle, Settlement};
-use cdc_actors::ports::{Budget, FailureClass, Source};
+use cdc_actors::ports::{Budget, FailureClass, Source, Stall, Stalled};
 use daisi_cdc_consumer::adapters::nats::{
-    Connection, ConsumerSettings, JetStreamSource, Plan, SetupError, SourceSettings, StreamSettings, consumers, streams,
+    Connection, ConsumerSettings, JetStreamSource, Note, Plan, Retention, SetupError, SourceSettings, StreamSettings,
+    consumers, streams,
 };
 
-use super::connect;
+use super::{connect, connect_as};
 
 const WIDE: Budget = Budget { messages: 1000, bytes: 64 << 20 };
 
@@ -26,6 +28,7 @@ fn source_settings(ack_wait: Duration) -> SourceSettings {
             max_deliver: None,
             batch: 500,
         },
+        stalled_after: None,
     }
 }
 
@@ -86,6 +89,9 @@ on_every_server! {
     pulling_survives_a_restart
     an_abandoned_pull_loses_nothing
     a_deleted_consumer_is_built_again
+    what_a_consumer_passed_comes_from_one_made_anew
+    what_cannot_be_cured_is_told_and_left_alone
+    a_consumer_that_may_not_give_does_not_stand_still
     receipts_of_a_deleted_stream_are_dropped
     stopping_hands_back_what_has_arrived
     setup_creates_and_checks
@@ -245,6 +251,125 @@ async fn a_deleted_consumer_is_built_again(binary: &Path) {
     assert_eq!(pull_count(&source, 5, WIDE).await.len(), 5);
 }
 
+/// Looks until the consumer is found to stand still, at most 20 s.
+async fn until_stalled(source: &JetStreamSource) -> Stalled {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        if let Some(stalled) = source.backlog().await.unwrap().stalled {
+            return stalled;
+        }
+        assert!(Instant::now() < deadline, "the consumer is not found to stand still");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// A work queue in which the consumer, which looked for others at the time, has passed the first message.
+async fn with_a_passed_message(connection: &Connection) -> SourceSettings {
+    let mut settings = source_settings(Duration::from_secs(30));
+    settings.stream.retention = Retention::WorkQueue;
+    settings.stalled_after = Some(Duration::from_millis(300));
+    let mut narrow = settings.clone();
+    narrow.consumer.filters = vec!["in.1".to_owned()];
+    let before = JetStreamSource::new(connection.clone(), narrow, |note| panic!("{note}"));
+    assert!(before.pull(WIDE).await.unwrap().is_empty());
+    feed(connection, 0..2, 0).await;
+    let second = pull_count(&before, 1, WIDE).await;
+    assert_eq!(number(&second[0]), 1);
+    settle(&before, settlements(&second, Settle::Ack)).await;
+    before.stop().await;
+    before.confirm_settled().await.unwrap();
+    settings
+}
+
+async fn what_a_consumer_passed_comes_from_one_made_anew(binary: &Path) {
+    let server = NatsServer::start(binary);
+    let connection = connect(&server).await;
+    let settings = with_a_passed_message(&connection).await;
+    let source = JetStreamSource::new(connection.clone(), settings, |note| panic!("{note}"));
+    assert!(source.pull(WIDE).await.unwrap().is_empty(), "the consumer never gives it");
+    let backlog = source.backlog().await.unwrap();
+    assert!(backlog.oldest_unacknowledged.is_some() && backlog.pending == 0, "but it counts as waiting: {backlog:?}");
+    assert_eq!(until_stalled(&source).await, Stalled { stall: Stall::Passed, made_anew: true });
+    let passed = pull_count(&source, 1, WIDE).await;
+    assert_eq!(number(&passed[0]), 0);
+    settle(&source, settlements(&passed, Settle::Ack)).await;
+    source.confirm_settled().await.unwrap();
+    until_oldest(&source, None).await;
+}
+
+async fn what_cannot_be_cured_is_told_and_left_alone(binary: &Path) {
+    // Who may delete it and not create it must not delete it either.
+    for denied in ["$JS.API.CONSUMER.DELETE.>", "$JS.API.CONSUMER.DURABLE.CREATE.>"] {
+        let some = format!(r#"{{ user: some, password: some, permissions: {{ publish: {{ deny: "{denied}" }} }} }}"#);
+        let users = format!("authorization {{ users = [{{ user: all, password: all }}, {some}] }}");
+        let server = NatsServer::start_with(binary, &users);
+        let everybody = connect_as(&server, "all").await;
+        let settings = with_a_passed_message(&everybody).await;
+        consumers::ensure_consumer(&everybody, "IN", &settings.stream.subjects, &settings.consumer).await.unwrap();
+        let notes = Arc::new(Mutex::new(Vec::new()));
+        let noted = Arc::clone(&notes);
+        let connection = connect_as(&server, "some").await;
+        let source = JetStreamSource::new(connection, settings, move |note| noted.lock().unwrap().push(note));
+        assert!(source.pull(WIDE).await.unwrap().is_empty());
+        for _ in 0..2 {
+            assert_eq!(until_stalled(&source).await, Stalled { stall: Stall::Passed, made_anew: false }, "{denied}");
+        }
+        let context = jetstream::new(everybody.client().clone());
+        let found: Result<jetstream::consumer::PullConsumer, _> = context.get_consumer_from_stream("c", "IN").await;
+        assert!(found.is_ok(), "{denied}: it is still there");
+        let notes = notes.lock().unwrap();
+        assert!(matches!(&notes[0], Note::NotDeleted { consumer, .. } if consumer == "c"), "{notes:?}");
+        assert!(notes[0].to_string().contains("ermission"), "{}", notes[0]);
+    }
+}
+
+/// Its bound is reached; or, where a server knows that, it is paused.
+async fn a_consumer_that_may_not_give_does_not_stand_still(binary: &Path) {
+    let server = NatsServer::start(binary);
+    let connection = connect(&server).await;
+    let mut settings = source_settings(Duration::from_secs(30));
+    settings.stalled_after = Some(Duration::from_millis(300));
+    settings.consumer.max_ack_pending = 2;
+    let source = JetStreamSource::new(connection.clone(), settings, |note| panic!("{note}"));
+    feed_when_open(&source, &connection, 0..5).await;
+    let bounded = pull_count(&source, 2, WIDE).await;
+    assert_flows_for_a_while(&source, &connection).await;
+    if !connection.client().is_server_compatible(2, 11, 0) {
+        return;
+    }
+    let pause = r#"{"pause_until":"2100-01-01T00:00:00Z"}"#;
+    connection.client().request("$JS.API.CONSUMER.PAUSE.IN.c", pause.into()).await.unwrap();
+    settle(&source, settlements(&bounded, Settle::Ack)).await;
+    assert_flows_for_a_while(&source, &connection).await;
+}
+
+async fn feed_when_open(source: &JetStreamSource, connection: &Connection, range: std::ops::Range<usize>) {
+    assert!(source.pull(WIDE).await.unwrap().is_empty());
+    feed(connection, range, 0).await;
+}
+
+/// Messages and requests wait, and nobody says that the consumer stands still.
+async fn assert_flows_for_a_while(source: &JetStreamSource, connection: &Connection) {
+    let context = jetstream::new(connection.client().clone());
+    let mut consumer: jetstream::consumer::PullConsumer = context.get_consumer_from_stream("c", "IN").await.unwrap();
+    let looks = async {
+        let enough = Instant::now() + Duration::from_secs(1);
+        let mut waited = 0;
+        while Instant::now() < enough {
+            let backlog = source.backlog().await.unwrap();
+            assert_eq!(backlog.stalled, None);
+            let info = consumer.info().await.unwrap();
+            waited += usize::from(info.num_waiting > 0 && info.num_pending > 0);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        assert!(waited > 5, "no request waited");
+    };
+    tokio::select! {
+        () = looks => {}
+        never = async { loop { assert!(source.pull(WIDE).await.unwrap().is_empty()); } } => never,
+    }
+}
+
 async fn receipts_of_a_deleted_stream_are_dropped(binary: &Path) {
     let server = NatsServer::start(binary);
     let connection = connect(&server).await;
@@ -311,7 +436,7 @@ async fn setup_creates_and_checks(binary: &Path) {
 async fn an_existing_consumer_is_brought_up_to_date(binary: &Path) {
     let server = NatsServer::start(binary);
     let connection = connect(&server).await;
-    let SourceSettings { mut stream, mut consumer } = source_settings(Duration::from_secs(30));
+    let SourceSettings { mut stream, mut consumer, .. } = source_settings(Duration::from_secs(30));
     stream.subjects = vec!["a.>".to_owned(), "b.>".to_owned()];
     consumer.filters = stream.subjects.clone();
     streams::ensure_stream(&connection, &stream).await.unwrap();

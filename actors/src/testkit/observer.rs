@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::lock;
 use crate::message::{DeliveryId, EventKey, Late, Reason};
-use crate::ports::{Dependency, Failure, Observer};
+use crate::ports::{Dependency, Failure, Observer, Stalled};
 use crate::telemetry::{Outcome, PauseReason, Telemetry};
 
 /// A [`Telemetry`] event that owns what it tells; the fields are those of its namesake.
@@ -28,6 +28,7 @@ pub enum Observed {
     Paused { reason: PauseReason, paused: bool },
     InFlight { messages: usize, bytes: usize },
     Backlog { pending: u64, lag: Duration },
+    Stalled(Stalled),
     ActorRestarted { actor: &'static str },
     TargetRegressed { recorded: u64, last_sequence: u64 },
     HandedBack { deliveries: usize, why: &'static str },
@@ -63,6 +64,7 @@ impl From<Telemetry<'_>> for Observed {
             Telemetry::Paused { reason, paused } => Self::Paused { reason, paused },
             Telemetry::InFlight { messages, bytes } => Self::InFlight { messages, bytes },
             Telemetry::Backlog { pending, lag } => Self::Backlog { pending, lag },
+            Telemetry::Stalled(stalled) => Self::Stalled(stalled),
             Telemetry::ActorRestarted { actor } => Self::ActorRestarted { actor },
             Telemetry::TargetRegressed { recorded, last_sequence } => Self::TargetRegressed { recorded, last_sequence },
             Telemetry::HandedBack { deliveries, why } => Self::HandedBack { deliveries, why },

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use super::{Faults, ManualClock, lock};
 use crate::message::{Delivery, DeliveryId, Headers, Receipt, Settle, Settlement};
-use crate::ports::{Backlog, Budget, Clock, Failure, Source};
+use crate::ports::{Backlog, Budget, Clock, Failure, Source, Stalled};
 
 /// A stream that delivers again what is handed back, or not settled within `ack_wait` of its clock.
 #[derive(Debug)]
@@ -35,6 +35,7 @@ struct State {
     arrived_at_stop: usize,
     max_ack_pending: usize,
     unacknowledged_elsewhere: usize,
+    stalled: Option<Stalled>,
 }
 
 #[derive(Debug)]
@@ -66,6 +67,7 @@ impl FakeSource {
             arrived_at_stop: 0,
             max_ack_pending: usize::MAX,
             unacknowledged_elsewhere: 0,
+            stalled: None,
         };
         Self { faults: Faults::default(), clock, ack_wait, state: Mutex::new(state), changed: watch::Sender::new(()) }
     }
@@ -123,6 +125,11 @@ impl FakeSource {
     /// Other replicas were given so many messages that they have not acknowledged.
     pub fn set_unacknowledged_elsewhere(&self, messages: usize) {
         lock(&self.state).unacknowledged_elsewhere = messages;
+    }
+
+    /// The next look at the backlog finds the consumer standing still.
+    pub fn stall(&self, stalled: Stalled) {
+        lock(&self.state).stalled = Some(stalled);
     }
 
     /// Makes `stop` return up to so many messages as having arrived unasked for.
@@ -228,13 +235,14 @@ impl FakeSource {
 
     fn backlog_now(&self) -> Result<Backlog, Failure> {
         self.faults.enter("backlog")?;
-        let state = lock(&self.state);
+        let mut state = lock(&self.state);
         let pending = state.messages.values().filter(|message| message.deliveries == 0).count();
         let unacknowledged = state.messages.len() - pending + state.unacknowledged_elsewhere;
         Ok(Backlog {
             pending: u64::try_from(pending).unwrap_or(u64::MAX),
             unacknowledged: u64::try_from(unacknowledged).unwrap_or(u64::MAX),
             oldest_unacknowledged: state.messages.values().next().map(|message| message.timestamp),
+            stalled: state.stalled.take(),
         })
     }
 }

@@ -47,25 +47,50 @@ pub enum Note {
         /// Why the server refused.
         refused: String,
     },
+    /// A consumer that stands still could not be deleted.
+    NotDeleted {
+        /// The consumer.
+        consumer: String,
+        /// Why the server refused.
+        refused: String,
+    },
 }
 
 impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self::NotUpdated { consumer, setting, is, wanted, refused } = self;
-        write!(
-            f,
-            "consumer {consumer} keeps {setting} {is}, {wanted} is configured: {refused}; have somebody who may change it, or delete it and create it anew"
-        )
+        match self {
+            Self::NotUpdated { consumer, setting, is, wanted, refused } => write!(
+                f,
+                "consumer {consumer} keeps {setting} {is}, {wanted} is configured: {refused}; have somebody who may change it, or delete it and create it anew"
+            ),
+            Self::NotDeleted { consumer, refused } => write!(
+                f,
+                "consumer {consumer} stands still and could not be deleted: {refused}; have somebody delete it who may, it is created anew"
+            ),
+        }
     }
 }
 
 /// A consumer as the server describes it.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct ConsumerInfo {
+    pub(super) created: String,
+    pub(super) delivered: Delivered,
     pub(super) config: Map<String, Value>,
     pub(super) ack_floor: AckFloor,
     pub(super) num_ack_pending: u64,
     pub(super) num_pending: u64,
+    /// Pull requests that wait.
+    #[serde(default)]
+    num_waiting: u64,
+    /// By an operator, since 2.11.
+    #[serde(default)]
+    paused: bool,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct Delivered {
+    pub(super) consumer_seq: u64,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -74,6 +99,12 @@ pub(super) struct AckFloor {
 }
 
 impl ConsumerInfo {
+    /// Whether messages and requests wait, and nothing keeps it from giving.
+    pub(super) fn could_give(&self) -> bool {
+        let bound = self.config.get(MAX_ACK_PENDING).and_then(Value::as_u64).unwrap_or(u64::MAX);
+        self.num_pending > 0 && self.num_waiting > 0 && self.num_ack_pending < bound && !self.paused
+    }
+
     /// The subjects it is given; empty for all.
     pub(super) fn filters(&self) -> Vec<String> {
         let one = self.config.get("filter_subject").and_then(Value::as_str).filter(|subject| !subject.is_empty());
@@ -93,6 +124,18 @@ pub(super) async fn find_consumer(
         Ok(info) => Ok(Some(info)),
         Err(error) if error.err_code == ApiError::CONSUMER_NOT_FOUND => Ok(None),
         Err(error) => Err(error.into_failure(&action)),
+    }
+}
+
+/// Deletes a consumer that the next pull is to create anew; one that is gone already is as good. Without the right to create it,
+/// which is tried first, it stays.
+pub(super) async fn delete_to_create_anew(connection: &Connection, stream: &str, name: &str) -> Result<(), Failure> {
+    let action = format!("delete consumer {name} of {stream}");
+    let Some(found) = find_consumer(connection, stream, name).await? else { return Ok(()) };
+    put_consumer(connection, stream, name, &found.config).await?.map_err(|error| error.into_failure(&action))?;
+    match connection.api::<Value>(&action, &format!("CONSUMER.DELETE.{stream}.{name}"), &json!({})).await? {
+        Err(error) if error.err_code != ApiError::CONSUMER_NOT_FOUND => Err(error.into_failure(&action)),
+        _ => Ok(()),
     }
 }
 

@@ -8,6 +8,7 @@
 
 mod ack;
 mod api;
+mod backlog;
 mod connection;
 pub mod consumers;
 mod dead_letters;
@@ -19,6 +20,7 @@ mod publisher;
 mod reader;
 mod replay;
 mod source;
+mod stall;
 pub mod streams;
 
 pub use ack::{AckSubject, NotAnAckSubject};

@@ -15,17 +15,16 @@ use cdc_actors::message::{Delivery, DeliveryId, Receipt, Settle, Settlement};
 use cdc_actors::ports::{Backlog, Budget, Failure, FailureClass, Source};
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
-use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use super::ack::AckSubject;
-use super::api::ApiError;
+use super::backlog::{BacklogWatch, Consumed};
 use super::connection::{Connection, subject_of};
 use super::consumers::{ConsumerSettings, Note, ensure_consumer, find_consumer};
 use super::headers;
-use super::streams::{self, StreamSettings, ensure_stream, find_stream, parse_time};
+use super::streams::{self, Retention, StreamInfo, StreamSettings, ensure_stream, find_stream};
 
 /// How long an empty pull waits for a first message.
 const IDLE_RETURN: Duration = Duration::from_secs(1);
@@ -50,6 +49,8 @@ pub struct SourceSettings {
     pub stream: StreamSettings,
     /// The consumer; created if it is missing.
     pub consumer: ConsumerSettings,
+    /// How long the consumer may stand still before [`Backlog`] tells so, and one of a work queue is made anew; `None` for ever.
+    pub stalled_after: Option<Duration>,
 }
 
 /// What went wrong with a pull request, beside failed calls.
@@ -66,7 +67,16 @@ enum PullProblem {
 struct Life {
     epoch: u64,
     created: i64,
+    /// Whether the stream removes what is acknowledged.
+    work_queue: bool,
     confirmed: Instant,
+}
+
+impl Life {
+    fn new(epoch: u64, stream: &StreamInfo) -> Self {
+        let work_queue = stream.retention == Retention::WorkQueue;
+        Self { epoch, created: stream.created, work_queue, confirmed: Instant::now() }
+    }
 }
 
 #[derive(Debug)]
@@ -107,6 +117,7 @@ pub struct JetStreamSource {
     life: StdMutex<Option<Life>>,
     /// Epoch of the connection that carries settlements not confirmed yet; 0 if there are none.
     unconfirmed: AtomicU64,
+    backlog: BacklogWatch,
     on_note: Arc<dyn Fn(Note) + Send + Sync>,
 }
 
@@ -118,6 +129,7 @@ impl JetStreamSource {
         on_note: impl Fn(Note) + Send + Sync + 'static,
     ) -> Self {
         Self {
+            backlog: BacklogWatch::new(settings.stalled_after),
             connection,
             settings,
             pulling: Mutex::default(),
@@ -152,7 +164,7 @@ impl JetStreamSource {
         let info = find_stream(&self.connection, self.stream())
             .await?
             .ok_or_else(|| streams::SetupError::MissingStream(self.stream().to_owned()).into_failure(action))?;
-        let life = Life { epoch, created: info.created, confirmed: Instant::now() };
+        let life = Life::new(epoch, &info);
         self.set_life(Some(life));
         Ok(life)
     }
@@ -177,7 +189,7 @@ impl JetStreamSource {
             .subscribe(subject.clone())
             .await
             .map_err(|cause| Failure::new(action, FailureClass::Disconnected, cause))?;
-        self.set_life(Some(Life { epoch, created: stream.created, confirmed: Instant::now() }));
+        self.set_life(Some(Life::new(epoch, &stream)));
         pulling.inbox = Some(Inbox { subject, subscriber, epoch, created: stream.created });
         Ok(())
     }
@@ -423,52 +435,21 @@ impl JetStreamSource {
     }
 
     async fn look_behind(&self) -> Result<Backlog, Failure> {
-        let action = self.action("look up the backlog of");
-        let Some(info) = find_consumer(&self.connection, self.stream(), &self.settings.consumer.name).await? else {
-            let cause = format!("consumer {} does not exist; the next pull creates it", self.settings.consumer.name);
-            return Err(Failure::new(action, FailureClass::Missing, cause));
+        let seen = async {
+            let life = self.confirmed_life(&self.action("look up the backlog of")).await?;
+            let consumed = Consumed {
+                connection: &self.connection,
+                stream: self.stream(),
+                created: life.created,
+                work_queue: life.work_queue,
+                consumer: &self.settings.consumer,
+            };
+            self.backlog.look(consumed).await
         };
-        if info.num_pending == 0 && info.num_ack_pending == 0 {
-            return Ok(Backlog::default());
-        }
-        let from = info.ack_floor.stream_seq + 1;
-        let mut filters = info.filters();
-        if filters.is_empty() {
-            filters.push(">".to_owned());
-        }
-        let mut oldest: Option<(u64, i64)> = None;
-        for filter in filters {
-            let found = self.first_from(&action, from, &filter).await?;
-            oldest = oldest.into_iter().chain(found).min();
-        }
-        let oldest_unacknowledged = oldest.map(|(_, time)| time);
-        Ok(Backlog { pending: info.num_pending, unacknowledged: info.num_ack_pending, oldest_unacknowledged })
+        let (backlog, note) = seen.await.inspect_err(|_| self.backlog.blind())?;
+        note.into_iter().for_each(|note| (self.on_note)(note));
+        Ok(backlog)
     }
-
-    /// Sequence and time of the first message at or after `from` that `filter` matches.
-    async fn first_from(&self, action: &str, from: u64, filter: &str) -> Result<Option<(u64, i64)>, Failure> {
-        let body = json!({ "seq": from, "next_by_subj": filter });
-        let operation = format!("STREAM.MSG.GET.{}", self.stream());
-        match self.connection.api::<StoredMessage>(action, &operation, &body).await? {
-            Ok(StoredMessage { message }) => {
-                let time = parse_time(&message.time).map_err(|e| Failure::new(action, FailureClass::Protocol, e))?;
-                Ok(Some((message.seq, time)))
-            }
-            Err(error) if error.err_code == ApiError::NO_MESSAGE => Ok(None),
-            Err(error) => Err(error.into_failure(action)),
-        }
-    }
-}
-
-#[derive(Deserialize)]
-struct StoredMessage {
-    message: StoredHead,
-}
-
-#[derive(Deserialize)]
-struct StoredHead {
-    seq: u64,
-    time: String,
 }
 
 fn delivery(message: Message, created: i64) -> Result<Delivery, super::NotAnAckSubject> {

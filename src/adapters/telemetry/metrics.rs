@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use cdc_actors::message::{Late, Reason};
-use cdc_actors::ports::Dependency;
+use cdc_actors::ports::{Dependency, Stall};
 use cdc_actors::telemetry::{Outcome, PauseReason};
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
@@ -126,6 +126,7 @@ pub(super) struct Metrics {
     pub dedup_unrecorded: Counter,
     pub subject_mismatch: Counter,
     pub target_regressions: Counter,
+    pub source_stalls: By<Stall, Counter>,
     pub nats_reconnects: Counter,
     pub reloads_applied: Counter,
     pub reloads_refused: Counter,
@@ -191,6 +192,9 @@ impl Metrics {
             dedup_unrecorded: r.counter("cdc_consumer_dedup_unrecorded_total", &[]),
             subject_mismatch: r.counter("cdc_consumer_subject_mismatch_total", &[]),
             target_regressions: r.counter("cdc_consumer_target_regressions_total", &[]),
+            source_stalls: By::new(&Stall::ALL, |stall| {
+                r.counter("cdc_consumer_source_stalls_total", &[("kind", stall.name())])
+            }),
             nats_reconnects: r.counter("cdc_consumer_nats_reconnects_total", &[]),
             reloads_applied: r.counter(RELOADS, &[("result", "applied")]),
             reloads_refused: r.counter(RELOADS, &[("result", "refused")]),
@@ -285,7 +289,7 @@ impl Register<'_> {
 }
 
 /// Every metric, with what it tells.
-pub(super) const COUNTERS: [(&str, &str); 16] = [
+pub(super) const COUNTERS: [(&str, &str); 17] = [
     ("cdc_consumer_events_total", "Events settled for good, by how they ended."),
     ("cdc_consumer_redis_hit_total", "Keys checked, by whether they had a valid record."),
     ("cdc_consumer_publish_errors_total", "Publish calls that failed."),
@@ -299,6 +303,7 @@ pub(super) const COUNTERS: [(&str, &str); 16] = [
     ("cdc_consumer_dead_letters_total", "Events in the dead-letter stream, by reason."),
     ("cdc_consumer_subject_mismatch_total", "Events whose subject contradicts their metadata."),
     ("cdc_consumer_target_regressions_total", "Times that the target had lost data."),
+    ("cdc_consumer_source_stalls_total", "Times that the consumer of the source was found to stand still, by how."),
     ("cdc_consumer_nats_reconnects_total", "Connections to NATS made anew."),
     (RELOADS, "Configurations read again at SIGHUP, by what became of them."),
     (RESTARTS, "Actors that died and were built again."),

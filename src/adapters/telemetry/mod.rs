@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use cdc_actors::message::{DeliveryId, Late, Reason};
-use cdc_actors::ports::{Clock, Dependency, Failure, Observer};
+use cdc_actors::ports::{Clock, Dependency, Failure, Observer, Stall, Stalled};
 use cdc_actors::telemetry::{Outcome, PauseReason, Telemetry as Event};
 use slog::{Logger, crit, debug, error, info, warn};
 
@@ -255,6 +255,14 @@ impl Telemetry {
                 let said = format!("it ends at {last_sequence}, {recorded} is recorded");
                 self.troubles.note("the target has lost data", Dependency::Target.name().to_owned(), &said);
             }
+            Event::Stalled(Stalled { stall, made_anew }) => {
+                if let Some(counter) = self.metrics.source_stalls.of(*stall) {
+                    counter.increment(1);
+                }
+                let said = said_of(*stall, *made_anew);
+                error!(self.logger, "the consumer stands still"; "kind" => stall.name(), "detail" => said);
+                self.troubles.note("the consumer stands still", Dependency::Source.name().to_owned(), said);
+            }
             Event::HandedBack { deliveries, why } => {
                 info!(self.logger, "deliveries handed back"; "deliveries" => deliveries, "reason" => why);
             }
@@ -264,6 +272,24 @@ impl Telemetry {
             }
             // The remaining events are told apart by `observe`; one added later is at least not lost.
             other => debug!(self.logger, "telemetry"; "event" => ?other),
+        }
+    }
+}
+
+/// What a stall is and what becomes of it, for people.
+fn said_of(stall: Stall, made_anew: bool) -> &'static str {
+    match (stall, made_anew) {
+        (Stall::Silent, true) => {
+            "it gave nothing, though messages and requests waited; deleted, the next pull makes it anew"
+        }
+        (Stall::Silent, false) => {
+            "it gives nothing, though messages and requests wait: see CdcConsumerSourceStalls in the runbook"
+        }
+        (Stall::Passed, true) => {
+            "it passed messages that are still in the work queue; deleted, the next pull makes it anew"
+        }
+        (Stall::Passed, false) => {
+            "it has passed messages that are still in the work queue: see CdcConsumerSourceStalls in the runbook"
         }
     }
 }

@@ -2,7 +2,7 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use cdc_actors::message::EventKey;
-use cdc_actors::ports::FailureClass;
+use cdc_actors::ports::{FailureClass, Stall, Stalled};
 use serde_json::Value;
 
 use super::metrics::{COUNTERS, FIELD_NAMES, GAUGES, HISTOGRAMS};
@@ -159,6 +159,7 @@ fn every_event_shows_in_its_metric() {
     bench.see(Event::Backlog { pending: 13, lag: Duration::from_millis(1_500) });
     bench.see(Event::ActorRestarted { actor: "publish" });
     bench.see(Event::TargetRegressed { recorded: 20, last_sequence: 10 });
+    bench.see(Event::Stalled(Stalled { stall: Stall::Passed, made_anew: true }));
     bench.telemetry.nats_reconnected();
     for (series, value) in [
         ("redelivered_total{table=\"other\"}", 1.0),
@@ -171,6 +172,8 @@ fn every_event_shows_in_its_metric() {
         ("commit_to_publish_seconds_sum{table=\"chats\"}", 0.003),
         ("target_duplicates_total{table=\"chats\"}", 1.0),
         ("late_total{table=\"agents\",certainty=\"true\"}", 1.0),
+        ("source_stalls_total{kind=\"passed\"}", 1.0),
+        ("source_stalls_total{kind=\"silent\"}", 0.0),
         ("late_total{table=\"agents\",certainty=\"unknown\"}", 1.0),
         ("redis_hit_total{status=\"hit\"}", 2.0),
         ("redis_hit_total{status=\"miss\"}", 5.0),

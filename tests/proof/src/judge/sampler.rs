@@ -12,7 +12,7 @@ const INTERVAL: Duration = Duration::from_millis(50);
 /// One look. The floor was read first: what lies at or below it must be stored at or below the other two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sample {
-    /// Every message of the source up to this sequence is acknowledged.
+    /// Every message of the source up to this sequence is acknowledged: the consumer says so, and a work queue holds none of them.
     pub floor: u64,
     /// The last sequence of the target.
     pub target: u64,
@@ -72,13 +72,19 @@ impl Drop for Sampler {
 async fn look(js: &jetstream::Context) -> Option<Sample> {
     let name = (crate::world::CONSUMER, crate::world::SOURCE);
     let mut consumer = js.get_consumer_from_stream::<consumer::pull::Config, _, _>(name.0, name.1).await.ok()?;
-    let floor = consumer.info().await.ok()?.ack_floor.stream_sequence;
-    let target = last(js, crate::world::TARGET).await?;
-    let dead_letters = last(js, crate::world::DEAD_LETTERS).await?;
+    let mut floor = consumer.info().await.ok()?.ack_floor.stream_sequence;
+    let source = info(js, crate::world::SOURCE).await?;
+    if source.config.retention == stream::RetentionPolicy::WorkQueue {
+        // What is there is not acknowledged, whatever the consumer of a server that was killed says: 2.9.10 restores some that have
+        // passed messages which they never gave.
+        floor = floor.min(source.state.first_sequence.saturating_sub(1));
+    }
+    let target = info(js, crate::world::TARGET).await?.state.last_sequence;
+    let dead_letters = info(js, crate::world::DEAD_LETTERS).await?.state.last_sequence;
     Some(Sample { floor, target, dead_letters })
 }
 
-async fn last(js: &jetstream::Context, name: &str) -> Option<u64> {
+async fn info(js: &jetstream::Context, name: &str) -> Option<stream::Info> {
     let stream: stream::Stream = js.get_stream(name).await.ok()?;
-    Some(stream.cached_info().state.last_sequence)
+    Some(stream.cached_info().clone())
 }

@@ -56,6 +56,7 @@ impl World {
         let findings = self.judge(scenario).await;
         self.check_bounds();
         self.check_secrets();
+        self.count_stalls();
         if !self.broken.is_empty() && self.options.without.is_none() {
             self.keep_ledger();
         }
@@ -130,7 +131,6 @@ impl World {
         findings
     }
 
-    /// What was sent and what was said, for who looks into it.
     /// What stands in target and dead letters, beside the ledger: for whoever looks for the cause.
     fn keep_harvest(&self, harvest: &Harvest) {
         let target = harvest.stored.iter().map(|event| {
@@ -146,12 +146,22 @@ impl World {
         }
     }
 
+    /// What was sent and what was said, for whoever looks into it.
     fn keep_ledger(&mut self) {
         for (index, replica) in self.posts.iter().flat_map(|post| post.lives()).enumerate() {
             std::fs::write(self.directory.path().join(format!("life-{index}.log")), replica.log()).unwrap();
         }
         self.directory.disable_cleanup(true);
         self.broken.push(format!("ledger, streams and logs are in {}", self.directory.path().display()));
+    }
+
+    /// A consumer that stands still is the server's defect: told, not judged.
+    fn count_stalls(&mut self) {
+        let lives = self.posts.iter().flat_map(|post| post.lives());
+        let stalls: usize = lives.map(|life| life.log().matches("the consumer stands still").count()).sum();
+        if stalls > 0 {
+            self.count("consumers that stood still", stalls as u64);
+        }
     }
 
     fn check_bounds(&mut self) {
