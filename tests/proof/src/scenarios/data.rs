@@ -66,14 +66,17 @@ async fn rebuilt_tables(w: &mut World) {
     }
 }
 
-/// Faults of every kind in random order, each healed before the next, until the time of the options is over.
-pub(super) async fn anything(w: &mut World) {
+/// The kinds of fault that [`anything`] knows; the last of them is the deletion of the consumer.
+pub(super) const EVERY_KIND: usize = 14;
+
+/// Faults of the first so many kinds in random order, each healed before the next, until the time of the options is over.
+pub(super) async fn anything(w: &mut World, kinds: usize) {
     let end = Instant::now() + w.options().duration;
     while Instant::now() < end {
         w.until_flowing().await;
         let replica = w.rng.usize(0..2);
         let moment = Duration::from_millis(w.rng.u64(50..2_500));
-        let fault = w.rng.usize(0..14);
+        let fault = w.rng.usize(0..kinds);
         w.tell(format!("fault {fault} for {moment:?} on replica {replica}"));
         w.count("faults", 1);
         match fault {

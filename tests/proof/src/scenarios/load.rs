@@ -83,7 +83,7 @@ pub(super) fn all() -> Vec<Scenario> {
             "everything-at-once",
             "random faults of every kind, one after the other, as long as the option says",
             "every invariant holds",
-            |w| Box::pin(super::data::anything(w)),
+            |w| Box::pin(super::data::anything(w, super::data::EVERY_KIND)),
         )
         // A consumer that is deleted after hours would be given all that is older than any record once more.
         // After kill -9 nats-server 2.9.10 restores consumers that stand still, which would otherwise last longer than a fault may.
@@ -92,6 +92,13 @@ pub(super) fn all() -> Vec<Scenario> {
             settings: &[("source.retention", "workqueue"), ("source.stalled_after", "5s")],
             ..Setup::default()
         }),
+        Scenario::new(
+            "everything-but-deletion",
+            "random faults of every kind but the deletion of the consumer, in a source with limits, as long as the option says",
+            "every invariant holds",
+            |w| Box::pin(super::data::anything(w, super::data::EVERY_KIND - 1)),
+        )
+        .on(Setup { replicas: 2, ..Setup::default() }),
     ]
 }
 

@@ -106,6 +106,26 @@ pub(super) fn all() -> Vec<Scenario> {
         .fast()
         .on(Setup { settings: &[("target.discard", "new")], ..Setup::default() }),
         Scenario::new(
+            "consumer-passed",
+            "the consumer of a work queue has passed messages that it never gave, as nats-server 2.9.10 may restore one",
+            "noticed; the consumer is made anew and gives them",
+            |w| {
+                Box::pin(async move {
+                    w.until_flowing().await;
+                    w.kill(0);
+                    w.wait(Duration::from_millis(500)).await;
+                    w.pass_everything().await;
+                    w.start(0).await;
+                    w.until_metric(0, r#"cdc_consumer_source_stalls_total{kind="passed"}"#, |value| value >= 1.0).await;
+                })
+            },
+        )
+        .on(Setup {
+            settings: &[("source.retention", "workqueue"), ("source.stalled_after", "5s")],
+            ..Setup::default()
+        })
+        .controls([without("source.stalled_after=1d", Lost)]),
+        Scenario::new(
             "workqueue-source",
             "a source that removes what is acknowledged; kill -9 at random 5 times",
             "nothing is removed before it is stored",

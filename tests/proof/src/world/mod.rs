@@ -304,10 +304,13 @@ impl World {
         Some(delivered.consumer_sequence.saturating_sub(delivered.stream_sequence))
     }
 
-    /// Whether the consumer has nothing to come and nothing unacknowledged.
+    /// Whether the consumer has nothing to come and nothing unacknowledged, and a work queue holds nothing.
     async fn settled(&self) -> bool {
         let consumer = self.js.get_consumer_from_stream::<jetstream::consumer::pull::Config, _, _>(CONSUMER, SOURCE);
         let Ok(mut consumer) = consumer.await else { return false };
-        consumer.info().await.is_ok_and(|info| info.num_pending == 0 && info.num_ack_pending == 0)
+        let Ok(source) = self.js.get_stream(SOURCE).await else { return false };
+        let state = source.cached_info();
+        let held = state.config.retention == jetstream::stream::RetentionPolicy::WorkQueue && state.state.messages > 0;
+        !held && consumer.info().await.is_ok_and(|info| info.num_pending == 0 && info.num_ack_pending == 0)
     }
 }

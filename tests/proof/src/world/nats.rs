@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use async_nats::jetstream::{self, stream};
+use async_nats::jetstream::{self, consumer, stream};
+use futures::StreamExt;
 use tempfile::TempDir;
 
 use super::{CONSUMER, PATIENCE, PAUSE, SOURCE, TARGET, World};
@@ -252,6 +253,13 @@ impl World {
         .await;
     }
 
+    /// Has the consumer pass everything that the source holds, as that of a server that was killed may have: one that looks for
+    /// a single message, the last, and has it behind it. Nothing but a consumer made anew gives what lies before.
+    pub async fn pass_everything(&mut self) {
+        self.delete_consumer().await;
+        self.insist("the consumer passes everything", |js| async move { pass(&js).await.is_some() }).await;
+    }
+
     /// Deletes the target and all it holds.
     pub async fn delete_target(&mut self) {
         self.sampler.begin_again();
@@ -326,4 +334,24 @@ impl World {
             tokio::time::sleep(PAUSE).await;
         }
     }
+}
+
+/// `None` where it has to be tried again.
+async fn pass(js: &jetstream::Context) -> Option<()> {
+    // Of a table that the service skips.
+    const MARK: &str = "sequin.changes.daisi_db.daisi.marks.insert";
+    let config = consumer::pull::Config {
+        durable_name: Some(CONSUMER.to_owned()),
+        filter_subject: MARK.to_owned(),
+        ..Default::default()
+    };
+    let mut consumer = js.get_stream(SOURCE).await.ok()?.get_or_create_consumer(CONSUMER, config).await.ok()?;
+    let mark = js.publish(MARK, "{}".into()).await.ok()?.await.ok()?.sequence;
+    while consumer.info().await.ok()?.ack_floor.stream_sequence < mark {
+        let mut messages = consumer.fetch().max_messages(1).messages().await.ok()?;
+        while let Some(Ok(message)) = messages.next().await {
+            message.ack().await.ok()?;
+        }
+    }
+    Some(())
 }
