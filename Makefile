@@ -61,7 +61,7 @@ saboteur:
 	$(CARGO) build --release --locked -p cdc-saboteur
 
 soak: setup build ## Runs random faults for SOAK_SECONDS (7200)
-	$(CARGO) run --release --locked -p cdc-proof -- run everything-at-once --seconds $(SOAK_SECONDS) --jobs 2 $(FAULTS)
+	$(CARGO) run --release --locked -p cdc-proof -- run everything-at-once everything-remembered --seconds $(SOAK_SECONDS) --jobs 2 $(FAULTS)
 
 bench: ## Measures what an event costs inside the process, without servers: BENCH="path" chooses a group
 	$(CARGO) bench --locked --bench micro -- $(BENCH)

@@ -55,7 +55,7 @@ struct RunArguments {
     /// Messages of the scenario `backlog`.
     #[arg(long, default_value_t = 200_000)]
     backlog: u64,
-    /// Seconds of the scenario `everything-at-once`.
+    /// Seconds of the scenarios `everything-at-once` and `everything-remembered`.
     #[arg(long, default_value_t = 60)]
     seconds: u64,
     /// Events of each run whose payload is held against `explain`.

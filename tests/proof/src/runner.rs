@@ -36,7 +36,7 @@ pub struct Plan {
     pub jobs: usize,
     /// Messages of the scenario `backlog`.
     pub backlog: u64,
-    /// Time of the scenario `everything-at-once`.
+    /// Time of the scenarios `everything-at-once` and `everything-remembered`.
     pub duration: Duration,
     /// Events of each run whose payload is held against `explain`.
     pub explained: usize,

@@ -58,7 +58,7 @@ pub struct Options {
     pub seed: u64,
     /// Messages of the scenario `backlog`.
     pub backlog: u64,
-    /// Time of the scenario `everything-at-once`.
+    /// Time of the scenarios `everything-at-once` and `everything-remembered`.
     pub duration: Duration,
     /// Events whose payload is held against what `explain` says.
     pub explained: usize,
