@@ -120,6 +120,44 @@ fn a_record_that_fails_for_too_long_is_given_up_and_intake_resumes() {
 }
 
 #[test]
+fn a_record_that_fails_is_repeated_more_and_more_slowly_but_several_times() {
+    let patience = Duration::from_secs(2);
+    // From 1 ms the delays grow until they reach a quarter of the patience; from minutes they have that length at once.
+    for (initial, calls) in [(Duration::from_millis(1), 5..=40), (Duration::from_secs(300), 3..=10)] {
+        run(async {
+            let backoff = Backoff { initial, max: Duration::from_secs(600) };
+            let bench = Bench::start(Settings { record_patience: patience, backoff, ..settings() });
+            bench.dedup.faults.fail_next("record", FOR_EVER, unavailable());
+            bench.feed_row("a", 1..=1);
+            bench.until_done().await;
+            let called = bench.dedup.faults.calls("record");
+            assert!(calls.contains(&called), "{called} times, from {initial:?}");
+            bench.dedup.faults.clear("record");
+            // The supervisor would ask in ten minutes only.
+            bench.until("resumed", |_| !bench.is_paused(PauseReason::Dependency(Dependency::Dedup))).await;
+            bench.stop().await;
+        });
+    }
+}
+
+#[test]
+fn the_store_is_asked_no_more_than_there_is_a_reason_to() {
+    run(async {
+        let bench = Bench::start(settings());
+        bench.feed_row("a", 1..=1);
+        bench.until_done().await;
+        for (event, failures) in [(2, 0), (3, 3)] {
+            let before = bench.dedup.faults.calls("check");
+            bench.dedup.faults.fail_next("record", failures, unavailable());
+            bench.feed_row("a", event..=event);
+            bench.until_done().await;
+            assert_eq!(bench.dedup.faults.calls("check") - before, 1, "records failed {failures} times");
+        }
+        bench.stop().await;
+    });
+}
+
+#[test]
 fn with_bypass_a_store_that_is_down_stops_nothing() {
     run(async {
         let fakes = Fakes::new(settings().ack_wait);
