@@ -30,6 +30,20 @@ fn every_event_is_stored_once_recorded_and_then_acknowledged() {
 }
 
 #[test]
+fn every_actor_says_again_and_again_that_it_lives() {
+    run(async {
+        let bench = Bench::start(settings());
+        for kind in ["ingest", "transform", "dedup", "publish", "supervisor"] {
+            let alive = |event: &Observed| matches!(event, Observed::Alive { actor } if *actor == kind);
+            // Each of the transform actors says so when it starts.
+            let times = if kind == "transform" { settings().workers + 1 } else { 2 };
+            bench.until(kind, |fakes| fakes.observer.count(alive) >= times).await;
+        }
+        bench.stop().await;
+    });
+}
+
+#[test]
 fn a_consumer_that_stands_still_is_told_of_once_for_each_finding() {
     run(async {
         let bench = Bench::start(settings());
