@@ -124,10 +124,11 @@ impl<T: Transform> Builder<T> {
                 self.core.drain.point_to(address.recipient());
             }
             ActorKind::Transform(index) => {
-                let thread = &self.threads[index % self.threads.len()];
-                let address = TransformActor::start_in_arbiter(thread, move |_| {
-                    TransformActor::new(core, ports.transform, index, life)
-                });
+                let actor = move || TransformActor::new(core, ports.transform, index, life);
+                let address = match self.threads.len() {
+                    0 => actor().start(),
+                    threads => TransformActor::start_in_arbiter(&self.threads[index % threads], move |_| actor()),
+                };
                 self.workers[index].point_to(address.recipient::<Work<T::Parsed>>());
             }
             ActorKind::Dedup => {
@@ -153,13 +154,15 @@ impl<T: Transform> Builder<T> {
     }
 }
 
-/// Starts the pipeline on the running actix system. Workers get threads of their own.
+/// Starts the pipeline on the running actix system. Workers get threads of their own; a single one does not, since handing events
+/// over to another thread and back would cost more than it takes off this one.
 pub fn start<T: Transform>(ports: Ports<T>, settings: Settings) -> Pipeline {
     let (workers, threads) = (settings.workers.max(1), settings.threads.max(1));
     let core = Arc::new(Core::new(settings, Arc::clone(&ports.observer), Arc::clone(&ports.clock)));
     let (deaths, died) = unbounded_channel();
     let (end, ended) = oneshot::channel();
-    let arbiters: Vec<Arbiter> = (0..threads.min(workers)).map(|_| Arbiter::new()).collect();
+    let threads = if workers == 1 { 0 } else { threads.min(workers) };
+    let arbiters: Vec<Arbiter> = (0..threads).map(|_| Arbiter::new()).collect();
     let builder = Builder {
         ports: ports.clone(),
         core: Arc::clone(&core),

@@ -20,7 +20,7 @@ use crate::telemetry::{PauseReason, Telemetry};
 pub struct Settings {
     /// TransformActors, at least 1.
     pub workers: usize,
-    /// Threads they share, at least 1.
+    /// Threads they share, at least 1; a single one has none of its own.
     pub threads: usize,
     /// The most messages one pull asks for.
     pub batch: usize,

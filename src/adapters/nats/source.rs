@@ -17,6 +17,7 @@ use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use serde_json::json;
 use tokio::sync::Mutex;
+use tokio::task::unconstrained;
 use tokio::time::timeout;
 
 use super::ack::AckSubject;
@@ -204,9 +205,11 @@ impl JetStreamSource {
 
     /// Moves what has arrived to `ready`, without waiting.
     fn collect(&self, pulling: &mut Pulling) {
+        let now = Instant::now();
         while let Some(inbox) = pulling.inbox.as_mut() {
-            match inbox.subscriber.next().now_or_never() {
-                Some(Some(message)) => self.accept(pulling, message),
+            // A request bounds what there is: without the runtime's bound on a turn, which is lower, all of it is one batch.
+            match unconstrained(inbox.subscriber.next()).now_or_never() {
+                Some(Some(message)) => self.accept(pulling, message, now),
                 Some(None) => {
                     pulling.inbox = None;
                     pulling.request = None;
@@ -216,15 +219,15 @@ impl JetStreamSource {
         }
     }
 
-    fn accept(&self, pulling: &mut Pulling, message: Message) {
+    fn accept(&self, pulling: &mut Pulling, message: Message, now: Instant) {
         if let Some(request) = pulling.request.as_mut() {
-            request.heard = Instant::now();
+            request.heard = now;
         }
         if message.status.is_some() {
             return self.accept_status(pulling, &message);
         }
         let Some(inbox) = pulling.inbox.as_ref() else { return };
-        match delivery(message, inbox.created) {
+        match delivery(message, inbox.created, now) {
             Ok(delivery) => pulling.ready.push_back(delivery),
             Err(cause) => {
                 pulling.problem = Some(Failure::new(self.action("pull from"), FailureClass::Protocol, cause));
@@ -356,7 +359,7 @@ impl JetStreamSource {
         let epoch = inbox.epoch;
         tokio::select! {
             next = timeout(left, inbox.subscriber.next()) => match next {
-                Ok(Some(message)) => self.accept(pulling, message),
+                Ok(Some(message)) => self.accept(pulling, message, Instant::now()),
                 Ok(None) => self.abandon(pulling),
                 Err(_) => {}
             },
@@ -422,7 +425,7 @@ impl JetStreamSource {
                 let deadline = tokio::time::Instant::now() + DRAIN_PATIENCE;
                 while let Some(inbox) = pulling.inbox.as_mut() {
                     match tokio::time::timeout_at(deadline, inbox.subscriber.next()).await {
-                        Ok(Some(message)) => self.accept(pulling, message),
+                        Ok(Some(message)) => self.accept(pulling, message, Instant::now()),
                         Ok(None) | Err(_) => break,
                     }
                 }
@@ -452,7 +455,7 @@ impl JetStreamSource {
     }
 }
 
-fn delivery(message: Message, created: i64) -> Result<Delivery, super::NotAnAckSubject> {
+fn delivery(message: Message, created: i64, received: Instant) -> Result<Delivery, super::NotAnAckSubject> {
     let reply = message.reply.as_deref().unwrap_or_default();
     let ack = AckSubject::parse(reply)?;
     let id = DeliveryId { stream_created: created, sequence: ack.sequence, timestamp: ack.timestamp };
@@ -470,7 +473,7 @@ fn delivery(message: Message, created: i64) -> Result<Delivery, super::NotAnAckS
         headers: headers::received(message.headers.as_ref()),
         payload: message.payload,
         deliveries,
-        received: Instant::now(),
+        received,
     })
 }
 
