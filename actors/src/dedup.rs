@@ -159,7 +159,7 @@ impl DedupActor {
 
     fn run_records(&mut self, ctx: &mut Context<Self>) {
         // A record must not vouch for what the target may have lost since: after a reconnect it is looked at first.
-        let seen = self.target.is_none_or(|known| known.epoch == self.publisher.connection_epoch());
+        let seen = self.target.is_none_or(|known| known.epoch == self.core.target_epoch(&*self.publisher));
         if self.recording || self.records.is_empty() || !(seen || self.core.settings.bypass_dedup) {
             return;
         }
@@ -185,8 +185,7 @@ impl DedupActor {
     }
 
     fn view(&self) -> View {
-        let (target, epoch) = self.target.map(|known| ((known.target, known.generation), known.epoch)).unzip();
-        View { target, looks: self.looks, epoch: epoch.unwrap_or_default() }
+        View { target: self.target.map(|known| (known.target, known.generation)), looks: self.looks }
     }
 
     fn recorded(

@@ -31,7 +31,7 @@ struct Flying {
     pending: Pending,
     place: Place,
     handed: Instant,
-    /// The connection that it goes over.
+    /// The [`Core::target_epoch`] that it was handed over in.
     epoch: Option<u64>,
 }
 
@@ -69,7 +69,7 @@ pub struct PublishActor {
     flying: HashMap<u64, Flying>,
     outbox: Vec<Attempt>,
     sending: bool,
-    /// The connection over which the target was looked at last.
+    /// The [`Core::target_epoch`] in which the target was looked at last.
     looked: Option<u64>,
     answers: UnboundedSender<Answer>,
     health: Health,
@@ -135,10 +135,10 @@ impl PublishActor {
         }
     }
 
-    /// Over a connection made anew nothing is sent before the target has been looked at: what is stored now would hide that
-    /// the target is behind what is recorded.
+    /// Over a connection made anew, or after an outage, nothing is sent before the target has been looked at: what is stored now
+    /// would hide that the target is behind what is recorded.
     fn is_in_doubt(&self) -> bool {
-        self.looked != Some(self.publisher.connection_epoch())
+        self.looked != Some(self.core.target_epoch(&*self.publisher))
     }
 
     /// Hands the outbox to the connection; one batch at a time, so that order is kept.
@@ -161,16 +161,16 @@ impl PublishActor {
         let (mut confirmed, mut failed, mut last, mut oldest) = (Vec::with_capacity(answers.len()), 0, None, now);
         let mut newest = None;
         let (core, mut departures) = (Arc::clone(&self.core), Vec::new());
-        let connection = self.publisher.connection_epoch();
+        let epoch_now = self.core.target_epoch(&*self.publisher);
         let mut rows = core.lock_rows();
         for Answer { ticket, outcome } in answers {
             let Some(Flying { mut pending, place, handed, epoch }) = self.flying.remove(&ticket) else {
                 continue;
             };
             let (sent, again) = match outcome {
-                // Heard after its connection was gone: what it confirms the target may have lost since, and another replica
+                // Heard after its connection was gone, or after an outage: what it confirms the target may have lost since, and another replica
                 // may have filled up. Sent again under its id it is stored once in either case.
-                Ok(_) if epoch != Some(connection) => {
+                Ok(_) if epoch != Some(epoch_now) => {
                     pending.attempts += 1;
                     pending.unheard = true;
                     (Sent::Unknown, Some(pending))
@@ -372,6 +372,7 @@ impl PublishActor {
                 self.handing_back = false;
                 let nothing_gets_through = self.health.failing.len() >= SUBJECTS_THAT_MEAN_DOWN;
                 if was_failing {
+                    self.core.count_outage();
                     self.health.failing.clear();
                     self.lanes.hasten(started);
                 }

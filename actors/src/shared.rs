@@ -1,5 +1,6 @@
 //! What every actor shares: settings, addresses that survive a rebuild, and the messages between them.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use crate::flight::Ticket;
 use crate::guard::{GuardSettings, RestartLimit};
 use crate::message::{Event, OrderKey, Reason, Stored};
 use crate::order::RowMemory;
-use crate::ports::{Budget, Clock, Dependency, Failure, Observer, Target};
+use crate::ports::{Budget, Clock, Dependency, Failure, Observer, Publisher, Target};
 use crate::retry::Backoff;
 use crate::telemetry::{PauseReason, Telemetry};
 
@@ -143,6 +144,8 @@ pub struct Core {
     pub clock: Arc<dyn Clock>,
     /// The newest position handed to the connection, per row.
     pub rows: Mutex<RowMemory>,
+    /// How often the target has come back from an outage.
+    outages: AtomicU64,
     pub(crate) check: Slot<Check>,
     pub(crate) record: Slot<RecordStored>,
     pub(crate) target: Slot<SetTarget>,
@@ -175,6 +178,7 @@ impl Core {
             observer,
             clock,
             rows,
+            outages: AtomicU64::new(0),
             check: Slot::default(),
             record: Slot::default(),
             target: Slot::default(),
@@ -210,6 +214,17 @@ impl Core {
     /// How long to wait after so many failures in a row.
     pub(crate) fn delay(&self, failures: u32) -> Duration {
         self.patience().backoff.delay(failures)
+    }
+
+    /// Changes whenever the target has to be looked at before anything rests on it again: after its connection was made anew, and
+    /// after an outage. Behind another server of its cluster it can come back with less while the connection stands.
+    pub(crate) fn target_epoch(&self, publisher: &dyn Publisher) -> u64 {
+        publisher.connection_epoch() + self.outages.load(Ordering::Acquire)
+    }
+
+    /// The target is back from an outage.
+    pub(crate) fn count_outage(&self) {
+        self.outages.fetch_add(1, Ordering::AcqRel);
     }
 
     /// The newest positions, which outlive whoever holds them: no method leaves them half changed.

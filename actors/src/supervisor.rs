@@ -184,7 +184,7 @@ impl SupervisorActor {
 
     /// After every connect: has the target lost data since the last record?
     fn reconcile_if_due(&mut self, ctx: &mut Context<Self>) {
-        let epochs = (self.publisher.connection_epoch(), self.source.connection_epoch());
+        let epochs = (self.core.target_epoch(&*self.publisher), self.source.connection_epoch());
         let (epoch, _) = epochs;
         match self.reconciliation {
             Reconciliation::Done { epoch: known } if known == epoch => return,

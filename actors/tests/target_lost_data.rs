@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use bench::{Bench, FOR_EVER, Fakes, key, run, settings};
 use cdc_actors::message::Settle;
+use cdc_actors::ports::Dependency;
 use cdc_actors::shared::Settings;
-use cdc_actors::telemetry::Outcome;
+use cdc_actors::telemetry::{Outcome, PauseReason};
 use cdc_actors::testkit::{Observed, unavailable};
 
 #[test]
@@ -74,6 +75,31 @@ fn what_the_target_loses_before_it_is_acknowledged_is_published_again() {
 #[test]
 fn what_the_target_loses_before_it_is_recorded_is_published_again() {
     lost_before("record");
+}
+
+/// Behind another server of its cluster the connection stands while the target is away, and comes back with less.
+#[test]
+fn what_the_target_loses_in_an_outage_without_a_reconnect_is_published_again() {
+    run(async {
+        let bench = Bench::start(Settings { record_patience: Duration::from_secs(60), ..settings() });
+        bench.dedup.faults.fail_next("record", FOR_EVER, unavailable());
+        bench.feed_row("a", 1..=10);
+        bench.until("all are stored", |fakes| fakes.publisher.stored().len() == 10).await;
+        for operation in ["publish", "target"] {
+            bench.publisher.faults.fail_next(operation, FOR_EVER, unavailable());
+        }
+        bench.feed_row("b", 1..=1);
+        bench.until("it is away", |_| bench.is_paused(PauseReason::Dependency(Dependency::Target))).await;
+        bench.publisher.regress_to(4);
+        for operation in ["target", "publish"] {
+            bench.publisher.faults.clear(operation);
+        }
+        bench.until("it was looked at, and what is not recorded goes back", |_| bench.naks().len() >= 10).await;
+        bench.dedup.faults.clear("record");
+        bench.until_done().await;
+        assert_eq!(bench.row("a"), (1..=10).collect::<Vec<_>>());
+        bench.stop().await;
+    });
 }
 
 #[test]
