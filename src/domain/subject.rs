@@ -276,6 +276,9 @@ mod tests {
         let subject = SourceSubject::parse("sequin.db.s.messages.insert").expect("a known form");
         assert_eq!(subject.contradiction(Some("db"), Some("s"), Some("messages"), Some("insert")), None);
         assert_eq!(subject.contradiction(Some("d b"), Some("s.t"), None, Some("any-text")), None);
+        for other in ["d-b", "d_b", "DB2"] {
+            assert!(subject.contradiction(Some(other), None, None, None).is_some(), "{other}");
+        }
         let text = subject.contradiction(None, None, Some("chats"), Some("delete")).expect("two differences");
         assert_eq!(
             text,

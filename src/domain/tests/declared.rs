@@ -328,3 +328,16 @@ fn what_was_read_by_one_configuration_is_decided_by_it_whatever_is_followed_mean
     transform.follow(by_row);
     assert_eq!(transform.order(&event).0, row);
 }
+
+#[test]
+fn what_is_no_json_within_a_value_is_found_where_it_stands_in_the_payload() {
+    let mut declaration = orders();
+    let pointer = Source::Pointer { column: "origin".to_owned(), pointer: "/chat/0/id".to_owned() };
+    declaration.routing.push(("chat_id".to_owned(), pointer));
+    declaration.subject = "{prefix}.{company_id}.{chat_id}".to_owned();
+    // Half of a pair is no text. Only who looks for a name within the value reads it.
+    let payload = but("origin", json!("HERE")).to_string().replace("\"HERE\"", "\n{\"\\ud800\":1}");
+    let (_, reason, detail) = dead(run(&configured(&declaration), &delivery("any", Vec::new(), payload)).1);
+    assert_eq!(reason, Reason::NotJson);
+    assert!(detail.ends_with("at line 2, column 2"), "{detail}");
+}
