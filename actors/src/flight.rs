@@ -1,10 +1,9 @@
 //! What is in flight: permits from pull to settle, and which deliveries are known.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
+use foldhash::{HashMap, HashMapExt};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::message::{Delivery, DeliveryId, Receipt};
@@ -114,22 +113,14 @@ pub struct Flight {
     limits: Budget,
     bytes: usize,
     entries: HashMap<DeliveryId, Entry>,
-    finished: HashSet<DeliveryId>,
-    finished_order: VecDeque<DeliveryId>,
-    remember: usize,
+    /// By sequence, modulo their number: what is finished later takes the place of what was finished before.
+    finished: Vec<Option<DeliveryId>>,
 }
 
 impl Flight {
-    /// Bounded by `limits`; remembers the last `remember` finished deliveries.
+    /// Bounded by `limits`; remembers what was finished of the last `remember` sequences.
     pub fn new(limits: Budget, remember: usize) -> Self {
-        Self {
-            limits,
-            bytes: 0,
-            entries: HashMap::new(),
-            finished: HashSet::new(),
-            finished_order: VecDeque::new(),
-            remember,
-        }
+        Self { limits, bytes: 0, entries: HashMap::new(), finished: vec![None; remember.max(1)] }
     }
 
     /// What may be pulled now: at most `batch` messages, and nothing unless the largest message (`largest` bytes) has room.
@@ -142,7 +133,7 @@ impl Flight {
     /// Takes a delivery in.
     pub fn admit(&mut self, delivery: &Delivery) -> Admission {
         let id = delivery.receipt.id;
-        if self.finished.contains(&id) {
+        if self.finished[self.place(id)] == Some(id) {
             return Admission::Finished;
         }
         if let Some(entry) = self.entries.get_mut(&id) {
@@ -166,21 +157,20 @@ impl Flight {
     pub fn leave(&mut self, id: DeliveryId, finished: bool) -> Option<(Receipt, Instant)> {
         let entry = self.entries.remove(&id)?;
         self.bytes -= entry.size;
-        if finished && self.finished.insert(id) {
-            self.finished_order.push_back(id);
-            if self.finished_order.len() > self.remember
-                && let Some(oldest) = self.finished_order.pop_front()
-            {
-                self.finished.remove(&oldest);
-            }
+        if finished {
+            let place = self.place(id);
+            self.finished[place] = Some(id);
         }
         Some((entry.receipt, entry.received))
     }
 
     /// Forgets what was finished: a redelivery is processed again.
     pub fn forget_finished(&mut self) {
-        self.finished.clear();
-        self.finished_order.clear();
+        self.finished.fill(None);
+    }
+
+    fn place(&self, id: DeliveryId) -> usize {
+        usize::try_from(id.sequence % self.finished.len() as u64).unwrap_or_default()
     }
 
     /// Receipts of deliveries that have not told the source for `after` that they are at work; they count as told from `now`.
@@ -250,6 +240,20 @@ mod tests {
         flight.admit(&second);
         flight.leave(second.receipt.id, true);
         assert_eq!(flight.admit(&first), Admission::New, "only so many are remembered");
+    }
+
+    #[test]
+    fn what_was_finished_of_the_last_sequences_is_remembered() {
+        let mut flight = Flight::new(Budget { messages: 99, bytes: 9_999 }, 4);
+        for sequence in 1..=10 {
+            let delivery = delivery(sequence, 1);
+            flight.admit(&delivery);
+            flight.leave(delivery.receipt.id, true);
+        }
+        for sequence in 1..=10 {
+            let known = if sequence > 6 { Admission::Finished } else { Admission::New };
+            assert_eq!(flight.admit(&delivery(sequence, 1)), known, "{sequence}");
+        }
     }
 
     #[test]

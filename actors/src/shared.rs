@@ -51,7 +51,7 @@ pub struct Settings {
     pub grace: Duration,
     /// Rows whose newest position is remembered.
     pub remembered_rows: usize,
-    /// Finished deliveries that are remembered.
+    /// How many sequences back finished deliveries are remembered.
     pub remembered_deliveries: usize,
 }
 
