@@ -1,8 +1,11 @@
 //! The change event as Sequin sends it: `{record, changes, action, metadata}`.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::Offset;
 
 use super::error::{Part, Poison};
 use super::excerpt::{Excerpt, Span};
@@ -275,6 +278,9 @@ impl Committed {
     fn read(payload: &str, raw: Option<&str>) -> Result<Option<Self>, Poison> {
         const FIELD: &str = "commit_timestamp";
         let Some(raw) = present(raw) else { return Ok(None) };
+        if let Some((text, time)) = inner(raw).and_then(|text| Some((text, canonical(text)?))) {
+            return Ok(Some(Self { time, written: Some(Span::of(payload, text)) }));
+        }
         let time = if is_integer(raw) {
             // What does not fit into an i64 is far out of range, too.
             Timestamp::from_microsecond(raw.parse().unwrap_or(i64::MAX))
@@ -289,13 +295,62 @@ impl Committed {
             }
         };
         let time = time.map_err(|source| Poison::CommitTime { source })?;
-        let written = inner(raw).filter(|text| is_canonical(text)).map(|text| Span::of(payload, text));
-        Ok(Some(Self { time, written }))
+        Ok(Some(Self { time, written: None }))
     }
 }
 
-/// Whether a time that could be read is written as `2026-01-05T08:00:00.123456Z`. A leap second is none that is written.
-fn is_canonical(time: &str) -> bool {
+/// A time that is written as enriched events write it, `2026-01-05T08:00:00.123456Z`, which nearly all are; `None` for any other
+/// and for what is no time.
+fn canonical(time: &str) -> Option<Timestamp> {
     const FORM: &[u8; 27] = b"0000-00-00T00:00:00.000000Z";
-    has_form(time, FORM, u8::is_ascii_digit) && &time[17..19] != "60"
+    if !has_form(time, FORM, u8::is_ascii_digit) {
+        return None;
+    }
+    let number = |digits: Range<usize>| time.as_bytes()[digits].iter().fold(0, |n, b| 10 * n + i32::from(b - b'0'));
+    let two = |at: usize| number(at..at + 2) as i8;
+    let (year, nanos) = (number(0..4) as i16, 1_000 * number(20..26));
+    let time = DateTime::new(year, two(5), two(8), two(11), two(14), two(17), nanos).ok()?;
+    Offset::UTC.to_timestamp(time).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn what_is_no_time_or_is_written_in_another_way_is_not_canonical() {
+        for text in [
+            "2026-02-30T08:00:00.000000Z",
+            "2026-13-01T08:00:00.000000Z",
+            "2026-01-05T24:00:00.000000Z",
+            "2026-01-05T08:60:00.000000Z",
+            "2016-12-31T23:59:60.000000Z",
+            "2026-01-05T08:00:00.000000",
+            "2026-01-05T08:00:00.00000Z",
+            "2026-01-05 08:00:00.000000Z",
+            "2026-01-05T08:00:00.000000z",
+            "2026-01-05T08:00:00,000000Z",
+            "",
+        ] {
+            assert_eq!(canonical(text), None, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_canonical_time_is_the_one_that_is_written(micros in -62_135_596_800_000_000..=253_402_207_199_999_999_i64) {
+            let time = Timestamp::from_microsecond(micros).expect("in range");
+            prop_assert_eq!(canonical(&format!("{time:.6}")), Some(time));
+        }
+
+        #[test]
+        fn whatever_looks_like_a_canonical_time_is_read_as_any_time_is(
+            text in "(0000|1972|2024|2026|9999)-(0[0-9]|1[0-3])-(0[0-9]|[12][0-9]|3[0-2])T(0[0-9]|2[0-5]):[05][0-9]:[0-6][0-9]\\.[0-9]{6}Z",
+        ) {
+            let leap = &text[17..19] == "60";
+            prop_assert_eq!(canonical(&text), text.parse().ok().filter(|_: &Timestamp| !leap));
+        }
+    }
 }

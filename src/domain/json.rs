@@ -22,15 +22,14 @@ pub(crate) fn members<'a>(
         let raw = scanner.value()?;
         return Ok(if raw == "null" { Ok(raw) } else { Err(Poison::NotObject { part }) });
     }
-    let mut outcome = Ok(());
+    let mut first = None;
     let raw = scanner.object(|scanner, name| {
-        let read = visit(scanner, &name)?;
-        if outcome.is_ok() {
-            outcome = read;
+        if let Err(poison) = visit(scanner, &name)? {
+            first.get_or_insert(poison);
         }
         Ok(())
     })?;
-    Ok(outcome.map(|()| raw))
+    Ok(first.map_or(Ok(raw), Err))
 }
 
 /// Puts a field's value in its place.
@@ -97,7 +96,8 @@ pub(crate) fn inner(raw: &str) -> Option<&str> {
 pub(crate) fn text(raw: &str) -> Result<Option<Cow<'_, str>>, serde_json::Error> {
     match inner(raw) {
         None => Ok(None),
-        Some(plain) if !plain.contains('\\') => Ok(Some(Cow::Borrowed(plain))),
+        // All that ends a plain run within a string is the backslash of an escape.
+        Some(plain) if plain_end(plain.as_bytes(), 0) == plain.len() => Ok(Some(Cow::Borrowed(plain))),
         Some(_) => serde_json::from_str(raw).map(|text: String| Some(Cow::Owned(text))),
     }
 }

@@ -75,6 +75,7 @@ impl<'a> Scanner<'a> {
         None
     }
 
+    #[cold]
     fn malformed(&self, expected: &'static str) -> Malformed {
         Malformed { at: self.at, expected }
     }
@@ -94,6 +95,7 @@ impl<'a> Scanner<'a> {
     ///
     /// # Errors
     /// Text that is not JSON.
+    #[inline]
     pub fn value(&mut self) -> Result<&'a str, Malformed> {
         let first = self.peek();
         let start = self.at;

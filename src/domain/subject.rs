@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use percent_encoding::percent_decode_str;
+use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 
 use super::error::Poison;
 use super::json::Shown;
@@ -100,6 +100,9 @@ impl<'a> SourceSubject<'a> {
             ("table", self.table, table),
             ("action", self.action.name(), action.filter(|action| Action::parse(action).is_some())),
         ];
+        if pairs.iter().all(|(_, here, there)| there.is_none_or(|there| there == *here)) {
+            return None;
+        }
         let differing = pairs.into_iter().filter_map(|(what, here, there)| {
             let there = there.filter(|name| is_plain(name) && *name != here)?;
             Some(format!("{what} is {} in the subject and {} in the event", Shown(here), Shown(there)))
@@ -132,6 +135,9 @@ pub fn encode_token(value: &str) -> Cow<'_, str> {
     Cow::Owned(String::from_utf8(token).expect("characters and ASCII escapes are UTF-8"))
 }
 
+/// The ASCII characters that need it.
+const ENCODED: &AsciiSet = &CONTROLS.add(b' ').add(b'.').add(b'*').add(b'>').add(b'%');
+
 fn needs_encoding(c: char) -> bool {
     c == '%' || is_illegal(c)
 }
@@ -142,12 +148,7 @@ fn push_encoded(out: &mut Vec<u8>, value: &str) {
     };
     // Ids are ASCII as a rule, and an ASCII character is a byte.
     if value.is_ascii() {
-        for byte in value.bytes() {
-            match needs_encoding(char::from(byte)) {
-                true => push_escaped(out, byte),
-                false => out.push(byte),
-            }
-        }
+        utf8_percent_encode(value, ENCODED).for_each(|piece| out.extend_from_slice(piece.as_bytes()));
         return;
     }
     for c in value.chars() {
