@@ -241,7 +241,7 @@ impl Core {
         let pending =
             Pending { ticket, subject: subject.clone(), size, sent: Instant::now(), epoch, answers: answers.clone() };
         self.pending().insert(token, pending);
-        let (subject, reply) = (subject_of(&subject), Subject::from(format!("{}.{token}", self.inbox)));
+        let (subject, reply) = (subject_of(&subject), self.reply_to(token));
         let client = self.connection.client();
         if let Err(cause) = client.publish_with_reply_and_headers(subject, reply, map, event.payload.clone()).await {
             // Not handed to the connection: a subject it finds invalid, or a connection closed for good.
@@ -251,6 +251,17 @@ impl Core {
                 pending.answer(Err(PublishError::Rejected(Failure::new(self.action.clone(), class, cause))));
             }
         }
+    }
+
+    /// Where the answer to a publish is wanted.
+    fn reply_to(&self, token: u64) -> Subject {
+        let mut digits = itoa::Buffer::new();
+        let digits = digits.format(token);
+        let mut reply = String::with_capacity(self.inbox.len() + 1 + digits.len());
+        reply.push_str(&self.inbox);
+        reply.push('.');
+        reply.push_str(digits);
+        Subject::from(reply)
     }
 
     async fn target(&self) -> Result<Target, Failure> {
@@ -334,8 +345,10 @@ impl Core {
     fn sweep(&self) {
         let epoch = self.connection.epoch();
         let connected = self.connection.is_connected();
+        let now = Instant::now();
         let is_due = |_: &u64, waiting: &mut Pending| {
-            !connected || waiting.epoch != epoch || waiting.sent.elapsed() >= self.settings.ack_timeout
+            let waited = now.saturating_duration_since(waiting.sent);
+            !connected || waiting.epoch != epoch || waited >= self.settings.ack_timeout
         };
         let mut due: Vec<(u64, Pending)> = self.pending().extract_if(is_due).collect();
         // Tokens are given out in the order of time.
