@@ -27,8 +27,14 @@ fn plan(names: &[&str], controls: bool) -> Plan {
 }
 
 /// Some that take seconds, with a control for each kind of symptom; `make controls` runs them all.
-const CONTROLS: &[&str] =
-    &["quiet", "kill-after-check", "kill-after-send", "kill-after-confirm", "acks-lost-beyond-window"];
+const CONTROLS: &[&str] = &[
+    "quiet",
+    "kill-after-check",
+    "kill-after-send",
+    "kill-after-confirm",
+    "rolling-restart",
+    "acks-lost-beyond-window",
+];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_scenario_fails_without_the_defence_that_it_is_about() {

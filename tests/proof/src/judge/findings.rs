@@ -52,8 +52,10 @@ pub struct Findings {
     pub repeated: usize,
     /// Inversions that carry `Cdc-Late`.
     pub late: usize,
-    /// Inversions between replicas: allowed, and counted.
+    /// Inversions between replicas, or lives of one where there are several: allowed, and counted.
     pub inverted_across: usize,
+    /// Events of which nothing tells which of several replicas stored them: their order within one is not judged.
+    pub unattributed: usize,
     /// Samples of what the source took for done.
     pub samples: usize,
     /// Changes that are nowhere.
@@ -120,7 +122,7 @@ impl fmt::Display for Findings {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             formatter,
-            "{} sent, {} stored, {} dead letters, {} lost, {} doubled, {} out of order, {} late, {} across replicas, {} acked early, {} wrong",
+            "{} sent, {} stored, {} dead letters, {} lost, {} doubled, {} out of order, {} late, {} across replicas, {} unattributed, {} acked early, {} wrong",
             self.sent,
             self.stored,
             self.dead_letters,
@@ -129,6 +131,7 @@ impl fmt::Display for Findings {
             self.inverted.count,
             self.late,
             self.inverted_across,
+            self.unattributed,
             self.acked_early.count,
             self.wrong.count,
         )

@@ -2,6 +2,7 @@
 
 mod explain;
 mod findings;
+mod order;
 mod read;
 mod sampler;
 mod verdict;

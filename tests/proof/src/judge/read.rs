@@ -7,6 +7,7 @@ use futures::StreamExt;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::proxy::LifeId;
 use crate::traffic::Identity;
 use crate::traffic::hash;
 
@@ -30,6 +31,8 @@ pub struct Stored {
     pub late: Option<String>,
     /// Hash of its body.
     pub body: u64,
+    /// Which life stored it; not in the stream, and known only where that is noted.
+    pub author: Option<LifeId>,
 }
 
 /// What an event says of itself.
@@ -79,6 +82,7 @@ pub async fn read(js: &jetstream::Context, target: &str, dead_letters: &str) -> 
             id: header("Nats-Msg-Id"),
             late: header("Cdc-Late"),
             body: hash(&message.payload),
+            author: None,
         });
     })
     .await;

@@ -2,13 +2,14 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::order::{Order, Rows};
 use super::{Findings, Harvest, Letter, Sample, Stored};
 use crate::traffic::{Expect, Identity, Sent};
 
 /// What a scenario excuses.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Rules {
-    /// Several replicas ran at a time: inversions between them are counted and allowed.
+    /// Several replicas ran at a time: inversions between them are counted and allowed, within a life of one they are not.
     pub across_replicas: bool,
     /// Changes up to this number may be missing: the story took them away.
     pub excused_up_to: u64,
@@ -74,7 +75,7 @@ impl<'a> Court<'a> {
 
     fn target(&mut self, stored: &[Stored]) {
         self.findings.stored = stored.len();
-        let mut newest: HashMap<&str, (u64, u64)> = HashMap::new();
+        let mut rows = Rows::default();
         for event in stored {
             let at = event.sequence;
             let told = match &event.told {
@@ -94,23 +95,25 @@ impl<'a> Court<'a> {
             }
             self.places.insert(sent.number, Place::Target(at));
             self.content(event, sent);
-            let order = newest.entry(&sent.identity.row).or_default();
-            let place = (sent.epoch, sent.sequence);
-            if place < *order {
-                self.inversion(event, sent);
+            if self.rules.across_replicas && event.author.is_none() {
+                self.findings.unattributed += 1;
             }
-            *order = place.max(*order);
+            let order = rows.stored(&sent.identity.row, (sent.epoch, sent.sequence), event.author);
+            if order != Order::Kept {
+                self.inversion(event, sent, order);
+            }
         }
     }
 
-    fn inversion(&mut self, event: &Stored, sent: &Sent) {
+    fn inversion(&mut self, event: &Stored, sent: &Sent, order: Order) {
         if event.late.is_some() {
             self.findings.late += 1;
-        } else if self.rules.across_replicas {
+        } else if self.rules.across_replicas && order == Order::Broken {
             self.findings.inverted_across += 1;
         } else {
             let (at, number, row) = (event.sequence, sent.number, &sent.identity.row);
-            self.findings.inverted.add(|| format!("change {number} of {row} at target {at}, after a later one"));
+            let by = event.author.map(|life| format!(" of life {}", life.0)).unwrap_or_default();
+            self.findings.inverted.add(|| format!("change {number} of {row} at target {at}, after a later one{by}"));
         }
     }
 
@@ -224,6 +227,7 @@ impl<'a> Court<'a> {
 mod tests {
     use super::*;
     use crate::judge::{Symptom, Told};
+    use crate::proxy::LifeId;
 
     fn identity(lsn: u64) -> Identity {
         Identity { row: "daisi/messages/M1".to_owned(), lsn, idx: 0 }
@@ -252,6 +256,7 @@ mod tests {
             id: Some("id".to_owned()),
             late: None,
             body: 0,
+            author: None,
         }
     }
 
@@ -302,6 +307,45 @@ mod tests {
         harvest.stored[2].late = Some("true".to_owned());
         let findings = judge(&all, &harvest, &[], &Rules::default());
         assert_eq!((findings.late, findings.broken()), (1, Vec::new()));
+    }
+
+    /// One row's changes in the order 1, 3, 2, stored by these lives, with several replicas.
+    fn by_lives(authors: [Option<u16>; 3], late: bool) -> Findings {
+        let (all, mut harvest) = good();
+        harvest.stored.swap(1, 2);
+        harvest.stored[2].late = late.then(|| "true".to_owned());
+        for (event, author) in harvest.stored.iter_mut().zip(authors) {
+            event.author = author.map(LifeId);
+        }
+        judge(&all, &harvest, &[], &Rules { across_replicas: true, ..Rules::default() })
+    }
+
+    #[test]
+    fn between_lives_of_several_replicas_an_inversion_is_counted_and_within_one_it_is_found() {
+        let counts = |findings: Findings| (findings.inverted.count, findings.inverted_across, findings.late);
+        assert_eq!(counts(by_lives([Some(1), Some(2), Some(2)], false)), (1, 0, 0));
+        assert_eq!(counts(by_lives([Some(1), Some(2), Some(1)], false)), (0, 1, 0));
+        assert_eq!(counts(by_lives([Some(1), Some(2), Some(2)], true)), (0, 0, 1));
+        assert_eq!(counts(by_lives([Some(1), Some(2), Some(1)], true)), (0, 0, 1));
+    }
+
+    #[test]
+    fn what_cannot_be_attributed_is_counted_and_its_order_within_a_life_is_not_judged() {
+        let counts = |findings: Findings| (findings.inverted.count, findings.inverted_across, findings.unattributed);
+        assert_eq!(counts(by_lives([Some(1), Some(2), None], false)), (0, 1, 1));
+        assert_eq!(counts(by_lives([Some(1), None, Some(2)], false)), (0, 1, 1));
+        assert_eq!(counts(by_lives([None, None, None], false)), (0, 1, 3));
+    }
+
+    #[test]
+    fn with_one_replica_order_holds_across_its_lives() {
+        let (all, mut harvest) = good();
+        harvest.stored.swap(1, 2);
+        for (event, author) in harvest.stored.iter_mut().zip([1, 2, 1]) {
+            event.author = Some(LifeId(author));
+        }
+        let findings = judge(&all, &harvest, &[], &Rules::default());
+        assert_eq!((findings.inverted.count, findings.unattributed), (1, 0));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::watch;
 
 use super::frames::{Frame, command};
-use super::{Direction, Fate, Link, Protocol};
+use super::{Author, Direction, Fate, Link, Protocol};
 
 /// How much is read at a time, in bytes.
 const CHUNK: usize = 256 << 10;
@@ -20,15 +20,16 @@ type Asked = Arc<Mutex<VecDeque<String>>>;
 /// Passes bytes both ways until one side closes or all connections are to be closed.
 pub(super) async fn run(link: Arc<Link>, client: TcpStream) {
     let mut epoch = link.epoch.subscribe();
+    let author = link.author.lock().unwrap().clone();
     let Ok(server) = TcpStream::connect(link.upstream).await else { return };
     for stream in [&client, &server] {
         let _ = stream.set_nodelay(true);
     }
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
-    let asked = Asked::default();
-    let mut up = Pump::new(&link, Direction::ToServer, from_client, to_server, &asked);
-    let mut down = Pump::new(&link, Direction::ToClient, from_server, to_client, &asked);
+    let shared = Shared { link, asked: Asked::default(), author };
+    let mut up = Pump::new(&shared, Direction::ToServer, from_client, to_server);
+    let mut down = Pump::new(&shared, Direction::ToClient, from_server, to_client);
     tokio::select! {
         _ = up.run() => {}
         _ = down.run() => {}
@@ -42,21 +43,29 @@ pub(super) async fn run(link: Arc<Link>, client: TcpStream) {
     }
 }
 
+/// What both directions of a connection share.
+#[derive(Clone)]
+struct Shared {
+    link: Arc<Link>,
+    asked: Asked,
+    /// Whose connection it is, if that is noted.
+    author: Option<Author>,
+}
+
 /// One direction of a connection.
 struct Pump {
-    link: Arc<Link>,
+    shared: Shared,
     direction: Direction,
     from: OwnedReadHalf,
     to: OwnedWriteHalf,
-    asked: Asked,
     changed: watch::Receiver<u64>,
     buffer: Vec<u8>,
 }
 
 impl Pump {
-    fn new(link: &Arc<Link>, direction: Direction, from: OwnedReadHalf, to: OwnedWriteHalf, asked: &Asked) -> Self {
-        let (link, changed) = (Arc::clone(link), link.changed.subscribe());
-        Self { link, direction, from, to, asked: Arc::clone(asked), changed, buffer: Vec::new() }
+    fn new(shared: &Shared, direction: Direction, from: OwnedReadHalf, to: OwnedWriteHalf) -> Self {
+        let (shared, changed) = (shared.clone(), shared.link.changed.subscribe());
+        Self { shared, direction, from, to, changed, buffer: Vec::new() }
     }
 
     /// Ends with the connection.
@@ -68,7 +77,7 @@ impl Pump {
                 return Ok(());
             }
             self.buffer.extend_from_slice(&chunk[..count]);
-            let delay = self.link.faults.lock().unwrap().delay;
+            let delay = self.shared.link.faults.lock().unwrap().delay;
             if !delay.is_zero() {
                 tokio::time::sleep(delay).await;
             }
@@ -93,9 +102,9 @@ impl Pump {
 
     /// What may pass now, how much of the buffer is dealt with, and whether that was every whole frame of it.
     fn sort(&mut self) -> (Vec<u8>, usize, bool) {
-        let mut faults = self.link.faults.lock().unwrap();
+        let mut faults = self.shared.link.faults.lock().unwrap();
         let (mut passed, mut at) = (Vec::new(), 0);
-        while let Some(length) = self.link.protocol.frame(&self.buffer[at..]) {
+        while let Some(length) = self.shared.link.protocol.frame(&self.buffer[at..]) {
             if faults.blocked(self.direction) {
                 return (passed, at, false);
             }
@@ -103,6 +112,9 @@ impl Pump {
             let command = self.told(bytes);
             let frame = Frame { direction: self.direction, bytes, command: command.as_deref() };
             let fate = if faults.watches_frames() { faults.fate(&frame) } else { Fate::Pass };
+            if let Some(author) = &self.shared.author {
+                author.note(self.direction, bytes, fate != Fate::Drop);
+            }
             if fate != Fate::Drop {
                 passed.extend_from_slice(bytes);
             }
@@ -113,10 +125,10 @@ impl Pump {
 
     /// The command of a Redis request, or the one that a reply answers.
     fn told(&self, bytes: &[u8]) -> Option<String> {
-        if self.link.protocol == Protocol::Nats {
+        if self.shared.link.protocol == Protocol::Nats {
             return None;
         }
-        let mut asked = self.asked.lock().unwrap();
+        let mut asked = self.shared.asked.lock().unwrap();
         match self.direction {
             Direction::ToServer => {
                 let command = command(bytes);
@@ -131,7 +143,7 @@ impl Pump {
 
     /// Waits until this direction is open.
     async fn until_open(&mut self) {
-        while self.link.faults.lock().unwrap().blocked(self.direction) {
+        while self.shared.link.faults.lock().unwrap().blocked(self.direction) {
             // The sender lives as long as the link.
             let _ = self.changed.changed().await;
         }

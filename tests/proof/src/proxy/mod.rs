@@ -1,5 +1,6 @@
 //! A TCP proxy that breaks what passes: whole connections, directions, or frames of NATS and Redis.
 
+mod authors;
 mod connection;
 pub mod frames;
 mod nats;
@@ -13,6 +14,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
+pub use self::authors::{Author, Authors, LifeId};
 use self::frames::{Frame, FrameFilter};
 
 /// What is spoken.
@@ -115,6 +117,8 @@ struct Link {
     protocol: Protocol,
     upstream: SocketAddr,
     faults: Mutex<Faults>,
+    /// Whose connections are opened from now on, if that is noted.
+    author: Mutex<Option<Author>>,
     /// Told whenever the faults have changed.
     changed: watch::Sender<u64>,
     epoch: watch::Sender<u64>,
@@ -141,7 +145,8 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (changed, epoch) = (watch::Sender::new(0), watch::Sender::new(0));
-        let link = Arc::new(Link { protocol, upstream, faults: Mutex::default(), changed, epoch });
+        let (faults, author) = (Mutex::default(), Mutex::default());
+        let link = Arc::new(Link { protocol, upstream, faults, author, changed, epoch });
         let shared = Arc::clone(&link);
         let task = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
@@ -162,6 +167,11 @@ impl Proxy {
     /// Its port.
     pub fn port(&self) -> u16 {
         self.address.port()
+    }
+
+    /// Notes what passes over connections that are opened from now on: they are this author's.
+    pub fn belongs_to(&self, author: Author) {
+        *self.link.author.lock().unwrap() = Some(author);
     }
 
     /// Closes every connection and turns new ones away.
@@ -229,5 +239,62 @@ impl Drop for Proxy {
     fn drop(&mut self) {
         self.task.abort();
         self.reset();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    /// A server that confirms whatever it is sent, under one sequence after the other.
+    async fn confirming() -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let mut sequence = 0;
+            while let Ok((mut client, _)) = listener.accept().await {
+                sequence += 1;
+                tokio::spawn(async move {
+                    let mut request = vec![0; 1_000];
+                    while let Ok(1..) = client.read(&mut request).await {
+                        let ack = format!(r#"{{"stream":"wa_stream","seq":{sequence}}}"#);
+                        let text = String::from_utf8_lossy(&request);
+                        let reply = text.split(' ').nth(2).unwrap();
+                        let frame = format!("MSG {reply} 1 {}\r\n{ack}\r\n", ack.len());
+                        client.write_all(frame.as_bytes()).await.unwrap();
+                    }
+                });
+            }
+        });
+        address
+    }
+
+    /// Publishes and waits for the ack.
+    async fn publish(client: &mut TcpStream, reply: &str) {
+        let headers = "NATS/1.0\r\nNats-Msg-Id: a\r\n\r\n";
+        let (head, all) = (headers.len(), headers.len() + 2);
+        let frame = format!("HPUB wa.x {reply} {head} {all}\r\n{headers}{{}}\r\n");
+        client.write_all(frame.as_bytes()).await.unwrap();
+        assert!(client.read(&mut [0; 1_000]).await.unwrap() > 0);
+    }
+
+    #[tokio::test]
+    async fn a_connection_stays_the_life_s_that_opened_it() {
+        let proxy = Proxy::start(confirming().await, Protocol::Nats).await;
+        let authors = Arc::<Authors>::default();
+        let (mut clients, mut stored_by) = (Vec::new(), Vec::new());
+        for life in [1, 2] {
+            proxy.belongs_to(Author { life: LifeId(life), authors: Arc::clone(&authors) });
+            let mut client = TcpStream::connect(proxy.address()).await.unwrap();
+            publish(&mut client, &format!("_INBOX.{life}.1")).await;
+            clients.push(client);
+            stored_by.push(authors.of("a", u64::from(life)));
+        }
+        publish(&mut clients[0], "_INBOX.1.2").await;
+        stored_by.push(authors.of("a", 1));
+        assert_eq!(stored_by, [1, 2, 1].map(|life| Some(LifeId(life))));
     }
 }

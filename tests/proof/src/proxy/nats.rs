@@ -15,9 +15,45 @@ fn payload(line: &[u8]) -> Option<usize> {
     if carries { last.parse().ok() } else { None }
 }
 
+/// A publish that asks for an answer and has an id.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Publish<'a> {
+    /// Where to.
+    pub subject: &'a str,
+    /// Where the answer is to go.
+    pub reply: &'a str,
+    /// Its `Nats-Msg-Id`.
+    pub id: &'a str,
+}
+
+/// What a whole frame publishes, if it is such a publish.
+pub(super) fn publish(frame: &[u8]) -> Option<Publish<'_>> {
+    let (line, rest) = split(frame)?;
+    let mut words = line.strip_prefix("HPUB ")?.split(' ');
+    let (subject, reply) = (words.next()?, words.next()?);
+    // Without a reply subject this is the length of all.
+    let headers: usize = words.next()?.parse().ok()?;
+    words.next()?;
+    let headers = std::str::from_utf8(rest.get(..headers)?).ok()?;
+    let id = headers.lines().find_map(|header| header.strip_prefix("Nats-Msg-Id:"))?.trim();
+    Some(Publish { subject, reply, id })
+}
+
+/// Subject and payload of a whole frame that is a message without headers.
+pub(super) fn message(frame: &[u8]) -> Option<(&str, &[u8])> {
+    let (line, rest) = split(frame)?;
+    let subject = line.strip_prefix("MSG ")?.split(' ').next()?;
+    Some((subject, rest.strip_suffix(b"\r\n")?))
+}
+
+fn split(frame: &[u8]) -> Option<(&str, &[u8])> {
+    let line = frame.windows(2).position(|pair| pair == b"\r\n")?;
+    Some((std::str::from_utf8(&frame[..line]).ok()?, &frame[line + 2..]))
+}
+
 #[cfg(test)]
 mod tests {
-    use super::frame;
+    use super::{Publish, frame, message, publish};
 
     #[test]
     fn frames_end_where_they_should_however_they_are_cut() {
@@ -32,5 +68,24 @@ mod tests {
             at += length;
         }
         assert_eq!(at, text.len());
+    }
+
+    #[test]
+    fn a_publish_is_told_from_one_without_an_id_or_an_answer() {
+        let id = "NATS/1.0\r\nCdc-Late: true\r\nNats-Msg-Id: a:1\r\n\r\n";
+        let (head, all) = (id.len(), id.len() + 4);
+        let whole = format!("HPUB wa.a _INBOX.x.1 {head} {all}\r\n{id}body\r\n");
+        assert_eq!(publish(whole.as_bytes()), Some(Publish { subject: "wa.a", reply: "_INBOX.x.1", id: "a:1" }));
+        let unanswered = format!("HPUB wa.a {head} {all}\r\n{id}body\r\n");
+        for other in [&*unanswered, "HPUB wa.a r 12 12\r\nNATS/1.0\r\n\r\n\r\n", "PUB wa.a r 0\r\n\r\n", "PING\r\n"] {
+            assert_eq!(publish(other.as_bytes()), None, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn a_message_is_subject_and_payload() {
+        assert_eq!(message(b"MSG _INBOX.x.1 3 2\r\n{}\r\n"), Some(("_INBOX.x.1", &b"{}"[..])));
+        assert_eq!(message(b"HMSG a 1 12 12\r\nNATS/1.0\r\n\r\n\r\n"), None);
+        assert_eq!(message(b"+OK\r\n"), None);
     }
 }

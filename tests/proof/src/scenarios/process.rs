@@ -113,7 +113,7 @@ pub(super) fn all() -> Vec<Scenario> {
             },
         )
         .on(Setup { replicas: 2, ..Setup::default() })
-        .controls([without("no-msg-id", Doubled)]),
+        .controls([without("no-msg-id", Doubled), without("spread", Inverted), without("no-late", Inverted)]),
         Scenario::new(
             "term-ample-grace",
             "SIGTERM under load with grace to spare, three times",
@@ -150,7 +150,9 @@ pub(super) fn all() -> Vec<Scenario> {
                 })
             },
         )
-        .on(Setup { replicas: 3, ..Setup::default() }),
+        .fast()
+        .on(Setup { replicas: 3, ..Setup::default() })
+        .controls([without("spread", Inverted)]),
         Scenario::new(
             "hot-row-kills",
             "one row takes half of all changes; kill -9 at random 10 times",

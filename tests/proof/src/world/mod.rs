@@ -21,7 +21,7 @@ use self::redis::Redis;
 use self::replicas::Post;
 use crate::judge::Sampler;
 use crate::postgres;
-use crate::proxy::frames;
+use crate::proxy::{Authors, LifeId, frames};
 use crate::replica::Program;
 use crate::scenarios::{Scenario, Setup};
 use crate::servers::{Clock, NatsVersion, PostgresServer};
@@ -73,6 +73,10 @@ pub struct World {
     nats: Nats,
     redis: Redis,
     posts: Vec<Post>,
+    /// The next process that is started.
+    next_life: LifeId,
+    /// Who stored what, where several replicas run at a time.
+    authors: Arc<Authors>,
     clock: Option<Clock>,
     js: jetstream::Context,
     ledger: Arc<Ledger>,
@@ -108,6 +112,8 @@ impl World {
             nats,
             redis,
             posts: Vec::new(),
+            next_life: LifeId(0),
+            authors: Arc::default(),
             clock: setup.clock.then(Clock::start),
             js,
             generator: Generator::new(options.seed, setup.mix.clone()),

@@ -190,6 +190,7 @@ impl World {
         std::fs::create_dir(&path).unwrap();
         assert!(shell(&format!("cp -a '{}/.' '{}'", copy.path().display(), path.display())), "restoring the target");
         self.sampler.begin_again();
+        self.authors.begin_again();
     }
 
     /// Where nats-server keeps the target.
@@ -264,6 +265,7 @@ impl World {
     pub async fn delete_target(&mut self) {
         self.sampler.begin_again();
         self.insist("the target goes", |js| async move { js.delete_stream(TARGET).await.is_ok() }).await;
+        self.authors.begin_again();
     }
 
     /// Creates the target as the service would.

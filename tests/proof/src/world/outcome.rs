@@ -1,6 +1,7 @@
 //! The end of a scenario: everything heals, the rest comes out, and the judge reads it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -105,9 +106,18 @@ impl World {
         let rules =
             Rules { across_replicas: self.posts.len() > 1, excused_up_to: self.excused, fair_end: self.fair_end };
         let samples = self.sampler.stop().await;
-        let harvest = judge::read(&self.js, TARGET, DEAD_LETTERS).await;
+        let mut harvest = judge::read(&self.js, TARGET, DEAD_LETTERS).await;
+        for event in &mut harvest.stored {
+            event.author = event.id.as_ref().and_then(|id| self.authors.of(id, event.sequence));
+        }
         let sent = self.ledger.sent();
         let findings = judge::judge(&sent, &harvest, &samples, &rules);
+        let unattributed = findings.unattributed;
+        // Otherwise order within a life would not be judged, and nobody would know.
+        self.expect(
+            unattributed * 10 <= findings.stored,
+            format!("nearly every event has a life: {unattributed} have none"),
+        );
         if scenario.calm {
             let marked = harvest.stored.iter().filter(|event| event.late.is_some()).count();
             self.expect(marked == 0, format!("no event is marked late where nothing went wrong, not {marked}"));
@@ -135,7 +145,8 @@ impl World {
     fn keep_harvest(&self, harvest: &Harvest) {
         let target = harvest.stored.iter().map(|event| {
             let (id, late) = (event.id.as_deref().unwrap_or("-"), event.late.as_deref().unwrap_or("-"));
-            format!("{}\t{id}\t{late}\n", event.sequence)
+            let author = event.author.map_or("-".to_owned(), |life| format!("life-{}", life.0));
+            format!("{}\t{id}\t{late}\t{author}\n", event.sequence)
         });
         let letters = harvest.letters.iter().map(|letter| {
             let Letter { sequence, source_sequence, reason, .. } = letter;
@@ -148,8 +159,8 @@ impl World {
 
     /// What was sent and what was said, for whoever looks into it.
     fn keep_ledger(&mut self) {
-        for (index, replica) in self.posts.iter().flat_map(|post| post.lives()).enumerate() {
-            std::fs::write(self.directory.path().join(format!("life-{index}.log")), replica.log()).unwrap();
+        for (id, replica) in self.posts.iter().flat_map(|post| post.lives()) {
+            std::fs::write(self.directory.path().join(format!("life-{}.log", id.0)), replica.log()).unwrap();
         }
         self.directory.disable_cleanup(true);
         self.broken.push(format!("ledger, streams and logs are in {}", self.directory.path().display()));
@@ -158,7 +169,7 @@ impl World {
     /// A consumer that stands still is the server's defect: told, not judged.
     fn count_stalls(&mut self) {
         let lives = self.posts.iter().flat_map(|post| post.lives());
-        let stalls: usize = lives.map(|life| life.log().matches("the consumer stands still").count()).sum();
+        let stalls: usize = lives.map(|(_, life)| life.log().matches("the consumer stands still").count()).sum();
         if stalls > 0 {
             self.count("consumers that stood still", stalls as u64);
         }
@@ -179,7 +190,7 @@ impl World {
 
     fn check_secrets(&mut self) {
         let secrets = [self.nats.password(), self.redis.password.clone()];
-        let lives: Vec<_> = self.posts.iter().flat_map(|post| post.lives().cloned()).collect();
+        let lives: Vec<_> = self.posts.iter().flat_map(|post| post.lives().map(|(_, life)| Arc::clone(life))).collect();
         for replica in lives {
             let told = secrets.iter().any(|secret| replica.log().contains(secret));
             self.expect(!told, "no secret in any log");

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::watch::{Peaks, Watch};
 use super::{PATIENCE, PAUSE, World};
 use crate::proxy::frames::FrameFilter;
-use crate::proxy::{Protocol, Proxy};
+use crate::proxy::{Author, LifeId, Protocol, Proxy};
 use crate::replica::{Replica, Settings};
 use crate::servers::Clock;
 
@@ -16,12 +16,13 @@ pub(super) struct Post {
     pub redis: Proxy,
     pub settings: Settings,
     pub life: Option<Life>,
-    pub past: Vec<Arc<Replica>>,
+    past: Vec<(LifeId, Arc<Replica>)>,
     pub peaks: Peaks,
 }
 
 /// One process.
 pub(super) struct Life {
+    id: LifeId,
     pub replica: Arc<Replica>,
     watch: Watch,
 }
@@ -31,7 +32,7 @@ impl Post {
     fn bury(&mut self) {
         if let Some(life) = self.life.take() {
             self.peaks = self.peaks.max(life.watch.peaks());
-            self.past.push(life.replica);
+            self.past.push((life.id, life.replica));
         }
     }
 
@@ -41,8 +42,9 @@ impl Post {
     }
 
     /// Every process so far.
-    pub fn lives(&self) -> impl Iterator<Item = &Arc<Replica>> {
-        self.past.iter().chain(self.life.iter().map(|life| &life.replica))
+    pub fn lives(&self) -> impl Iterator<Item = (LifeId, &Arc<Replica>)> {
+        let past = self.past.iter().map(|(id, replica)| (*id, replica));
+        past.chain(self.life.iter().map(|life| (life.id, &life.replica)))
     }
 }
 
@@ -81,10 +83,16 @@ impl World {
             return;
         }
         let environment = self.clock.as_ref().map(Clock::environment).unwrap_or_default();
+        let id = self.next_life;
+        self.next_life.0 += 1;
+        // With one replica a row's order is judged across its lives.
+        if self.setup.replicas > 1 {
+            post.nats.belongs_to(Author { life: id, authors: Arc::clone(&self.authors) });
+        }
         let replica = Arc::new(Replica::spawn(&self.options.program, &post.settings, &environment));
         let started = tokio::time::timeout(PATIENCE, replica.started()).await;
         let watch = Watch::over(&replica);
-        post.life = Some(Life { replica, watch });
+        post.life = Some(Life { id, replica, watch });
         self.expect(matches!(started, Ok(Ok(()))), format!("replica {index} starts: {started:?}"));
     }
 
