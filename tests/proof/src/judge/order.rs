@@ -4,8 +4,9 @@ use std::collections::HashMap;
 
 use crate::proxy::LifeId;
 
-/// A change's place in the history of the source: how often that was created again before, and the sequence.
-pub(super) type Position = (u64, u64);
+/// A change's place in the history of the source: how often that was created again before, how often it had gone back to
+/// sequences of before, and the sequence.
+pub(super) type Position = (u64, u64, u64);
 
 /// What an event's place in the target does to the order of its row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,16 +54,16 @@ mod tests {
     #[test]
     fn the_furthest_counts_and_not_the_last() {
         let mut rows = Rows::default();
-        let mut stored = |position, life| rows.stored("row", (0, position), Some(LifeId(life)));
+        let mut stored = |position, life| rows.stored("row", (0, 0, position), Some(LifeId(life)));
         let orders =
             [(1, 1), (4, 1), (2, 1), (3, 1), (3, 2), (6, 2), (5, 1), (5, 2)].map(|(at, life)| stored(at, life));
         assert_eq!(orders, [Kept, Kept, Within, Within, Broken, Kept, Broken, Within]);
     }
 
     #[test]
-    fn a_source_that_was_created_again_is_later_in_all_it_has() {
+    fn a_source_that_begins_again_is_later_in_all_it_has() {
         let mut rows = Rows::default();
-        let orders = [(0, 9), (1, 1), (0, 10)].map(|position| rows.stored("row", position, None));
-        assert_eq!(orders, [Kept, Kept, Broken]);
+        let orders = [(0, 0, 9), (0, 1, 8), (1, 0, 1), (0, 1, 10)].map(|position| rows.stored("row", position, None));
+        assert_eq!(orders, [Kept, Kept, Kept, Broken]);
     }
 }

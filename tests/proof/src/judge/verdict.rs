@@ -98,7 +98,7 @@ impl<'a> Court<'a> {
             if self.rules.across_replicas && event.author.is_none() {
                 self.findings.unattributed += 1;
             }
-            let order = rows.stored(&sent.identity.row, (sent.epoch, sent.sequence), event.author);
+            let order = rows.stored(&sent.identity.row, (sent.epoch, sent.rewound, sent.sequence), event.author);
             if order != Order::Kept {
                 self.inversion(event, sent, order);
             }
@@ -194,10 +194,13 @@ impl<'a> Court<'a> {
     /// Every change at or below a floor must have been stored when the floor was seen.
     fn samples(&mut self, samples: &[Sample]) {
         let Some(epoch) = self.sent.iter().map(|sent| sent.epoch).max() else { return };
+        // Of a sequence that was given twice a floor tells only that the first one is done.
+        let mut given = HashSet::new();
         let mut sent: Vec<&Sent> = self
             .sent
             .iter()
-            .filter(|sent| sent.epoch == epoch && sent.number > self.rules.excused_up_to)
+            .filter(|sent| sent.epoch == epoch && given.insert(sent.sequence))
+            .filter(|sent| sent.number > self.rules.excused_up_to)
             .filter(|sent| matches!(sent.expect, Expect::Target(_) | Expect::DeadLetter(_)))
             .collect();
         sent.sort_by_key(|sent| sent.sequence);
@@ -238,6 +241,7 @@ mod tests {
             number,
             sequence: number,
             epoch: 0,
+            rewound: 0,
             expect,
             identity: identity(number),
             subject: "sequin.db.daisi.messages.insert".to_owned(),
@@ -354,6 +358,17 @@ mod tests {
         assert_eq!(symptoms(&good().1, &[early]), [Symptom::AckedEarly]);
         let poison = Sample { floor: 4, target: 3, dead_letters: 0 };
         assert_eq!(symptoms(&good().1, &[poison]), [Symptom::AckedEarly]);
+    }
+
+    #[test]
+    fn a_sequence_that_the_source_gives_once_more_is_a_later_change() {
+        let (mut all, mut harvest) = good();
+        all.push(Sent { sequence: 2, rewound: 1, ..sent(5, Expect::Target("wa.x".to_owned())) });
+        harvest.stored.push(stored(4, 5));
+        let before = Sample { floor: 4, target: 3, dead_letters: 1 };
+        assert_eq!(judge(&all, &harvest, &[before], &Rules::default()).broken(), []);
+        harvest.stored.swap(2, 3);
+        assert!(judge(&all, &harvest, &[before], &Rules::default()).shows(Symptom::Inverted));
     }
 
     #[test]

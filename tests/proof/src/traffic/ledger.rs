@@ -1,5 +1,6 @@
 //! What was sent, in memory and appended to a file.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{BufWriter, Write};
@@ -24,6 +25,9 @@ pub struct Sent {
     pub sequence: u64,
     /// How often the source had been created again before.
     pub epoch: u64,
+    /// How often the source had begun before to give sequences once more that it had given already: nats-server 2.9.10 does so
+    /// after kill -9 if the last messages of a work queue were acknowledged and gone.
+    pub rewound: u64,
     /// What must become of it.
     pub expect: Expect,
     /// Which change it is.
@@ -58,26 +62,36 @@ struct Inner {
     file: BufWriter<File>,
     sent: Vec<Sent>,
     epoch: u64,
+    rewound: u64,
+    /// When, in terms of `rewound`, a sequence of this epoch was given last.
+    given: HashMap<u64, u64>,
 }
 
 impl Ledger {
     /// Begins one, appended to a new file.
     pub fn create(path: &Path) -> std::io::Result<Self> {
         let file = BufWriter::new(File::create(path)?);
-        Ok(Self { inner: Mutex::new(Inner { file, sent: Vec::new(), epoch: 0 }) })
+        Ok(Self { inner: Mutex::new(Inner { file, sent: Vec::new(), epoch: 0, rewound: 0, given: HashMap::new() }) })
     }
 
     /// Enters a change that the source has stored.
     pub fn enter(&self, change: &Change, sequence: u64) {
         let mut inner = self.inner.lock().unwrap();
+        let now = inner.rewound;
+        if inner.given.insert(sequence, now) == Some(now) {
+            inner.rewound += 1;
+            inner.given.insert(sequence, now + 1);
+        }
         let (epoch, kept) = (inner.epoch, inner.sent.len() < PAYLOADS && change.payload.len() <= LARGEST);
         let Identity { row, lsn, idx } = &change.identity;
         let (number, subject, expect) = (change.number, &change.subject, &change.expect);
         writeln!(inner.file, "{number}\t{epoch}:{sequence}\t{subject}\t{row}\t{lsn}:{idx}\t{expect:?}").unwrap();
+        let rewound = inner.rewound;
         inner.sent.push(Sent {
             number,
             sequence,
             epoch,
+            rewound,
             expect: expect.clone(),
             identity: change.identity.clone(),
             subject: subject.clone(),
@@ -90,7 +104,9 @@ impl Ledger {
 
     /// From now on the source is another one.
     pub fn source_recreated(&self) {
-        self.inner.lock().unwrap().epoch += 1;
+        let mut inner = self.inner.lock().unwrap();
+        inner.epoch += 1;
+        inner.given.clear();
     }
 
     /// How often the source has been created again.
@@ -108,5 +124,28 @@ impl Ledger {
         let mut inner = self.inner.lock().unwrap();
         inner.file.flush().unwrap();
         inner.sent.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::traffic::{Generator, Mix};
+
+    #[test]
+    fn a_sequence_that_is_given_once_more_is_a_later_one() {
+        let directory = TempDir::new().unwrap();
+        let ledger = Ledger::create(&directory.path().join("ledger")).unwrap();
+        let mut changes = Generator::new(1, Mix::default());
+        // What is sent again, since its ack was lost, may be stored behind what was sent after it: nothing is given twice.
+        for sequence in [1, 3, 2, 4, 3, 4, 5, 3] {
+            ledger.enter(&changes.next().unwrap(), sequence);
+        }
+        ledger.source_recreated();
+        ledger.enter(&changes.next().unwrap(), 3);
+        let rewound: Vec<u64> = ledger.sent().iter().map(|sent| sent.rewound).collect();
+        assert_eq!(rewound, [0, 0, 0, 0, 1, 1, 1, 2, 2]);
     }
 }
