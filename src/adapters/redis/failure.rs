@@ -127,6 +127,8 @@ mod tests {
         let io = |kind| RedisError::from(std::io::Error::from(kind));
         assert_eq!(class_of(&io(std::io::ErrorKind::ConnectionRefused)), FailureClass::Disconnected);
         assert_eq!(class_of(&io(std::io::ErrorKind::TimedOut)), FailureClass::Timeout);
+        let refused = RedisError::from((ErrorKind::AuthenticationFailed, "the client's own word for a refused login"));
+        assert_eq!(class_of(&refused), FailureClass::Denied);
     }
 
     #[test]
