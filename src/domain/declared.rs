@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use foldhash::HashMap;
 
@@ -36,7 +37,28 @@ pub(super) struct Plan {
     /// The columns by name.
     pub places: HashMap<String, u16>,
     pub slots: Vec<Slot>,
+    pub usual: UsualOrder,
 }
+
+/// Which column came after which when last it was looked for: producers keep to an order, which is seldom that of the declaration.
+#[derive(Debug)]
+pub(super) struct UsualOrder(Vec<AtomicU16>);
+
+impl UsualOrder {
+    /// That of the declaration, as long as nothing is known.
+    pub fn declared(columns: u16) -> Self {
+        Self((0..=columns).map(AtomicU16::new).collect())
+    }
+}
+
+/// What has been seen is no part of a plan.
+impl PartialEq for UsualOrder {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for UsualOrder {}
 
 /// A column.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,7 +148,7 @@ impl Columns {
 /// What has been read of a record so far.
 struct Reading<'a> {
     read: RowRead,
-    /// The place after that of the last column: the next one comes there as a rule.
+    /// The place after that of the last column.
     next: usize,
     seen: Columns,
     /// Columns with a value, or with one that was not sent.
@@ -155,12 +177,16 @@ impl DeclaredTable {
 }
 
 impl Plan {
-    /// The place of a column, sought at `guess` first.
-    fn place(&self, name: &str, guess: usize) -> Option<usize> {
-        match self.columns.get(guess) {
-            Some(column) if column.name == name => Some(guess),
-            _ => self.places.get(name).map(|place| usize::from(*place)),
+    /// The place of a column, which is sought first where the usual order has it.
+    fn place(&self, name: &str, next: usize) -> Option<usize> {
+        let usual = &self.usual.0[next];
+        let guess = usize::from(usual.load(Ordering::Relaxed));
+        if self.columns.get(guess).is_some_and(|column| column.name == name) {
+            return Some(guess);
         }
+        let place = *self.places.get(name)?;
+        usual.store(place, Ordering::Relaxed);
+        Some(usize::from(place))
     }
 
     fn take<'a>(

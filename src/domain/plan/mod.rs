@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::column::Kind;
 use super::declaration::{Declaration, Source};
-use super::declared::{Column, DeclaredTable, MAX_CAPTURES, MAX_COLUMNS, Plan, Slot};
+use super::declared::{Column, DeclaredTable, MAX_CAPTURES, MAX_COLUMNS, Plan, Slot, UsualOrder};
 use super::edits::Edits;
 use super::layout::{Layout, Pattern, RoutingValue, ValueSource};
 use super::path::{FieldPath, steps};
@@ -107,6 +107,7 @@ impl<'d> Compiler<'d> {
         let columns = std::mem::take(&mut self.columns);
         let places = columns.iter().zip(0..).map(|(column, place)| (column.name.clone(), place)).collect();
         Plan {
+            usual: UsualOrder::declared(u16::try_from(columns.len()).unwrap_or_default()),
             name: from.name,
             enabled: from.enabled,
             unhandled: from.unhandled_fields,

@@ -5,7 +5,9 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::domain::declaration::{ColumnDeclaration, Condition, Redaction, Source};
+use crate::domain::scan::Scanner;
 use crate::domain::subject::Action;
+use crate::domain::table::Table;
 use crate::domain::{Declaration, DeclaredTable, Tables, UnhandledFields, UnsafeTokens};
 
 /// Orders of a shop, by tenant.
@@ -340,4 +342,20 @@ fn what_is_no_json_within_a_value_is_found_where_it_stands_in_the_payload() {
     let (_, reason, detail) = dead(run(&configured(&declaration), &delivery("any", Vec::new(), payload)).1);
     assert_eq!(reason, Reason::NotJson);
     assert!(detail.ends_with("at line 2, column 2"), "{detail}");
+}
+
+#[test]
+fn columns_are_found_in_any_order_whatever_the_last_one_was() {
+    let read = |table: &DeclaredTable, record| table.read(&mut Scanner::new(record)).expect("JSON").expect("a row");
+    let fresh = || orders().compile().expect("a sound declaration");
+    let records = [
+        r#"{"id":7,"company_id":"acme","status":"open","paid":true}"#,
+        r#"{"company_id":"acme","paid":true,"new":1,"status":null,"id":7}"#,
+        r#"{"paid":true,"id":7,"company_id":"acme"}"#,
+        r#"{"status":"open","id":7,"other":2,"paid":false,"company_id":"acme"}"#,
+    ];
+    let used = fresh();
+    for record in records.into_iter().cycle().take(9) {
+        assert_eq!(read(&used, record), read(&fresh(), record), "{record}");
+    }
 }
