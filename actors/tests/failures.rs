@@ -153,6 +153,7 @@ fn the_store_is_asked_no_more_than_there_is_a_reason_to() {
             bench.until_done().await;
             assert_eq!(bench.dedup.faults.calls("check") - before, 1, "records failed {failures} times");
         }
+        assert_eq!(bench.dedup.faults.calls("markers"), 0, "nobody is a suspect");
         bench.stop().await;
     });
 }

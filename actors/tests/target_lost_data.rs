@@ -42,6 +42,25 @@ fn a_target_that_lost_data_makes_its_records_void() {
     });
 }
 
+#[test]
+fn a_reconnect_of_the_source_alone_has_the_target_looked_at_as_well() {
+    run(async {
+        let bench = Bench::start(settings());
+        bench.feed_row("a", 1..=10);
+        bench.until_done().await;
+        bench.publisher.regress_to(4);
+        bench.source.reconnect();
+        // Those that the target has lost are on record. They wait until somebody has looked.
+        bench.feed_row("a", 3..=7);
+        bench.until_done().await;
+        assert_eq!(bench.row("a"), [1, 2, 3, 4, 5, 6, 7]);
+        bench.source.reconnect();
+        bench.feed_row("a", 11..=11);
+        bench.until_done().await;
+        bench.stop().await;
+    });
+}
+
 /// The target loses events 5 to 10 after it has confirmed them, while `step` of theirs fails.
 fn lost_before(step: &'static str) {
     run(async move {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -23,6 +24,7 @@ pub struct FakeSource {
     ack_wait: Duration,
     state: Mutex<State>,
     changed: watch::Sender<()>,
+    epoch: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -69,7 +71,14 @@ impl FakeSource {
             unacknowledged_elsewhere: 0,
             stalled: None,
         };
-        Self { faults: Faults::default(), clock, ack_wait, state: Mutex::new(state), changed: watch::Sender::new(()) }
+        Self {
+            faults: Faults::default(),
+            clock,
+            ack_wait,
+            state: Mutex::new(state),
+            changed: watch::Sender::new(()),
+            epoch: AtomicU64::new(0),
+        }
     }
 
     /// Adds a message and returns its sequence.
@@ -125,6 +134,11 @@ impl FakeSource {
     /// Other replicas were given so many messages that they have not acknowledged.
     pub fn set_unacknowledged_elsewhere(&self, messages: usize) {
         lock(&self.state).unacknowledged_elsewhere = messages;
+    }
+
+    /// The connection was lost and made anew.
+    pub fn reconnect(&self) {
+        self.epoch.fetch_add(1, Ordering::SeqCst);
     }
 
     /// The next look at the backlog finds the consumer standing still.
@@ -273,6 +287,10 @@ impl Source for FakeSource {
 
     fn confirm_settled(&self) -> BoxFuture<'_, Result<(), Failure>> {
         ready(self.faults.enter("confirm_settled")).boxed()
+    }
+
+    fn connection_epoch(&self) -> u64 {
+        self.epoch.load(Ordering::SeqCst)
     }
 
     fn backlog(&self) -> BoxFuture<'_, Result<Backlog, Failure>> {

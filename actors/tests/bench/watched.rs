@@ -144,9 +144,9 @@ impl Source for Watched {
         self.0.source.backlog()
     }
 
-    /// Source and target are reached over one connection, as in the service.
+    /// Each has a connection of its own, as in the service. What breaks the publisher's, a restart of the server, breaks this one.
     fn connection_epoch(&self) -> u64 {
-        self.0.publisher.connection_epoch()
+        self.0.source.connection_epoch() + self.0.publisher.connection_epoch()
     }
 }
 
