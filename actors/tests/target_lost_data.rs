@@ -147,6 +147,26 @@ fn what_is_sent_again_after_a_reconnect_does_not_hide_that_the_target_is_behind(
 }
 
 #[test]
+fn nothing_is_acknowledged_before_the_target_was_looked_at() {
+    run(async {
+        let bench = Bench::start(settings());
+        bench.source.faults.fail_next("settle", FOR_EVER, unavailable());
+        bench.feed_row("a", 1..=10);
+        bench.until("all are recorded", |fakes| fakes.dedup.get(&key("a", 10)).is_some()).await;
+        // The look takes its time, and meanwhile acknowledgements would get through.
+        bench.dedup.faults.fail_next("highest", 10, unavailable());
+        bench.publisher.regress_to(4);
+        bench.source.reconnect();
+        bench.until("it is looked at", |_| bench.is_paused(PauseReason::Reconcile)).await;
+        bench.source.faults.clear("settle");
+        bench.until_done().await;
+        // Every acknowledgement is held against what is stored at that moment.
+        assert_eq!(bench.row("a"), (1..=10).collect::<Vec<_>>());
+        bench.stop().await;
+    });
+}
+
+#[test]
 fn what_the_target_loses_while_it_is_looked_at_is_published_again() {
     run(async {
         let bench = Bench::start(settings());
