@@ -37,21 +37,27 @@ def plot(path, title, x, y, lines, log_y=False):
 
 
 def main(directory):
-    factors = [row for row in rows(directory / "factors.csv") if row["factor"] == "payload"]
+    factors = rows(directory / "factors.csv")
     names = {"PassThrough": "pass-through", "Service": "service"}
 
-    def by_payload(contender, figure):
-        return [(float(row["value"]), float(row[figure])) for row in factors if row["contender"] == contender]
+    def points(factor, contender, figure):
+        chosen = [row for row in factors if (row["factor"], row["contender"]) == (factor, contender)]
+        return [(float(row["value"]), float(row[figure])) for row in chosen]
 
-    each = [(name, by_payload(contender, "events_per_second")) for contender, name in names.items()]
-    plot(directory / "throughput.svg", "Throughput against payload", "bytes of payload", "events/s", each, log_y=True)
-    each = [(name, by_payload(contender, "cpu_process")) for contender, name in names.items()]
-    plot(directory / "cpu.svg", "CPU of the process against payload", "bytes of payload", "µs per event", each, log_y=True)
+    def each(factor, figure):
+        return [(name, points(factor, contender, figure)) for contender, name in names.items()]
+
+    throughput, cpu = each("payload", "events_per_second"), each("payload", "cpu_process")
+    plot(directory / "throughput.svg", "Throughput against payload", "bytes of payload", "events/s", throughput, log_y=True)
+    plot(directory / "cpu.svg", "CPU of the process against payload", "bytes of payload", "µs per event", cpu, log_y=True)
+    for factor, what in [("rows", "number of rows"), ("backlog", "events in the backlog")]:
+        title = f"CPU of the process against the {what}"
+        plot(directory / f"{factor}.svg", title, what, "µs per event", each(factor, "cpu_process"))
 
     load = rows(directory / "load.csv")
     quantiles = {"p50_ms": "P50", "p95_ms": "P95", "p99_ms": "P99", "p999_ms": "P99.9"}
-    each = [(name, [(float(row["rate"]), float(row[key])) for row in load]) for key, name in quantiles.items()]
-    plot(directory / "latency.svg", "Commit to published against load", "events/s", "ms", each, log_y=True)
+    latency = [(name, [(float(row["rate"]), float(row[key])) for row in load]) for key, name in quantiles.items()]
+    plot(directory / "latency.svg", "Commit to published against load", "events/s", "ms", latency, log_y=True)
 
 
 main(pathlib.Path(sys.argv[1]))
