@@ -363,6 +363,10 @@ impl PublishActor {
         let was_failing = self.health.failures > 0;
         let failure = match result {
             Err(failure) => {
+                // From the first on nothing is sent: what is confirmed before the next probe must not pass for the end of it.
+                if self.health.failures == 0 {
+                    self.core.doubt_target();
+                }
                 self.health.failures += 1;
                 Some(failure)
             }
@@ -372,7 +376,7 @@ impl PublishActor {
                 self.handing_back = false;
                 let nothing_gets_through = self.health.failing.len() >= SUBJECTS_THAT_MEAN_DOWN;
                 if was_failing {
-                    self.core.count_outage();
+                    self.core.doubt_target();
                     self.health.failing.clear();
                     self.lanes.hasten(started);
                 }

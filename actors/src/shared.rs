@@ -144,7 +144,7 @@ pub struct Core {
     pub clock: Arc<dyn Clock>,
     /// The newest position handed to the connection, per row.
     pub rows: Mutex<RowMemory>,
-    /// How often the target has come back from an outage.
+    /// How often the target has gone away or come back.
     outages: AtomicU64,
     pub(crate) check: Slot<Check>,
     pub(crate) record: Slot<RecordStored>,
@@ -222,8 +222,8 @@ impl Core {
         publisher.connection_epoch() + self.outages.load(Ordering::Acquire)
     }
 
-    /// The target is back from an outage.
-    pub(crate) fn count_outage(&self) {
+    /// The target is away, or back: what rests on it has to be looked at anew.
+    pub(crate) fn doubt_target(&self) {
         self.outages.fetch_add(1, Ordering::AcqRel);
     }
 

@@ -289,7 +289,20 @@ async fn what_a_consumer_passed_comes_from_one_made_anew(binary: &Path) {
     assert!(source.pull(WIDE).await.unwrap().is_empty(), "the consumer never gives it");
     let backlog = source.backlog().await.unwrap();
     assert!(backlog.oldest_unacknowledged.is_some() && backlog.pending == 0, "but it counts as waiting: {backlog:?}");
+    // What an operator has set is kept.
+    let context = jetstream::new(connection.client().clone());
+    let described = |description: &str| jetstream::consumer::pull::Config {
+        durable_name: Some("c".to_owned()),
+        description: Some(description.to_owned()),
+        filter_subject: "in.>".to_owned(),
+        max_ack_pending: 5000,
+        ack_wait: Duration::from_secs(30),
+        ..Default::default()
+    };
+    context.get_stream("IN").await.unwrap().create_consumer(described("ours")).await.unwrap();
     assert_eq!(until_stalled(&source).await, Stalled { stall: Stall::Passed, made_anew: true });
+    let found: jetstream::consumer::PullConsumer = context.get_consumer_from_stream("c", "IN").await.unwrap();
+    assert_eq!(found.cached_info().config.description.as_deref(), Some("ours"));
     let passed = pull_count(&source, 1, WIDE).await;
     assert_eq!(number(&passed[0]), 0);
     settle(&source, settlements(&passed, Settle::Ack)).await;

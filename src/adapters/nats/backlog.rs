@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::api::ApiError;
 use super::connection::Connection;
-use super::consumers::{ConsumerInfo, ConsumerSettings, Note, delete_to_create_anew, find_consumer};
+use super::consumers::{ConsumerInfo, ConsumerSettings, Note, find_consumer, recreate_consumer};
 use super::stall::{Finding, Look, StallWatch};
 use super::streams::parse_time;
 
@@ -44,7 +44,7 @@ impl BacklogWatch {
         self.stalls().blind();
     }
 
-    /// Looks once. A consumer that stands still is deleted if that brings what it owes: the next pull creates it anew.
+    /// Looks once. A consumer that stands still is made anew if that brings what it owes.
     pub(super) async fn look(&self, consumed: Consumed<'_>) -> Result<(Backlog, Option<Note>), Failure> {
         let (mut backlog, look) = consumed.look().await?;
         let finding = self.stalls().saw(look, Instant::now());
@@ -52,7 +52,7 @@ impl BacklogWatch {
             return Ok((backlog, None));
         };
         // Of another stream everything would come again, or what waits would be let go of.
-        let (made_anew, note) = if curable && consumed.work_queue { consumed.delete().await } else { (false, None) };
+        let (made_anew, note) = if curable && consumed.work_queue { consumed.recreate().await } else { (false, None) };
         if made_anew {
             self.stalls().cured();
         }
@@ -126,9 +126,9 @@ impl Consumed<'_> {
         }
     }
 
-    /// Whether the consumer is gone, and why not.
-    async fn delete(&self) -> (bool, Option<Note>) {
-        match delete_to_create_anew(self.connection, self.stream, &self.consumer.name).await {
+    /// Whether the consumer is another one now, and why not.
+    async fn recreate(&self) -> (bool, Option<Note>) {
+        match recreate_consumer(self.connection, self.stream, &self.consumer.name).await {
             Ok(()) => (true, None),
             Err(failure) => {
                 let (consumer, refused) = (self.consumer.name.clone(), failure.cause.to_string());

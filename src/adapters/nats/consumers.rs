@@ -127,16 +127,24 @@ pub(super) async fn find_consumer(
     }
 }
 
-/// Deletes a consumer that the next pull is to create anew; one that is gone already is as good. Without the right to create it,
-/// which is tried first, it stays.
-pub(super) async fn delete_to_create_anew(connection: &Connection, stream: &str, name: &str) -> Result<(), Failure> {
+/// Deletes a consumer and creates it anew as it was, to be given all that its stream holds. One that is gone already is as good: the
+/// next pull creates it. Without the right to create it, which is tried first, it stays.
+pub(super) async fn recreate_consumer(connection: &Connection, stream: &str, name: &str) -> Result<(), Failure> {
     let action = format!("delete consumer {name} of {stream}");
     let Some(found) = find_consumer(connection, stream, name).await? else { return Ok(()) };
     put_consumer(connection, stream, name, &found.config).await?.map_err(|error| error.into_failure(&action))?;
     match connection.api::<Value>(&action, &format!("CONSUMER.DELETE.{stream}.{name}"), &json!({})).await? {
-        Err(error) if error.err_code != ApiError::CONSUMER_NOT_FOUND => Err(error.into_failure(&action)),
-        _ => Ok(()),
+        Err(error) if error.err_code != ApiError::CONSUMER_NOT_FOUND => return Err(error.into_failure(&action)),
+        _ => {}
     }
+    let mut config = found.config;
+    config.insert("deliver_policy".to_owned(), "all".into());
+    for start in ["opt_start_seq", "opt_start_time"] {
+        config.remove(start);
+    }
+    // If this fails the next pull creates it as configured.
+    let _ = put_consumer(connection, stream, name, &config).await;
+    Ok(())
 }
 
 /// Creates the durable pull consumer if it is missing, and brings one that exists up to date as far as the server allows.

@@ -279,15 +279,11 @@ impl Telemetry {
 /// What a stall is and what becomes of it, for people.
 fn said_of(stall: Stall, made_anew: bool) -> &'static str {
     match (stall, made_anew) {
-        (Stall::Silent, true) => {
-            "it gave nothing, though messages and requests waited; deleted, the next pull makes it anew"
-        }
+        (Stall::Silent, true) => "it gave nothing, though messages and requests waited; it has been made anew",
         (Stall::Silent, false) => {
             "it gives nothing, though messages and requests wait: see CdcConsumerSourceStalls in the runbook"
         }
-        (Stall::Passed, true) => {
-            "it passed messages that are still in the work queue; deleted, the next pull makes it anew"
-        }
+        (Stall::Passed, true) => "it passed messages that are still in the work queue; it has been made anew",
         (Stall::Passed, false) => {
             "it has passed messages that are still in the work queue: see CdcConsumerSourceStalls in the runbook"
         }
