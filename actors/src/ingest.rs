@@ -215,7 +215,8 @@ impl<T: Transform> IngestActor<T> {
     /// Sends deliveries to the workers of their rows, in order.
     fn dispatch(&self, deliveries: Vec<Delivery>) {
         // Rows spread evenly, and a job is too large to be moved again and again while its batch grows.
-        let room = 2 * deliveries.len().div_ceil(self.workers.len());
+        let share = deliveries.len().div_ceil(self.workers.len());
+        let room = if self.workers.len() == 1 { share } else { 2 * share };
         let mut batches: Vec<Vec<Job<T::Parsed>>> = self.workers.iter().map(|_| Vec::with_capacity(room)).collect();
         let mut sizes = vec![0; self.workers.len()];
         for delivery in deliveries {

@@ -19,7 +19,7 @@ use crate::domain;
 
 /// Rows whose newest position is remembered for `Cdc-Late`.
 const REMEMBERED_ROWS: usize = 50_000;
-/// Finished deliveries that are acknowledged from memory when they come again.
+/// Sequences back to which what is finished is acknowledged from memory when it comes again.
 const REMEMBERED_DELIVERIES: usize = 32_768;
 /// An actor that dies more often than this cannot be kept alive.
 const RESTARTS: RestartLimit = RestartLimit { deaths: 10, window: Duration::from_secs(60) };

@@ -47,12 +47,12 @@ impl BacklogWatch {
     /// Looks once. A consumer that stands still is made anew if that brings what it owes.
     pub(super) async fn look(&self, consumed: Consumed<'_>) -> Result<(Backlog, Option<Note>), Failure> {
         let (mut backlog, look) = consumed.look().await?;
+        let consumer_created = look.consumer_created.clone();
         let finding = self.stalls().saw(look, Instant::now());
         let Some(Finding { stall, curable }) = finding else {
             return Ok((backlog, None));
         };
-        // Of another stream everything would come again, or what waits would be let go of.
-        let (made_anew, note) = if curable && consumed.work_queue { consumed.recreate().await } else { (false, None) };
+        let (made_anew, note) = if curable { consumed.recreate(&consumer_created).await } else { (false, None) };
         if made_anew {
             self.stalls().cured();
         }
@@ -79,14 +79,18 @@ impl Consumed<'_> {
             false if all_given => None,
             false => self.first_from(floor + 1, &info).await?,
         };
-        // With a limit of deliveries messages stay that were let go of.
-        let judged = self.work_queue && self.consumer.max_deliver.is_none();
+        // Of another stream everything would come again, or what waits would be let go of. With a limit of deliveries messages stay
+        // that were let go of.
+        let curable = self.work_queue && !info.gives_up();
         let look = Look {
             stream_created: self.created,
             given: info.delivered.consumer_seq,
             floor,
             could_give: info.could_give(),
-            passed: oldest.map(|(sequence, _)| sequence).filter(|sequence| judged && *sequence <= floor),
+            passed: oldest
+                .map(|(sequence, _)| sequence)
+                .filter(|sequence| curable && !info.paused && *sequence <= floor),
+            curable,
             consumer_created: info.created,
         };
         let backlog = Backlog {
@@ -127,8 +131,8 @@ impl Consumed<'_> {
     }
 
     /// Whether the consumer is another one now, and why not.
-    async fn recreate(&self) -> (bool, Option<Note>) {
-        match recreate_consumer(self.connection, self.stream, &self.consumer.name).await {
+    async fn recreate(&self, created: &str) -> (bool, Option<Note>) {
+        match recreate_consumer(self.connection, self.stream, &self.consumer.name, created).await {
             Ok(()) => (true, None),
             Err(failure) => {
                 let (consumer, refused) = (self.consumer.name.clone(), failure.cause.to_string());

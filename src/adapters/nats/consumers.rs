@@ -13,6 +13,8 @@ use super::streams::{Plan, SetupError, nanos};
 
 /// The bound on unacknowledged deliveries, as the server names it.
 const MAX_ACK_PENDING: &str = "max_ack_pending";
+/// The bound on deliveries of one message, likewise; -1 for none.
+const MAX_DELIVER: &str = "max_deliver";
 
 /// The durable pull consumer.
 #[derive(Debug, Clone)]
@@ -85,7 +87,7 @@ pub(super) struct ConsumerInfo {
     num_waiting: u64,
     /// By an operator, since 2.11.
     #[serde(default)]
-    paused: bool,
+    pub(super) paused: bool,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -99,6 +101,11 @@ pub(super) struct AckFloor {
 }
 
 impl ConsumerInfo {
+    /// Whether it lets go of messages that were delivered too often.
+    pub(super) fn gives_up(&self) -> bool {
+        self.config.get(MAX_DELIVER).and_then(Value::as_i64).is_some_and(|limit| limit > 0)
+    }
+
     /// Whether messages and requests wait, and nothing keeps it from giving.
     pub(super) fn could_give(&self) -> bool {
         let bound = self.config.get(MAX_ACK_PENDING).and_then(Value::as_u64).unwrap_or(u64::MAX);
@@ -127,12 +134,21 @@ pub(super) async fn find_consumer(
     }
 }
 
-/// Deletes a consumer and creates it anew as it was, to be given all that its stream holds. One that is gone already is as good: the
-/// next pull creates it. Without the right to create it, which is tried first, it stays.
-pub(super) async fn recreate_consumer(connection: &Connection, stream: &str, name: &str) -> Result<(), Failure> {
+/// Deletes a consumer that was created then, and creates it anew as it was, to be given all that its stream holds. One that is gone
+/// already, or is another by now, is as good. Without the right to create it, which is tried first, it stays.
+pub(super) async fn recreate_consumer(
+    connection: &Connection,
+    stream: &str,
+    name: &str,
+    created: &str,
+) -> Result<(), Failure> {
     let action = format!("delete consumer {name} of {stream}");
     let Some(found) = find_consumer(connection, stream, name).await? else { return Ok(()) };
     put_consumer(connection, stream, name, &found.config).await?.map_err(|error| error.into_failure(&action))?;
+    // Another replica may have been faster.
+    if find_consumer(connection, stream, name).await?.is_none_or(|now| now.created != created) {
+        return Ok(());
+    }
     match connection.api::<Value>(&action, &format!("CONSUMER.DELETE.{stream}.{name}"), &json!({})).await? {
         Err(error) if error.err_code != ApiError::CONSUMER_NOT_FOUND => return Err(error.into_failure(&action)),
         _ => {}
@@ -231,7 +247,7 @@ fn wanted_config(
     let mut config = Map::new();
     config.insert("ack_wait".to_owned(), nanos(settings.ack_wait).into());
     config.insert(MAX_ACK_PENDING.to_owned(), settings.max_ack_pending.into());
-    config.insert("max_deliver".to_owned(), settings.max_deliver.map_or(-1, i64::from).into());
+    config.insert(MAX_DELIVER.to_owned(), settings.max_deliver.map_or(-1, i64::from).into());
     // A backoff list would override ack_wait.
     config.insert("backoff".to_owned(), Value::Null);
     let (one, many) = match settings.filters.as_slice() {

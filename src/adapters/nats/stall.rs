@@ -8,6 +8,11 @@ use std::time::{Duration, Instant};
 
 use cdc_actors::ports::Stall;
 
+/// A look that is older says nothing of what has been since: the process may have been paused.
+const FRESH: Duration = Duration::from_secs(10);
+/// Patience is doubled so often at most: from 30 s to about an hour.
+const MOST_DOUBLINGS: u32 = 7;
+
 /// What one look at a consumer showed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Look {
@@ -23,6 +28,8 @@ pub(super) struct Look {
     pub could_give: bool,
     /// The first message of a work queue, if it counts as acknowledged and should be gone.
     pub passed: Option<u64>,
+    /// Whether a consumer made anew would give what this one owes, and nothing that it has let go of.
+    pub curable: bool,
 }
 
 impl Look {
@@ -46,55 +53,88 @@ pub(super) struct Finding {
     pub curable: bool,
 }
 
+/// What every look has shown since.
+#[derive(Debug)]
+struct Standing {
+    symptom: Symptom,
+    look: Look,
+    since: Instant,
+    seen: Instant,
+}
+
+/// The last cure.
+#[derive(Debug, Clone, Copy)]
+struct Cure {
+    stream_created: i64,
+    /// The floor of the consumer that was given up.
+    floor: u64,
+    /// Cures in a row without a sign of life in between.
+    times: u32,
+}
+
 /// Compares looks.
 #[derive(Debug)]
 pub(super) struct StallWatch {
     patience: Option<Duration>,
-    /// The symptom that every look has shown since.
-    since: Option<(Symptom, Look, Instant)>,
-    /// The stream whose consumer was made anew, and its floor then.
-    cured: Option<(i64, u64)>,
+    standing: Option<Standing>,
+    cured: Option<Cure>,
 }
 
 impl StallWatch {
     /// A watch that tells of what has lasted for `patience`; of nothing if there is none.
     pub(super) fn new(patience: Option<Duration>) -> Self {
-        Self { patience, since: None, cured: None }
+        Self { patience, standing: None, cured: None }
     }
 
     /// Nothing could be seen: what was seen before says nothing any more.
     pub(super) fn blind(&mut self) {
-        self.since = None;
+        self.standing = None;
     }
 
     /// Takes note of a look; a finding comes once in every `patience` for as long as it lasts.
     pub(super) fn saw(&mut self, look: Look, now: Instant) -> Option<Finding> {
-        let before = self.since.take();
-        let (symptom, patience) = (look.symptom()?, self.patience?);
-        let same = |(earlier, seen, _): &(Symptom, Look, Instant)| {
-            *earlier == symptom
-                && (seen.stream_created, &seen.consumer_created) == (look.stream_created, &look.consumer_created)
-        };
-        let since = before.filter(same).map_or(now, |(.., since)| since);
-        if now.saturating_duration_since(since) < patience {
-            self.since = Some((symptom, look, since));
+        let before = self.standing.take();
+        let patience = self.patience?;
+        let Some(symptom) = look.symptom() else {
+            // It gives: the next cure need not wait longer than the first.
+            self.cured.iter_mut().for_each(|cure| cure.times = 0);
             return None;
-        }
-        let (stall, curable) = match symptom {
-            Symptom::Silent { .. } => (Stall::Silent, true),
-            Symptom::Passed(sequence) => {
-                let tried = self.cured.is_some_and(|(of, floor)| of == look.stream_created && sequence <= floor);
-                (Stall::Passed, !tried)
-            }
         };
-        self.since = Some((symptom, look, now));
-        Some(Finding { stall, curable })
+        let same = |standing: &Standing| {
+            standing.symptom == symptom
+                && now.saturating_duration_since(standing.seen) <= FRESH
+                && standing.look.stream_created == look.stream_created
+                && standing.look.consumer_created == look.consumer_created
+        };
+        let since = before.filter(same).map_or(now, |standing| standing.since);
+        let lasted = now.saturating_duration_since(since) >= self.patience_now(patience);
+        let finding = lasted.then(|| self.finding(symptom, &look));
+        self.standing = Some(Standing { symptom, look, since: if lasted { now } else { since }, seen: now });
+        finding
+    }
+
+    /// Twice as long after every cure that brought nothing.
+    fn patience_now(&self, patience: Duration) -> Duration {
+        let times = self.cured.map_or(0, |cure| cure.times.min(MOST_DOUBLINGS));
+        patience * 2_u32.pow(times)
+    }
+
+    fn finding(&self, symptom: Symptom, look: &Look) -> Finding {
+        let cured = self.cured.filter(|cure| cure.stream_created == look.stream_created);
+        match symptom {
+            Symptom::Silent { .. } => Finding { stall: Stall::Silent, curable: look.curable },
+            Symptom::Passed(sequence) => {
+                let tried = cured.is_some_and(|cure| sequence <= cure.floor);
+                Finding { stall: Stall::Passed, curable: look.curable && !tried }
+            }
+        }
     }
 
     /// The consumer of the last finding is made anew.
     pub(super) fn cured(&mut self) {
-        if let Some((_, look, _)) = self.since.take() {
-            self.cured = Some((look.stream_created, look.floor));
+        if let Some(Standing { look, .. }) = self.standing.take() {
+            let times = self.cured.map_or(0, |cure| cure.times) + 1;
+            self.cured = Some(Cure { stream_created: look.stream_created, floor: look.floor, times });
         }
     }
 }
@@ -114,6 +154,7 @@ mod tests {
             floor: given,
             could_give: false,
             passed: None,
+            curable: true,
         }
     }
 
@@ -159,6 +200,39 @@ mod tests {
     }
 
     #[test]
+    fn a_look_from_before_a_pause_does_not_count() {
+        let mut watch = StallWatch::new(Some(6 * SECOND));
+        let looks = [(0, silent(7)), (60, silent(7)), (66, silent(7))];
+        assert_eq!(found(&mut watch, &looks), [(66, Stall::Silent, true)]);
+    }
+
+    #[test]
+    fn a_consumer_that_is_silent_again_is_given_more_time_until_it_gives() {
+        let mut watch = StallWatch::new(Some(6 * SECOND));
+        let silent_from = |watch: &mut StallWatch, start: Instant| {
+            (0..60).map(|at| start + at * 2 * SECOND).position(|now| watch.saw(silent(7), now).is_some())
+        };
+        let start = Instant::now();
+        let waits: Vec<_> = (0..3)
+            .map(|times| {
+                let waited = silent_from(&mut watch, start + times * 3_600 * SECOND);
+                watch.cured();
+                waited
+            })
+            .collect();
+        assert_eq!(waits, [Some(3), Some(6), Some(12)], "looks, two seconds apart");
+        assert_eq!(watch.saw(flowing(8), start + 3 * 3_600 * SECOND), None);
+        assert_eq!(silent_from(&mut watch, start + 4 * 3_600 * SECOND), Some(3));
+    }
+
+    #[test]
+    fn what_would_not_come_again_is_told_and_not_cured() {
+        let mut watch = StallWatch::new(Some(6 * SECOND));
+        let looks = [0, 6].map(|at| (at, Look { curable: false, ..silent(7) }));
+        assert_eq!(found(&mut watch, &looks), [(6, Stall::Silent, false)]);
+    }
+
+    #[test]
     fn without_patience_nothing_is_told() {
         assert_eq!(found(&mut StallWatch::new(None), &[(0, silent(7)), (3600, silent(7))]), []);
     }
@@ -169,11 +243,12 @@ mod tests {
         let passed = |sequence, floor, of| Look { passed: Some(sequence), stream_created: of, ..flowing(floor) };
         assert_eq!(found(&mut watch, &[(0, passed(3, 9, 1)), (6, passed(3, 12, 1))]), [(6, Stall::Passed, true)]);
         watch.cured();
-        let again = [(8, passed(12, 20, 1)), (14, passed(12, 20, 1))];
-        assert_eq!(found(&mut watch, &again), [(14, Stall::Passed, false)]);
-        let beyond = [(16, passed(13, 20, 1)), (22, passed(13, 20, 1))];
-        assert_eq!(found(&mut watch, &beyond), [(22, Stall::Passed, true)]);
-        let elsewhere = [(24, passed(3, 20, 2)), (30, passed(3, 20, 2))];
-        assert_eq!(found(&mut watch, &elsewhere), [(30, Stall::Passed, true)], "another stream");
+        // After a cure it takes twice as long.
+        let again = [8, 14, 20].map(|at| (at, passed(12, 20, 1)));
+        assert_eq!(found(&mut watch, &again), [(20, Stall::Passed, false)]);
+        let beyond = [22, 28, 34].map(|at| (at, passed(13, 20, 1)));
+        assert_eq!(found(&mut watch, &beyond), [(34, Stall::Passed, true)]);
+        let elsewhere = [36, 42, 48].map(|at| (at, passed(3, 20, 2)));
+        assert_eq!(found(&mut watch, &elsewhere), [(48, Stall::Passed, true)], "another stream");
     }
 }

@@ -62,7 +62,7 @@ impl World {
             ("source.ack_wait", "2s".to_owned()),
             ("retry.max", "500ms".to_owned()),
             ("shutdown.grace", "10s".to_owned()),
-            ("workers", "4".to_owned()),
+            ("workers", self.workers().to_string()),
         ]
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value))
@@ -70,6 +70,12 @@ impl World {
         settings.extend(self.setup.settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         settings.extend(self.options.settings.clone());
         Post { nats, redis, settings, life: None, past: Vec::new(), peaks: Peaks::default() }
+    }
+
+    /// Transform actors of each replica: by even seeds one, which shares the pipeline's thread and is what two cores get by default; by
+    /// odd ones four, with threads of their own, and always where a defence is left out.
+    const fn workers(&self) -> usize {
+        if self.options.without.is_none() && self.options.seed.is_multiple_of(2) { 1 } else { 4 }
     }
 
     /// Starts a replica, again if it ended; it waits until the service says that it has started.
