@@ -179,7 +179,7 @@ class Scaling(unittest.TestCase):
             self.assertEqual((history[-1], turns(history)), (4, 0))
 
     def test_cpu_is_asked_for_below_saturation(self):
-        # k8s/README.md, "Resources": at saturation 0.62 of a core, at 20 000 events/s 0.35 (and 0.48 in docs/performance.md).
+        # k8s/README.md, "Resources": at saturation 0.62 of a core, at 20 000 events/s 0.35 (and 0.48 once, on a slow day).
         (hpa,) = of_kind(render_with("base", "hpa"), "HorizontalPodAutoscaler")
         (metric,) = hpa["spec"]["metrics"]
         request = int(container(service(render("base")))["resources"]["requests"]["cpu"].removesuffix("m"))

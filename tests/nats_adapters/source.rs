@@ -83,6 +83,7 @@ async fn settle(source: &JetStreamSource, settlements: Vec<Settlement>) {
 }
 on_every_server! {
     pulls_stay_within_the_budget
+    a_pull_takes_all_that_has_arrived
     unacknowledged_deliveries_come_again
     settlements_do_what_they_say
     the_backlog_tells_the_oldest
@@ -96,6 +97,27 @@ on_every_server! {
     stopping_hands_back_what_has_arrived
     setup_creates_and_checks
     an_existing_consumer_is_brought_up_to_date
+}
+
+/// The runtime would end a task's turn after 128 messages, and with it a pull that does not ask it not to.
+async fn a_pull_takes_all_that_has_arrived(binary: &Path) {
+    let server = NatsServer::start(binary);
+    let connection = connect(&server).await;
+    let source = source(&connection, Duration::from_secs(30));
+    // Its request waits on, so that what is fed arrives before the next pull.
+    assert!(source.pull(WIDE).await.unwrap().is_empty());
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let mut largest = 0;
+    while largest <= 256 {
+        assert!(Instant::now() < deadline, "{largest} messages in one pull at most");
+        feed(&connection, 0..500, 0).await;
+        let mut left = 500;
+        while left > 0 {
+            let pulled = source.pull(WIDE).await.unwrap();
+            (largest, left) = (largest.max(pulled.len()), left - pulled.len());
+            settle(&source, settlements(&pulled, Settle::Ack)).await;
+        }
+    }
 }
 
 async fn pulls_stay_within_the_budget(binary: &Path) {
