@@ -27,6 +27,10 @@ async fn whoever_is_away_at_the_start_is_told_until_it_is_there() {
 async fn what_waits_is_told_while_the_service_waits_itself() {
     let mut bench = Bench::start().await;
     bench.consumer(&[]).await.kill();
+    // Its last request must not be answered any more.
+    let source = bench.js.get_stream("cdc_events_stream").await.unwrap();
+    let asked = async || source.consumer_info("cdc_consumers").await.unwrap().num_waiting == 0;
+    eventually("nobody asks", async || asked().await.then_some(())).await;
     bench.feed(5).await;
     bench.redis.kill();
     let consumer = Consumer::starting(&bench.settings(&[])).await;

@@ -157,6 +157,7 @@ impl Status {
         let told = |cause: &Cause| match cause {
             // That a dependency is down says it all.
             Cause::Paused(dependency) => !state.causes.contains_key(&Cause::Down(*dependency)),
+            Cause::Reconciling => !state.causes.contains_key(&Cause::Down(Dependency::Target)),
             _ => true,
         };
         let reasons: Vec<NotReady> = state

@@ -322,6 +322,9 @@ fn readiness_names_every_reason_with_its_beginning() {
     bench.clock.advance(Duration::from_secs(3));
     bench.see(Event::DependencyChanged { dependency, failure: Some(&failure()) });
     assert_eq!(named(), [("target", at("20"))], "one reason, since the trouble began");
+    bench.see(Event::Paused { reason: PauseReason::Reconcile, paused: true });
+    assert_eq!(named(), [("target", at("20"))], "a target that is down cannot be looked at either");
+    bench.see(Event::Paused { reason: PauseReason::Reconcile, paused: false });
     bench.see(Event::DependencyChanged { dependency, failure: None });
     bench.see(Event::Paused { reason: PauseReason::Dependency(dependency), paused: false });
     assert_eq!(named(), []);
