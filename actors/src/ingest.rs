@@ -496,11 +496,7 @@ impl<T: Transform> IngestActor<T> {
         let done = call.into_actor(self).map(move |result, actor, ctx| {
             match &result {
                 Ok(backlog) => {
-                    let lag = backlog.lag(actor.core.clock.unix_nanos());
-                    actor.core.observer.observe(Telemetry::Backlog { pending: backlog.pending, lag });
-                    if let Some(stalled) = backlog.stalled {
-                        actor.core.observer.observe(Telemetry::Stalled(stalled));
-                    }
+                    backlog.tell(&*actor.core.observer, actor.core.clock.unix_nanos());
                     actor.core.unacknowledged.send(Unacknowledged(backlog.unacknowledged));
                 }
                 Err(failure) => {

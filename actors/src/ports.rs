@@ -76,6 +76,14 @@ impl Backlog {
         let age = self.oldest_unacknowledged.map_or(0, |at| now.saturating_sub(at));
         Duration::from_nanos(u64::try_from(age).unwrap_or_default())
     }
+
+    /// Tells an observer all that it shows, `now` in nanoseconds since the Unix epoch.
+    pub fn tell(&self, observer: &dyn Observer, now: i64) {
+        observer.observe(Telemetry::Backlog { pending: self.pending, lag: self.lag(now) });
+        if let Some(stalled) = self.stalled {
+            observer.observe(Telemetry::Stalled(stalled));
+        }
+    }
 }
 
 /// The stream that change events come from.

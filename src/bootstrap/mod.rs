@@ -9,10 +9,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cdc_actors::pipeline::{self, Pipeline, Ports};
-use cdc_actors::ports::{Clock, DedupStore, Dependency, Failure, Observer, Source, SystemClock, Transform};
+use cdc_actors::ports::{Clock, DedupStore, Dependency, Failure, Source, SystemClock, Transform};
 use cdc_actors::retry::Backoff;
 use cdc_actors::supervisor::Ended;
-use cdc_actors::telemetry::Telemetry as Event;
 use slog::{Logger, error, info, warn};
 
 use crate::adapters::http;
@@ -193,8 +192,7 @@ impl Service {
 async fn tell_backlog(source: &dyn Source, telemetry: &Telemetry, clock: &dyn Clock) -> Infallible {
     loop {
         if let Ok(backlog) = source.backlog().await {
-            let lag = backlog.lag(clock.unix_nanos());
-            telemetry.observe(Event::Backlog { pending: backlog.pending, lag });
+            backlog.tell(telemetry, clock.unix_nanos());
         }
         actix_rt::time::sleep(UPKEEP).await;
     }
