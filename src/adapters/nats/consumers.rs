@@ -144,9 +144,9 @@ pub(super) async fn recreate_consumer(
 ) -> Result<(), Failure> {
     let action = format!("delete consumer {name} of {stream}");
     let Some(found) = find_consumer(connection, stream, name).await? else { return Ok(()) };
-    put_consumer(connection, stream, name, &found.config).await?.map_err(|error| error.into_failure(&action))?;
+    let now = put_consumer(connection, stream, name, &found.config).await?;
     // Another replica may have been faster.
-    if find_consumer(connection, stream, name).await?.is_none_or(|now| now.created != created) {
+    if now.map_err(|error| error.into_failure(&action))?.created != created {
         return Ok(());
     }
     match connection.api::<Value>(&action, &format!("CONSUMER.DELETE.{stream}.{name}"), &json!({})).await? {
@@ -177,7 +177,7 @@ pub async fn ensure_consumer(
     let Some(found) = find_consumer(connection, stream, &settings.name).await? else {
         let config = created_config(settings, wanted);
         return match put_consumer(connection, stream, &settings.name, &config).await? {
-            Ok(()) => Ok(Vec::new()),
+            Ok(_) => Ok(Vec::new()),
             Err(cause) => match find_consumer(connection, stream, &settings.name).await? {
                 Some(_) => Ok(Vec::new()),
                 None => Err(SetupError::NotCreated { what: format!("consumer {} of {stream}", settings.name), cause }),
@@ -192,7 +192,7 @@ pub async fn ensure_consumer(
     let mut config = found.config.clone();
     config.extend(changes.iter().cloned());
     match put_consumer(connection, stream, &settings.name, &config).await {
-        Ok(Ok(())) => Ok(Vec::new()),
+        Ok(Ok(_)) => Ok(Vec::new()),
         Ok(Err(_)) => update_one_by_one(connection, stream, &settings.name, found.config, changes).await,
         Err(failure) => match kept_for_want_of_rights(&settings.name, &found.config, &changes, &failure) {
             Some(note) => Ok(vec![note]),
@@ -321,11 +321,11 @@ async fn put_consumer(
     stream: &str,
     name: &str,
     config: &Map<String, Value>,
-) -> Result<Result<(), ApiError>, Failure> {
+) -> Result<Result<ConsumerInfo, ApiError>, Failure> {
     let action = format!("create or update consumer {name} of {stream}");
     let body = json!({ "stream_name": stream, "config": config });
     let operation = format!("CONSUMER.DURABLE.CREATE.{stream}.{name}");
-    Ok(connection.api::<ConsumerInfo>(&action, &operation, &body).await?.map(drop))
+    connection.api(&action, &operation, &body).await
 }
 
 async fn update_one_by_one(
