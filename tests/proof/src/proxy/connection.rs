@@ -116,7 +116,9 @@ impl Pump {
                 author.note(self.direction, bytes, fate != Fate::Drop);
             }
             if fate != Fate::Drop {
+                let start = passed.len();
                 passed.extend_from_slice(bytes);
+                faults.forge(self.direction, &mut passed[start..]);
             }
             at += length;
         }

@@ -53,8 +53,17 @@ struct Faults {
     to_client_blocked: bool,
     delay: Duration,
     drops: Vec<(FrameFilter, usize)>,
+    forgery: Option<Forgery>,
+    healed_by: Option<FrameFilter>,
     trip: Option<Trip>,
     dropped: u64,
+}
+
+/// What clients are told in place of the truth. Both are of one length, so that frames stay what they are.
+#[derive(Debug)]
+struct Forgery {
+    truth: &'static [u8],
+    told: &'static [u8],
 }
 
 #[derive(Debug)]
@@ -85,10 +94,28 @@ impl Faults {
 
     /// Whether frames need to be looked at one by one.
     fn watches_frames(&self) -> bool {
-        !self.drops.is_empty() || self.trip.is_some()
+        !self.drops.is_empty() || self.healed_by.is_some() || self.trip.is_some()
+    }
+
+    fn heal(&mut self) {
+        *self = Self { dropped: self.dropped, ..Self::default() };
+    }
+
+    /// Forges what goes to a client, if anything is to be forged.
+    fn forge(&self, direction: Direction, bytes: &mut [u8]) {
+        let Some(Forgery { truth, told }) = &self.forgery else { return };
+        if direction == Direction::ToClient
+            && let Some(at) = bytes.windows(truth.len()).position(|part| part == *truth)
+        {
+            bytes[at..at + told.len()].copy_from_slice(told);
+        }
     }
 
     fn fate(&mut self, frame: &Frame<'_>) -> Fate {
+        if self.healed_by.as_ref().is_some_and(|filter| filter.matches(frame)) {
+            self.heal();
+            return Fate::Pass;
+        }
         if let Some((_, left)) = self.drops.iter_mut().find(|(filter, left)| *left > 0 && filter.matches(frame)) {
             *left -= 1;
             self.dropped += 1;
@@ -182,7 +209,7 @@ impl Proxy {
 
     /// Ends every fault. What was held back passes; what was dropped is gone.
     pub fn heal(&self) {
-        self.link.change(|faults| *faults = Faults { dropped: faults.dropped, ..Faults::default() });
+        self.link.change(Faults::heal);
     }
 
     /// Closes every connection abruptly, once.
@@ -211,6 +238,17 @@ impl Proxy {
     /// Swallows the next frames of a kind, so many times.
     pub fn drop_frames(&self, filter: FrameFilter, times: usize) {
         self.link.change(|faults| faults.drops.push((filter, times)));
+    }
+
+    /// Tells the client `told` where the server says `truth`, which is as long, in every frame once.
+    pub fn forge(&self, truth: &'static [u8], told: &'static [u8]) {
+        assert_eq!(truth.len(), told.len(), "a frame's length is told before what it holds");
+        self.link.change(|faults| faults.forgery = Some(Forgery { truth, told }));
+    }
+
+    /// Ends every fault with the next frame of a kind, which passes.
+    pub fn heal_at(&self, filter: FrameFilter) {
+        self.link.change(|faults| faults.healed_by = Some(filter));
     }
 
     /// How many frames were swallowed so far.

@@ -2,8 +2,13 @@
 
 use std::time::Duration;
 
-use super::{Scenario, Setup, without};
+use super::{Scenario, Setup, unmet, without};
 use crate::judge::Symptom::{AckedEarly, Lost};
+use crate::servers::NatsVersion;
+use crate::world::World;
+
+/// A consumer that stands still is noticed soon, and may be made anew.
+const STALLING: &[(&str, &str)] = &[("source.retention", "workqueue"), ("source.stalled_after", "5s")];
 
 /// The scenarios of this file.
 pub(super) fn all() -> Vec<Scenario> {
@@ -108,23 +113,46 @@ pub(super) fn all() -> Vec<Scenario> {
         Scenario::new(
             "consumer-passed",
             "the consumer of a work queue has passed messages that it never gave, as nats-server 2.9.10 may restore one",
+            "noticed by one of two replicas; the consumer is made anew and gives them",
+            |w| Box::pin(passed(w)),
+        )
+        .on(Setup { replicas: 2, settings: STALLING, ..Setup::default() })
+        .controls([without("source.stalled_after=1d", Lost)]),
+        Scenario::new(
+            "consumer-passed-in-cluster",
+            "the same in a cluster of three, with source, target and consumer replicated",
+            "noticed by one of two replicas; the consumer is made anew and gives them",
+            |w| Box::pin(passed(w)),
+        )
+        .on(Setup {
+            replicas: 2,
+            cluster: true,
+            only: Some(NatsVersion::Newest),
+            settings: &[
+                ("source.retention", "workqueue"),
+                ("source.stalled_after", "5s"),
+                ("source.replicas", "3"),
+                ("target.replicas", "3"),
+                ("dead_letter.replicas", "3"),
+            ],
+            ..Setup::default()
+        })
+        .controls([without("source.stalled_after=1d", Lost)]),
+        Scenario::new(
+            "consumer-silent",
+            "the consumer of a work queue gives nothing, although messages and requests wait, as nats-server 2.9.10 may restore one",
             "noticed; the consumer is made anew and gives them",
             |w| {
                 Box::pin(async move {
                     w.until_flowing().await;
-                    w.kill(0);
-                    w.wait(Duration::from_millis(500)).await;
-                    w.pass_everything().await;
-                    w.start(0).await;
-                    w.until_metric(0, r#"cdc_consumer_source_stalls_total{kind="passed"}"#, |value| value >= 1.0).await;
+                    w.silence_consumer(0);
+                    w.until_metric(0, r#"cdc_consumer_source_stalls_total{kind="silent"}"#, |value| value >= 1.0).await;
+                    w.until_flowing().await;
                 })
             },
         )
-        .on(Setup {
-            settings: &[("source.retention", "workqueue"), ("source.stalled_after", "5s")],
-            ..Setup::default()
-        })
-        .controls([without("source.stalled_after=1d", Lost)]),
+        .on(Setup { settings: STALLING, ..Setup::default() })
+        .controls([unmet("source.stalled_after=1d", r#"cdc_consumer_source_stalls_total{kind="silent"}"#)]),
         Scenario::new(
             "workqueue-source",
             "a source that removes what is acknowledged; kill -9 at random 5 times",
@@ -144,4 +172,16 @@ pub(super) fn all() -> Vec<Scenario> {
         .on(Setup { settings: &[("source.retention", "workqueue")], ..Setup::default() })
         .controls([without("ack-first", AckedEarly)]),
     ]
+}
+
+/// Both replicas come back to a consumer that has passed what they were to be given.
+async fn passed(w: &mut World) {
+    w.until_flowing().await;
+    w.kill(0);
+    w.kill(1);
+    w.wait(Duration::from_millis(500)).await;
+    w.pass_everything().await;
+    w.start(0).await;
+    w.start(1).await;
+    w.until_metric_of_any(0..=1, r#"cdc_consumer_source_stalls_total{kind="passed"}"#, |value| value >= 1.0).await;
 }

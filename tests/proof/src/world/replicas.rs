@@ -1,11 +1,12 @@
 //! Replicas of the service, each behind links of its own.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::watch::{Peaks, Watch};
 use super::{PATIENCE, PAUSE, World};
-use crate::proxy::frames::FrameFilter;
+use crate::proxy::frames::{self, FrameFilter};
 use crate::proxy::{Author, LifeId, Protocol, Proxy};
 use crate::replica::{Replica, Settings};
 use crate::servers::Clock;
@@ -153,6 +154,15 @@ impl World {
         redis.trip_with(Some(nats), filter, nth)
     }
 
+    /// Has the consumer give a replica nothing more, although messages wait and so, it says, do requests; until it is deleted. No
+    /// server can be brought to this at will, so it is the link that keeps requests back and says that one waits.
+    pub fn silence_consumer(&self, index: usize) {
+        let link = self.nats_link(index);
+        link.drop_frames(frames::publish("$JS.API.CONSUMER.MSG.NEXT."), usize::MAX);
+        link.forge(br#""num_waiting":0"#, br#""num_waiting":1"#);
+        link.heal_at(frames::publish("$JS.API.CONSUMER.DELETE."));
+    }
+
     /// Breaks every connection to NATS once.
     pub fn reset_links(&self) {
         for post in &self.posts {
@@ -190,13 +200,21 @@ impl World {
         life.replica.metrics().await.ok().and_then(|metrics| metrics.find(sample))
     }
 
-    /// Waits until a figure is as it should be.
+    /// Waits until a replica's figure is as it should be.
     pub async fn until_metric(&mut self, index: usize, sample: &str, is: impl Fn(f64) -> bool) {
+        self.until_metric_of_any(index..=index, sample, is).await;
+    }
+
+    /// Waits until a figure of one of these replicas is as it should be.
+    pub async fn until_metric_of_any(&mut self, of: RangeInclusive<usize>, sample: &str, is: impl Fn(f64) -> bool) {
         let deadline = Instant::now() + PATIENCE;
-        let mut last = None;
+        let mut last = Vec::new();
         while Instant::now() < deadline {
-            last = self.metric(index, sample).await;
-            if last.is_some_and(&is) {
+            last.clear();
+            for index in of.clone() {
+                last.push(self.metric(index, sample).await);
+            }
+            if last.iter().flatten().copied().any(&is) {
                 return;
             }
             tokio::time::sleep(PAUSE).await;
