@@ -115,12 +115,14 @@ pub struct Flight {
     entries: HashMap<DeliveryId, Entry>,
     /// By sequence, modulo their number: what is finished later takes the place of what was finished before.
     finished: Vec<Option<DeliveryId>>,
+    /// The highest of the stream's present life that was taken in.
+    newest: Option<DeliveryId>,
 }
 
 impl Flight {
     /// Bounded by `limits`; remembers what was finished of the last `remember` sequences.
     pub fn new(limits: Budget, remember: usize) -> Self {
-        Self { limits, bytes: 0, entries: HashMap::new(), finished: vec![None; remember.max(1)] }
+        Self { limits, bytes: 0, entries: HashMap::new(), finished: vec![None; remember.max(1)], newest: None }
     }
 
     /// What may be pulled now: at most `batch` messages, and nothing unless the largest message (`largest` bytes) has room.
@@ -128,6 +130,12 @@ impl Flight {
         let messages = self.limits.messages.saturating_sub(self.entries.len()).min(batch);
         let bytes = self.limits.bytes.saturating_sub(self.bytes);
         (messages > 0 && bytes >= largest).then_some(Budget { messages, bytes })
+    }
+
+    /// Whether one with a higher sequence of the same stream was taken in before: a consumer gives in the order of the stream what
+    /// it gives for the first time.
+    pub fn is_behind(&self, id: DeliveryId) -> bool {
+        self.newest.is_some_and(|newest| newest.stream_created == id.stream_created && id.sequence < newest.sequence)
     }
 
     /// Takes a delivery in.
@@ -140,6 +148,9 @@ impl Flight {
             entry.receipt = delivery.receipt.clone();
             entry.progressed = delivery.received;
             return Admission::InFlight;
+        }
+        if !self.is_behind(id) {
+            self.newest = Some(id);
         }
         let size = delivery.size();
         self.bytes += size;

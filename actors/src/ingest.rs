@@ -176,7 +176,11 @@ impl<T: Transform> IngestActor<T> {
             return self.admit(deliveries, ctx);
         }
         self.unreconciled.extend(deliveries);
-        // While the target is down there is nothing to look at: its return is looked at anyway.
+        self.ask_for_look();
+    }
+
+    /// While the target is down there is nothing to look at: its return is looked at anyway.
+    fn ask_for_look(&self) {
         if self.reconciled.is_some() && !self.paused.contains(&PauseReason::Reconcile) {
             self.core.look_at_target.send(LookAtTarget { created: None });
         }
@@ -190,7 +194,11 @@ impl<T: Transform> IngestActor<T> {
 
     fn admit(&mut self, deliveries: Vec<Delivery>, ctx: &mut Context<Self>) {
         let mut fresh = Vec::with_capacity(deliveries.len());
-        for delivery in deliveries {
+        for mut delivery in deliveries {
+            // A consumer that was made anew counts from one: what lies behind may have been given before, here or to another.
+            if self.flight.is_behind(delivery.receipt.id) {
+                delivery.deliveries = delivery.deliveries.max(2);
+            }
             match self.flight.admit(&delivery) {
                 Admission::New if self.suspects.concerns(&delivery) => self.suspects.hold(delivery),
                 Admission::New => fresh.push(delivery),
@@ -405,9 +413,10 @@ impl<T: Transform> IngestActor<T> {
         if self.settling {
             return;
         }
-        // A service that leaves cannot wait: what it does not acknowledge is delivered to another, which looks it up.
-        if !self.is_in_doubt() || self.draining != Draining::No {
+        if !self.is_in_doubt() {
             self.to_settle.append(&mut self.to_acknowledge);
+        } else if !self.to_acknowledge.is_empty() {
+            self.ask_for_look();
         }
         if self.to_settle.is_empty() {
             return self.finish_draining(ctx);
@@ -541,7 +550,8 @@ impl<T: Transform> IngestActor<T> {
     }
 
     fn finish_draining(&mut self, ctx: &mut Context<Self>) {
-        if self.draining != Draining::Stopped || self.settling || self.flight.messages() > 0 {
+        let at_work = self.settling || self.flight.messages() > 0 || !self.to_acknowledge.is_empty();
+        if self.draining != Draining::Stopped || at_work {
             return;
         }
         // A marker that stayed would count as a death.
@@ -619,17 +629,16 @@ impl<T: Transform> Handler<SetTarget> for IngestActor<T> {
         }
         self.target = now;
         self.reconciled = Some(source_epoch);
-        if source_epoch != self.source.connection_epoch() && self.draining == Draining::No {
+        if source_epoch != self.source.connection_epoch() {
             // The connection was made anew while the target was looked at: what arrived over this one waits for the next look.
             return self.core.look_at_target.send(LookAtTarget { created: None });
         }
-        let waiting = std::mem::take(&mut self.unreconciled);
-        if self.draining == Draining::No {
-            self.admit(waiting, ctx);
-            self.pump(ctx);
-        } else {
-            self.hand_back(waiting, ctx);
-        }
+        // By then it has been given to another, who may be done with it for longer than anybody remembers.
+        let (now, ack_wait) = (self.core.clock.now(), self.core.settings.ack_wait);
+        let is_ours = |delivery: &Delivery| now.saturating_duration_since(delivery.received) < ack_wait;
+        let waiting = std::mem::take(&mut self.unreconciled).into_iter().filter(is_ours).collect();
+        self.admit(waiting, ctx);
+        self.pump(ctx);
     }
 }
 
@@ -656,8 +665,13 @@ impl<T: Transform> Handler<Drain> for IngestActor<T> {
 impl<T: Transform> Handler<HandBack> for IngestActor<T> {
     type Result = ();
 
-    fn handle(&mut self, _: HandBack, ctx: &mut Self::Context) {
+    fn handle(&mut self, why: HandBack, ctx: &mut Self::Context) {
         self.hand_back_held();
+        if why == HandBack::Leaving && self.is_in_doubt() {
+            // Nobody knows whether the target still has it. Whoever it is given to next looks that up.
+            self.take_back_acknowledgements();
+        }
         self.run_suspects(ctx);
+        self.settle(ctx);
     }
 }

@@ -430,12 +430,17 @@ impl PublishActor {
         }
     }
 
-    /// Takes what was never sent for failed, so that it goes back.
+    /// Gives back what was never sent. Nothing has failed by that: the target was not looked at yet.
     fn hand_back_unsent(&mut self) {
-        for Attempt { ticket, .. } in self.outbox.drain(..) {
-            let failure = Failure::new("publish", FailureClass::Disconnected, "the target was not looked at yet");
-            let _ = self.answers.send(Answer { ticket, outcome: Err(PublishError::Rejected(failure)) });
+        let (core, now) = (Arc::clone(&self.core), self.core.clock.now());
+        let (mut rows, mut departures) = (core.lock_rows(), Vec::new());
+        for Attempt { ticket, .. } in std::mem::take(&mut self.outbox) {
+            let Some(Flying { pending, place, .. }) = self.flying.remove(&ticket) else { continue };
+            departures.extend(self.lanes.answered(&mut rows, ticket, place, Sent::NotStored, None, |_| now));
+            pending.ticket.give_back(Duration::ZERO);
         }
+        drop(rows);
+        self.launch(departures);
     }
 
     fn run_burials(&mut self, ctx: &mut Context<Self>) {

@@ -227,6 +227,11 @@ impl SupervisorActor {
                     let last_sequence = target.last_sequence;
                     self.core.observer.observe(Telemetry::TargetRegressed { recorded, last_sequence });
                 }
+                if self.core.target_epoch(&*self.publisher) != epoch {
+                    // It has been away while it was looked at: what was seen says nothing any more.
+                    self.reconciliation = Reconciliation::Due;
+                    return self.reconcile_if_due(ctx);
+                }
                 let set = SetTarget { target, generation: known.generation, epoch, source_epoch };
                 self.memory.target = Some(set);
                 self.core.target.send(set);

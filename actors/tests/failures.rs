@@ -248,6 +248,27 @@ fn whatever_publishes_end_in_rows_keep_their_order_or_say_so() {
     }
 }
 
+/// A consumer that has passed a message and is made anew gives it for the first time, after newer ones. By then the row is
+/// forgotten here, and only the place in the stream tells.
+#[test]
+fn what_is_given_for_the_first_time_behind_what_was_taken_in_says_that_it_may_be_late() {
+    run(async {
+        let settings = Settings { remembered_rows: 1, ..settings() };
+        let fakes = Fakes::new(settings.ack_wait);
+        fakes.feed_row("a", 1..=2);
+        fakes.source.pass(1);
+        let bench = Bench::start_on(fakes, settings);
+        for row in ["b", "c", "d"] {
+            bench.feed_row(row, 1..=1);
+            bench.until("it is stored", |fakes| fakes.is_stored(&key(row, 1))).await;
+        }
+        bench.source.redeliver(1);
+        bench.until_done().await;
+        assert_eq!(bench.row("a"), [2, 1]);
+        bench.stop().await;
+    });
+}
+
 #[test]
 fn a_failing_dead_letter_stream_pauses_intake_and_is_repeated() {
     run(async {

@@ -4,8 +4,9 @@ mod bench;
 
 use std::time::Duration;
 
-use bench::{Bench, FOR_EVER, Fakes, key, run, settings};
+use bench::{Bench, FOR_EVER, Fakes, key, paused_for, run, settings};
 use cdc_actors::message::Settle;
+use cdc_actors::ports::{DedupStore, Dependency, Target};
 use cdc_actors::retry::Backoff;
 use cdc_actors::shared::Settings;
 use cdc_actors::telemetry::{Outcome, PauseReason};
@@ -265,6 +266,116 @@ fn while_the_target_cannot_be_looked_at_what_was_not_sent_goes_back() {
         }
         bench.until_done().await;
         assert_eq!(bench.publisher.stored().len(), 6);
+        bench.stop().await;
+    });
+}
+
+/// It is the store that is away. To say that of the target as well would send people the wrong way.
+#[test]
+fn what_was_not_sent_for_want_of_a_look_says_nothing_against_the_target() {
+    run(async {
+        let bench = Bench::start(Settings { ack_wait: Duration::from_millis(300), suspect_after: 1_000, ..settings() });
+        bench.feed_row("z", 1..=1);
+        bench.until_done().await;
+        bench.dedup.faults.fail_next("check", FOR_EVER, unavailable());
+        for row in ["a", "b", "c"] {
+            bench.feed_row(row, 1..=1);
+        }
+        bench.until("they are in hand", |fakes| fakes.watch.outstanding() == 3).await;
+        bench.dedup.faults.fail_next("highest", FOR_EVER, unavailable());
+        bench.publisher.reconnect();
+        bench.until("nobody can look", |_| bench.is_paused(PauseReason::Reconcile)).await;
+        bench.dedup.faults.clear("check");
+        bench.until("handed back", |_| bench.naks().len() >= 3).await;
+        bench.dedup.faults.clear("highest");
+        bench.until_done().await;
+        assert_eq!(bench.observer.count(|event| matches!(event, Observed::PublishFailed { .. })), 0);
+        assert_eq!(bench.observer.count(paused_for(Dependency::Target, true)), 0);
+        bench.stop().await;
+    });
+}
+
+/// The store is away with the connection, so that nobody can look at the target.
+#[test]
+fn a_service_that_leaves_acknowledges_nothing_that_rests_on_a_target_in_doubt() {
+    run(async {
+        let mut bench = Bench::start(Settings { grace: Duration::from_secs(1), ..settings() });
+        bench.source.faults.fail_next("settle", FOR_EVER, unavailable());
+        bench.feed_row("a", 1..=10);
+        bench.until("all are recorded", |fakes| fakes.dedup.get(&key("a", 10)).is_some()).await;
+        bench.dedup.faults.fail_next("highest", FOR_EVER, unavailable());
+        bench.publisher.regress_to(4);
+        bench.publisher.reconnect();
+        bench.until("nobody can look", |_| bench.is_paused(PauseReason::Reconcile)).await;
+        bench.ask_to_stop();
+        bench.until("it is leaving", |_| bench.is_paused(PauseReason::Shutdown)).await;
+        bench.source.faults.clear("settle");
+        let ended = bench.ended().await;
+        assert!(ended.drained, "{ended:?}");
+        assert_eq!(bench.source.unacknowledged(), (1..=10).collect::<Vec<_>>());
+        assert_eq!(bench.naks().len(), 10, "others need not wait for them");
+    });
+}
+
+#[test]
+fn a_service_that_leaves_looks_at_the_target_and_acknowledges_what_it_has() {
+    run(async {
+        let mut bench = Bench::start(settings());
+        bench.source.faults.fail_next("settle", FOR_EVER, unavailable());
+        bench.feed_row("a", 1..=10);
+        bench.until("all are recorded", |fakes| fakes.dedup.get(&key("a", 10)).is_some()).await;
+        bench.source.reconnect();
+        bench.ask_to_stop();
+        bench.until("it is leaving", |_| bench.is_paused(PauseReason::Shutdown)).await;
+        bench.source.faults.clear("settle");
+        let ended = bench.ended().await;
+        assert!(ended.drained, "{ended:?}");
+        assert_eq!(bench.source.unacknowledged(), Vec::<u64>::new());
+    });
+}
+
+/// Another replica noticed, and told the store. What was finished here for the target as it was comes again.
+#[test]
+fn what_another_replica_found_lost_is_not_acknowledged_from_memory() {
+    run(async {
+        let bench = Bench::start(settings());
+        bench.source.faults.fail_next("settle", FOR_EVER, unavailable());
+        bench.feed_row("a", 1..=10);
+        bench.until("all are recorded", |fakes| fakes.dedup.get(&key("a", 10)).is_some()).await;
+        bench.publisher.regress_to(4);
+        let target = Target { created: 7, last_sequence: 4 };
+        bench.dedup.reconcile(target).await.expect("reconciled");
+        bench.feed_row("b", 1..=1);
+        bench.until("it was noticed", |fakes| fakes.publisher.stored().len() == 5).await;
+        bench.until("it was looked at", |_| !bench.is_paused(PauseReason::Reconcile)).await;
+        bench.source.faults.clear("settle");
+        bench.until_done().await;
+        assert_eq!(bench.row("a"), (1..=10).collect::<Vec<_>>());
+        bench.stop().await;
+    });
+}
+
+/// So long that others have been given it and may be done with it, for longer than anybody remembers.
+#[test]
+fn what_has_waited_for_a_look_beyond_ack_wait_is_left_to_others() {
+    run(async {
+        let ack_wait = Duration::from_millis(500);
+        let bench = Bench::start(Settings { ack_wait, suspect_after: 1_000, ..settings() });
+        bench.feed_row("a", 1..=1);
+        bench.until_done().await;
+        bench.dedup.faults.fail_next("highest", FOR_EVER, unavailable());
+        bench.source.reconnect();
+        bench.feed_row("a", 2..=6);
+        bench.until("they wait", |_| bench.is_paused(PauseReason::Reconcile) && bench.watch.outstanding() == 5).await;
+        bench.clock.advance(ack_wait);
+        let (before, published) = (bench.source.settlements().len(), bench.publisher.stored().len());
+        (2..=6).for_each(|sequence| bench.source.acknowledge_elsewhere(sequence));
+        bench.dedup.faults.clear("highest");
+        bench.until("it was looked at", |_| !bench.is_paused(PauseReason::Reconcile)).await;
+        bench.feed_row("b", 1..=1);
+        bench.until_done().await;
+        assert_eq!(bench.publisher.stored().len(), published + 1);
+        assert_eq!(bench.source.settlements().len(), before + 1, "nor is anything said of them");
         bench.stop().await;
     });
 }

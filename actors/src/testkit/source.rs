@@ -111,6 +111,18 @@ impl FakeSource {
         self.changed.send_replace(());
     }
 
+    /// Passes a message without giving it, until [`Self::redeliver`].
+    pub fn pass(&self, sequence: u64) {
+        if let Some(message) = lock(&self.state).messages.get_mut(&sequence) {
+            message.not_before = Some(self.clock.now() + Duration::from_secs(1 << 30));
+        }
+    }
+
+    /// Another replica, which it was given to as well, acknowledges a message.
+    pub fn acknowledge_elsewhere(&self, sequence: u64) {
+        lock(&self.state).messages.remove(&sequence);
+    }
+
     /// Sets how often a message counts as delivered so far.
     pub fn set_deliveries(&self, sequence: u64, deliveries: u64) {
         if let Some(message) = lock(&self.state).messages.get_mut(&sequence) {
