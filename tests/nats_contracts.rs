@@ -139,6 +139,7 @@ async fn the_source_keeps_the_contract(binary: &Path) {
             batch: 500,
         },
         stalled_after: None,
+        stale_after: Duration::from_secs(600),
     };
     let source = JetStreamSource::new(connection.clone(), settings, |note| panic!("{note}"));
     source_contract(&SourceAtServer { source, connection }).await;

@@ -216,7 +216,7 @@ mod tests {
     fn delivery(sequence: u64, size: usize) -> Delivery {
         let id = DeliveryId { stream_created: 1, sequence, timestamp: 1 };
         Delivery {
-            receipt: Receipt { id, reply: "reply".into() },
+            receipt: Receipt { id, consumer: 0, reply: "reply".into() },
             subject: "".into(),
             headers: Vec::new(),
             payload: Bytes::from(vec![0; size]),

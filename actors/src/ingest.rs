@@ -564,7 +564,7 @@ impl<T: Transform> IngestActor<T> {
         ctx.spawn(call.into_actor(self).map(|result, actor, ctx| {
             actor.settling = false;
             match result {
-                Ok(()) if actor.to_settle.is_empty() => actor.core.drained.send(Drained),
+                Ok(heard) if actor.to_settle.is_empty() => actor.core.drained.send(Drained(heard)),
                 _ => {
                     ctx.run_later(actor.core.patience().backoff.initial, Self::settle);
                 }

@@ -28,6 +28,8 @@ pub type Headers = Vec<(String, String)>;
 pub struct Receipt {
     /// The delivery.
     pub id: DeliveryId,
+    /// Which life of the consumer gave it, counted by the source: no other takes its settlement.
+    pub consumer: u64,
     /// Where the source wants the settlement sent.
     pub reply: ByteString,
 }

@@ -86,21 +86,31 @@ impl Backlog {
     }
 }
 
+/// Which settlements a server has received.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heard {
+    /// Every one.
+    All,
+    /// A connection broke that carried some: what they settle may be delivered again.
+    PerhapsNotAll,
+}
+
 /// The stream that change events come from.
 pub trait Source: Send + Sync {
     /// Waits for at least one delivery and returns all that have arrived, at most `budget`. An empty batch is an idle
     /// stream: call again. Dropping the future loses nothing: what has arrived comes with the next call.
     fn pull(&self, budget: Budget) -> BoxFuture<'_, Result<Vec<Delivery>, Failure>>;
 
-    /// Hands settlements to the connection, in this order. A settlement of a delivery from another life of the stream is
-    /// dropped. On an error none of them counts as done, and all may be handed in again.
+    /// Hands settlements to the connection, in this order. A settlement of a delivery from another life of the stream, or of
+    /// the consumer, is dropped. On an error none of them counts as done, and all may be handed in again.
     fn settle(&self, settlements: Vec<Settlement>) -> BoxFuture<'_, Result<(), Failure>>;
 
     /// Withdraws outstanding pull requests and returns what had already arrived, unsettled.
     fn stop(&self) -> BoxFuture<'_, Vec<Delivery>>;
 
-    /// Returns once the server has received every settlement handed in before.
-    fn confirm_settled(&self) -> BoxFuture<'_, Result<(), Failure>>;
+    /// Asks the server to have received every settlement handed in before, and returns once it has. Some may have gone down with
+    /// their connection since [`Self::stop`].
+    fn confirm_settled(&self) -> BoxFuture<'_, Result<Heard, Failure>>;
 
     /// How far behind the consumer is.
     fn backlog(&self) -> BoxFuture<'_, Result<Backlog, Failure>>;
@@ -182,7 +192,8 @@ pub trait Publisher: Send + Sync {
     /// Asks the server for the target: a failure means that it is not able to store anything.
     fn target(&self) -> BoxFuture<'_, Result<Target, Failure>>;
 
-    /// How often the connection has been made anew; a change means that the target must be reconciled before more is pulled.
+    /// How often the connection has been made anew, or the target was found to have gone back while it stood; a change means that
+    /// the target must be reconciled before more is pulled.
     fn connection_epoch(&self) -> u64;
 }
 

@@ -12,7 +12,7 @@ use crate::flight::Ticket;
 use crate::guard::{GuardSettings, RestartLimit};
 use crate::message::{Event, OrderKey, Reason, Stored};
 use crate::order::RowMemory;
-use crate::ports::{Budget, Clock, Dependency, Failure, Observer, Publisher, Target};
+use crate::ports::{Budget, Clock, Dependency, Failure, Heard, Observer, Publisher, Target};
 use crate::retry::Backoff;
 use crate::telemetry::{PauseReason, Telemetry};
 
@@ -418,7 +418,7 @@ pub(crate) struct Intake {
 #[rtype(result = "()")]
 pub(crate) struct Drain;
 
-/// Everything is settled, and the server has heard of it.
+/// Everything is settled, and so much of it the server has heard.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "()")]
-pub(crate) struct Drained;
+pub(crate) struct Drained(pub(crate) Heard);

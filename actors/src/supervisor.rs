@@ -11,7 +11,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::oneshot;
 
 use crate::guard::{Guard, Restarts};
-use crate::ports::{DedupStore, Dependency, Failure, Publisher, Reconciled, Source, Target};
+use crate::ports::{DedupStore, Dependency, Failure, Heard, Publisher, Reconciled, Source, Target};
 use crate::shared::{
     ActorKind, Core, Drain, Drained, HandBack, Intake, LookAtTarget, Report, SetTarget, TryAgain, beat,
 };
@@ -414,7 +414,7 @@ impl Handler<Shutdown> for SupervisorActor {
 impl Handler<Drained> for SupervisorActor {
     type Result = ();
 
-    fn handle(&mut self, _: Drained, _: &mut Self::Context) {
-        self.end(true);
+    fn handle(&mut self, Drained(heard): Drained, _: &mut Self::Context) {
+        self.end(heard == Heard::All);
     }
 }

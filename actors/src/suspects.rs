@@ -245,7 +245,7 @@ mod tests {
 
     fn delivery(sequence: u64, deliveries: u64) -> Delivery {
         Delivery {
-            receipt: Receipt { id: id(sequence), reply: "reply".into() },
+            receipt: Receipt { id: id(sequence), consumer: 0, reply: "reply".into() },
             subject: "".into(),
             headers: Vec::new(),
             payload: bytes::Bytes::new(),

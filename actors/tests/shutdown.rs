@@ -80,6 +80,18 @@ fn acknowledgements_that_the_server_has_not_confirmed_are_waited_for() {
 }
 
 #[test]
+fn acknowledgements_that_may_have_gone_down_with_their_connection_are_not_called_heard() {
+    run(async {
+        let mut bench = Bench::start(settings());
+        bench.feed_row("a", 1..=3);
+        bench.until_done().await;
+        bench.source.lose_settlements();
+        bench.ask_to_stop();
+        assert!(!bench.ended().await.drained);
+    });
+}
+
+#[test]
 fn with_the_target_down_everything_goes_back_within_the_grace() {
     run(async {
         let grace = Duration::from_secs(2);

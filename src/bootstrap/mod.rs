@@ -295,7 +295,8 @@ impl Attempts {
         .await?;
         let logger = logger.clone();
         let on_note = move |note| warn!(logger, "{}", note);
-        let settings = SourceSettings { stream, consumer, stalled_after: config.source.stalled_after };
+        let stale_after = consumer.ack_wait + config.dedup.ttl / 2;
+        let settings = SourceSettings { stream, consumer, stalled_after: config.source.stalled_after, stale_after };
         Ok(JetStreamSource::new(connection.clone(), settings, on_note))
     }
 

@@ -48,7 +48,7 @@ impl Explanation {
 pub(super) fn delivery(subject: &str, headers: Headers, payload: Bytes) -> Delivery {
     let id = DeliveryId { stream_created: 0, sequence: 0, timestamp: 0 };
     Delivery {
-        receipt: Receipt { id, reply: "".into() },
+        receipt: Receipt { id, consumer: 0, reply: "".into() },
         subject: subject.into(),
         headers,
         payload,

@@ -22,7 +22,7 @@ on_every_server! {
 fn letter(payload: Vec<u8>, headers: Headers, detail: &str) -> DeadLetter {
     let id = DeliveryId { stream_created: 1, sequence: 7, timestamp: 3 };
     let delivery = Delivery {
-        receipt: Receipt { id, reply: "".into() },
+        receipt: Receipt { id, consumer: 0, reply: "".into() },
         subject: "sequin.changes.db.public.messages.insert".into(),
         headers,
         payload: payload.into(),

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::support::nats::{NatsServer, on_every_server};
@@ -12,6 +13,8 @@ use cdc_actors::ports::{FailureClass, PublishError, Publisher};
 use daisi_cdc_consumer::adapters::nats::{
     Connection, JetStreamPublisher, NatsConfig, PublisherSettings, StreamSettings, streams,
 };
+use futures::StreamExt;
+use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::connect;
@@ -26,6 +29,7 @@ on_every_server! {
     a_missing_target_is_a_failure
     a_full_target_is_a_failure
     a_target_created_anew_is_noticed
+    a_target_that_goes_back_is_noticed_while_the_connection_stands
     a_missing_permission_is_told
 }
 
@@ -354,4 +358,69 @@ async fn a_missing_permission_is_told(binary: &Path) {
     answers[1].outcome.as_ref().unwrap();
     let hidden = JetStreamPublisher::new(connection, PublisherSettings::new("HIDDEN")).await.unwrap();
     assert_eq!(hidden.target().await.unwrap_err().class, FailureClass::Denied);
+}
+
+/// As behind another server of a cluster: this one goes on as it was, and only what is confirmed tells.
+async fn a_target_that_goes_back_is_noticed_while_the_connection_stands(binary: &Path) {
+    let server = NatsServer::start_with(binary, "jetstream: disabled");
+    let connection = connect(&server).await;
+    let target = Scripted::start(&connection).await;
+    let publisher = publisher(&connection).await;
+    let epoch = publisher.connection_epoch();
+    let confirmed = async |last: u64, duplicate: bool| {
+        target.last.store(last, Ordering::SeqCst);
+        target.duplicate.store(duplicate, Ordering::SeqCst);
+        let answer = publish(&publisher, attempts([event("a", "out.a", "x")])).await.remove(0);
+        (answer.outcome.unwrap().sequence, publisher.connection_epoch() - epoch)
+    };
+    for last in [1, 2, 3] {
+        assert_eq!(confirmed(last, false).await, (last, 0), "nothing has happened");
+    }
+    assert_eq!(confirmed(2, true).await, (2, 0), "a duplicate has the sequence that it always had");
+    assert_eq!(confirmed(2, false).await, (2, 1), "it has gone back");
+    for last in [3, 4, 5] {
+        assert_eq!(confirmed(last, false).await, (last, 1), "told once: it goes on from there");
+    }
+    assert_eq!(confirmed(5, false).await, (5, 2), "and back again");
+}
+
+/// A target that confirms what it is told to, at a server without JetStream of its own.
+struct Scripted {
+    last: Arc<AtomicU64>,
+    duplicate: Arc<AtomicBool>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Scripted {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Scripted {
+    async fn start(connection: &Connection) -> Self {
+        let client = connection.client().clone();
+        let mut published = client.subscribe("out.>").await.unwrap();
+        let mut asked = client.subscribe("$JS.API.STREAM.INFO.OUT").await.unwrap();
+        let (last, duplicate) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+        let (says, says_duplicate) = (Arc::clone(&last), Arc::clone(&duplicate));
+        let task = tokio::spawn(async move {
+            loop {
+                let (request, reply) = tokio::select! {
+                    Some(message) = published.next() => {
+                        let (seq, duplicate) = (says.load(Ordering::SeqCst), says_duplicate.load(Ordering::SeqCst));
+                        (message, json!({ "stream": "OUT", "seq": seq, "duplicate": duplicate }))
+                    }
+                    Some(message) = asked.next() => {
+                        let last = says.load(Ordering::SeqCst);
+                        let state = json!({ "messages": last, "bytes": 0, "first_seq": 1, "last_seq": last });
+                        let config = json!({ "name": "OUT", "subjects": ["out.>"] });
+                        (message, json!({ "created": "2026-01-01T00:00:00Z", "config": config, "state": state }))
+                    }
+                };
+                client.publish(request.reply.unwrap(), reply.to_string().into()).await.unwrap();
+            }
+        });
+        Self { last, duplicate, task }
+    }
 }

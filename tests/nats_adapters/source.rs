@@ -1,5 +1,6 @@
 //! The source: pull requests, settlements, setup, faults.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -7,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::support::nats::{NatsServer, on_every_server};
 use async_nats::jetstream;
 use cdc_actors::message::{Delivery, Settle, Settlement};
-use cdc_actors::ports::{Budget, FailureClass, Source, Stall, Stalled};
+use cdc_actors::ports::{Budget, FailureClass, Heard, Source, Stall, Stalled};
 use daisi_cdc_consumer::adapters::nats::{
     Connection, ConsumerSettings, JetStreamSource, Note, Plan, Retention, SetupError, SourceSettings, StreamSettings,
     consumers, streams,
@@ -29,6 +30,7 @@ fn source_settings(ack_wait: Duration) -> SourceSettings {
             batch: 500,
         },
         stalled_after: None,
+        stale_after: Duration::from_secs(600),
     }
 }
 
@@ -81,6 +83,19 @@ async fn settle(source: &JetStreamSource, settlements: Vec<Settlement>) {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
+
+/// What the server has heard, asked again after failures, within 20 s.
+async fn confirm(source: &JetStreamSource) -> Heard {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        match source.confirm_settled().await {
+            Ok(heard) => return heard,
+            Err(failure) => assert!(Instant::now() < deadline, "{failure}"),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
 on_every_server! {
     pulls_stay_within_the_budget
     a_pull_takes_all_that_has_arrived
@@ -89,7 +104,10 @@ on_every_server! {
     the_backlog_tells_the_oldest
     pulling_survives_a_restart
     an_abandoned_pull_loses_nothing
+    what_nobody_has_read_for_long_is_left_to_others
     a_deleted_consumer_is_built_again
+    receipts_of_a_deleted_consumer_are_dropped
+    settlements_that_went_down_with_their_connection_are_told
     what_a_consumer_passed_comes_from_one_made_anew
     what_cannot_be_cured_is_told_and_left_alone
     a_consumer_that_may_not_give_does_not_stand_still
@@ -262,6 +280,54 @@ async fn an_abandoned_pull_loses_nothing(binary: &Path) {
     until_oldest(&source, None).await;
 }
 
+/// Intake was paused while a request was open. What came to it has been given to others since, who may be done with it.
+async fn what_nobody_has_read_for_long_is_left_to_others(binary: &Path) {
+    let (ack_wait, stale_after) = (Duration::from_secs(1), Duration::from_secs(2));
+    let server = NatsServer::start(binary);
+    let connection = connect(&server).await;
+    let settings = SourceSettings { stale_after, ..source_settings(ack_wait) };
+    let source = JetStreamSource::new(connection.clone(), settings, |note| panic!("{note}"));
+    source.pull(WIDE).await.unwrap();
+    feed(&connection, 0..5, 0).await;
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while source.backlog().await.unwrap().pending > 0 {
+        assert!(Instant::now() < deadline, "they are not given");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    tokio::time::sleep(stale_after).await;
+    let mut came = BTreeSet::new();
+    while came.len() < 5 {
+        for delivery in pull_count(&source, 1, WIDE).await {
+            assert!(delivery.deliveries > 1, "{} comes as what it is: given again", number(&delivery));
+            came.insert(number(&delivery));
+        }
+    }
+}
+
+async fn settlements_that_went_down_with_their_connection_are_told(binary: &Path) {
+    let mut server = NatsServer::start(binary);
+    let connection = connect(&server).await;
+    let source = source(&connection, Duration::from_secs(30));
+    source.pull(WIDE).await.unwrap();
+    feed(&connection, 0..5, 0).await;
+    let all = pull_count(&source, 5, WIDE).await;
+    source.stop().await;
+    settle(&source, settlements(&all[..3], Settle::Ack)).await;
+    let epoch = source.connection_epoch();
+    server.kill();
+    server.restart();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while source.connection_epoch() == epoch {
+        assert!(Instant::now() < deadline, "no new connection");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    settle(&source, settlements(&all[3..], Settle::Ack)).await;
+    assert_eq!(confirm(&source).await, Heard::PerhapsNotAll);
+    source.stop().await;
+    settle(&source, settlements(&all, Settle::Ack)).await;
+    assert_eq!(confirm(&source).await, Heard::All);
+}
+
 async fn a_deleted_consumer_is_built_again(binary: &Path) {
     let server = NatsServer::start(binary);
     let connection = connect(&server).await;
@@ -427,6 +493,26 @@ async fn receipts_of_a_deleted_stream_are_dropped(binary: &Path) {
     // Were they taken for the new ones, these would not come again.
     let again = pull_count(&source, 5, WIDE).await;
     assert_eq!(again.iter().map(number).collect::<Vec<_>>(), (100..105).collect::<Vec<_>>());
+}
+
+/// The consumer that is there now has its name, and would take an acknowledgement for one of its own.
+async fn receipts_of_a_deleted_consumer_are_dropped(binary: &Path) {
+    let server = NatsServer::start(binary);
+    let connection = connect(&server).await;
+    let source = source(&connection, Duration::from_secs(2));
+    source.pull(WIDE).await.unwrap();
+    feed(&connection, 0..5, 0).await;
+    let old = pull_count(&source, 5, WIDE).await;
+    let context = jetstream::new(connection.client().clone());
+    context.delete_consumer_from_stream("c", "IN").await.unwrap();
+    let new = pull_count(&source, 5, WIDE).await;
+    assert!(new.iter().all(|delivery| delivery.deliveries == 1), "of a new consumer");
+    settle(&source, settlements(&old, Settle::Ack)).await;
+    let again = pull_count(&source, 5, WIDE).await;
+    assert_eq!(again.iter().map(number).collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
+    settle(&source, settlements(&again, Settle::Ack)).await;
+    source.confirm_settled().await.unwrap();
+    until_oldest(&source, None).await;
 }
 
 async fn stopping_hands_back_what_has_arrived(binary: &Path) {

@@ -35,7 +35,7 @@ static PAIRS: LazyLock<Vec<[CdcTransform; 2]>> = LazyLock::new(|| {
 fn decided(transform: &CdcTransform, sent: &Sent) -> (OrderKey, Explanation) {
     let id = DeliveryId { stream_created: 1, sequence: 1, timestamp: 1 };
     let delivery = Delivery {
-        receipt: Receipt { id, reply: "reply".into() },
+        receipt: Receipt { id, consumer: 0, reply: "reply".into() },
         subject: sent.subject.as_str().into(),
         headers: Vec::new(),
         payload: sent.payload.clone().into(),

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use super::{Faults, ManualClock, lock};
 use crate::message::{Delivery, DeliveryId, Headers, Receipt, Settle, Settlement};
-use crate::ports::{Backlog, Budget, Clock, Failure, Source, Stalled};
+use crate::ports::{Backlog, Budget, Clock, Failure, Heard, Source, Stalled};
 
 /// A stream that delivers again what is handed back, or not settled within `ack_wait` of its clock.
 #[derive(Debug)]
@@ -38,6 +38,7 @@ struct State {
     max_ack_pending: usize,
     unacknowledged_elsewhere: usize,
     stalled: Option<Stalled>,
+    heard: Heard,
 }
 
 #[derive(Debug)]
@@ -70,6 +71,7 @@ impl FakeSource {
             max_ack_pending: usize::MAX,
             unacknowledged_elsewhere: 0,
             stalled: None,
+            heard: Heard::All,
         };
         Self {
             faults: Faults::default(),
@@ -158,6 +160,11 @@ impl FakeSource {
         lock(&self.state).stalled = Some(stalled);
     }
 
+    /// A connection has broken that carried settlements.
+    pub fn lose_settlements(&self) {
+        lock(&self.state).heard = Heard::PerhapsNotAll;
+    }
+
     /// Makes `stop` return up to so many messages as having arrived unasked for.
     pub fn arrive_at_stop(&self, messages: usize) {
         lock(&self.state).arrived_at_stop = messages;
@@ -194,7 +201,7 @@ impl FakeSource {
             let id =
                 DeliveryId { stream_created: state.stream_created, sequence: *sequence, timestamp: message.timestamp };
             let delivery = Delivery {
-                receipt: Receipt { id, reply: format!("ack.{}.{sequence}", state.stream_created).into() },
+                receipt: Receipt { id, consumer: 0, reply: format!("ack.{}.{sequence}", state.stream_created).into() },
                 subject: message.subject.clone().into(),
                 headers: message.headers.clone(),
                 payload: message.payload.clone(),
@@ -297,8 +304,8 @@ impl Source for FakeSource {
         ready(self.stop_now()).boxed()
     }
 
-    fn confirm_settled(&self) -> BoxFuture<'_, Result<(), Failure>> {
-        ready(self.faults.enter("confirm_settled")).boxed()
+    fn confirm_settled(&self) -> BoxFuture<'_, Result<Heard, Failure>> {
+        ready(self.faults.enter("confirm_settled").map(|()| lock(&self.state).heard)).boxed()
     }
 
     fn connection_epoch(&self) -> u64 {

@@ -5,8 +5,8 @@ use std::sync::Mutex;
 
 use cdc_actors::message::{Answer, Attempt, DeadLetter, Delivery, DeliveryId, EventKey, Record, Settlement};
 use cdc_actors::ports::{
-    Backlog, Budget, Checked, DeadLetters, DedupStore, Failure, Observer, PublishError, Publisher, Reconciled, Source,
-    Target,
+    Backlog, Budget, Checked, DeadLetters, DedupStore, Failure, Heard, Observer, PublishError, Publisher, Reconciled,
+    Source, Target,
 };
 use cdc_actors::telemetry::Telemetry;
 use cdc_actors::testkit::unavailable;
@@ -136,7 +136,7 @@ impl Source for Watched {
         self.0.source.stop()
     }
 
-    fn confirm_settled(&self) -> BoxFuture<'_, Result<(), Failure>> {
+    fn confirm_settled(&self) -> BoxFuture<'_, Result<Heard, Failure>> {
         self.0.source.confirm_settled()
     }
 

@@ -11,8 +11,8 @@ use cdc_actors::message::{
 };
 use cdc_actors::pipeline::{self, Pipeline, Ports};
 use cdc_actors::ports::{
-    Backlog, Budget, Checked, DeadLetters, DedupStore, Failure, FailureClass, PublishError, Publisher, Reconciled,
-    Source, SystemClock, Target,
+    Backlog, Budget, Checked, DeadLetters, DedupStore, Failure, FailureClass, Heard, PublishError, Publisher,
+    Reconciled, Source, SystemClock, Target,
 };
 use cdc_actors::retry::Backoff;
 use cdc_actors::shared::Settings;
@@ -96,8 +96,8 @@ impl Source for FeedSource {
         ready(Vec::new()).boxed()
     }
 
-    fn confirm_settled(&self) -> BoxFuture<'_, Result<(), Failure>> {
-        ready(Ok(())).boxed()
+    fn confirm_settled(&self) -> BoxFuture<'_, Result<Heard, Failure>> {
+        ready(Ok(Heard::All)).boxed()
     }
 
     fn backlog(&self) -> BoxFuture<'_, Result<Backlog, Failure>> {

@@ -10,6 +10,7 @@ use serde_json::json;
 use super::api::ApiError;
 use super::connection::Connection;
 use super::consumers::{ConsumerInfo, ConsumerSettings, Note, find_consumer, recreate_consumer};
+use super::lives::ConsumerLives;
 use super::stall::{Finding, Look, StallWatch};
 use super::streams::parse_time;
 
@@ -23,6 +24,7 @@ pub(super) struct Consumed<'a> {
     /// Whether the stream removes what is acknowledged.
     pub work_queue: bool,
     pub consumer: &'a ConsumerSettings,
+    pub lives: &'a ConsumerLives,
 }
 
 /// Looks at the backlog again and again.
@@ -48,6 +50,7 @@ impl BacklogWatch {
     pub(super) async fn look(&self, consumed: Consumed<'_>) -> Result<(Backlog, Option<Note>), Failure> {
         let (mut backlog, look) = consumed.look().await?;
         let consumer_created = look.consumer_created.clone();
+        consumed.lives.saw(&consumer_created);
         let finding = self.stalls().saw(look, Instant::now());
         let Some(Finding { stall, curable }) = finding else {
             return Ok((backlog, None));
@@ -132,7 +135,8 @@ impl Consumed<'_> {
 
     /// Whether the consumer is another one now, and why not.
     async fn recreate(&self, created: &str) -> (bool, Option<Note>) {
-        match recreate_consumer(self.connection, self.stream, &self.consumer.name, created).await {
+        let about_to_delete = || self.lives.end();
+        match recreate_consumer(self.connection, self.stream, &self.consumer.name, created, about_to_delete).await {
             Ok(()) => (true, None),
             Err(failure) => {
                 let (consumer, refused) = (self.consumer.name.clone(), failure.cause.to_string());

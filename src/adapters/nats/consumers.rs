@@ -135,12 +135,14 @@ pub(super) async fn find_consumer(
 }
 
 /// Deletes a consumer that was created then, and creates it anew as it was, to be given all that its stream holds. One that is gone
-/// already, or is another by now, is as good. Without the right to create it, which is tried first, it stays.
+/// already, or is another by now, is as good. Without the right to create it, which is tried first, it stays. `about_to_delete` is
+/// called right before.
 pub(super) async fn recreate_consumer(
     connection: &Connection,
     stream: &str,
     name: &str,
     created: &str,
+    about_to_delete: impl FnOnce(),
 ) -> Result<(), Failure> {
     let action = format!("delete consumer {name} of {stream}");
     let Some(found) = find_consumer(connection, stream, name).await? else { return Ok(()) };
@@ -149,6 +151,7 @@ pub(super) async fn recreate_consumer(
     if now.map_err(|error| error.into_failure(&action))?.created != created {
         return Ok(());
     }
+    about_to_delete();
     match connection.api::<Value>(&action, &format!("CONSUMER.DELETE.{stream}.{name}"), &json!({})).await? {
         Err(error) if error.err_code != ApiError::CONSUMER_NOT_FOUND => return Err(error.into_failure(&action)),
         _ => {}

@@ -15,6 +15,7 @@ mod dead_letters;
 mod headers;
 mod history;
 mod letters;
+mod lives;
 mod login;
 mod publisher;
 mod reader;

@@ -90,6 +90,8 @@ struct Core {
     /// What has been sent and not answered, by token.
     pending: StdMutex<HashMap<u64, Pending>>,
     facts: StdMutex<Option<Facts>>,
+    /// How often the stream was found to have gone back.
+    setbacks: AtomicU64,
     action: Arc<str>,
 }
 
@@ -125,6 +127,7 @@ impl JetStreamPublisher {
             next: AtomicU64::new(0),
             pending: StdMutex::default(),
             facts: StdMutex::default(),
+            setbacks: AtomicU64::new(0),
             action,
         });
         let task = tokio::spawn(read_acks(core.clone(), subscriber));
@@ -153,7 +156,7 @@ impl Publisher for JetStreamPublisher {
     }
 
     fn connection_epoch(&self) -> u64 {
-        self.core.connection.epoch()
+        self.core.connection.epoch() + self.core.setbacks.load(Ordering::Acquire)
     }
 }
 
@@ -327,18 +330,22 @@ impl Core {
         PublishError::Rejected(error.into_failure(&self.action))
     }
 
-    /// When the stream that sent this acknowledgement was created. A sequence that is not above those seen before means
-    /// that it may be another one of the same name.
+    /// When the stream that sent this acknowledgement was created. A sequence that is not above the last means that it may be
+    /// another one of the same name, or the same with less than it had.
     async fn life_of(&self, sequence: u64, duplicate: bool, epoch: u64) -> Result<i64, Failure> {
         let known = *self.facts();
-        let known = match known {
+        let now = match known {
             Some(facts) if duplicate || sequence > facts.highest => facts,
             _ => self.take_facts(epoch).await?,
         };
         if !duplicate && let Some(facts) = self.facts().as_mut() {
-            facts.highest = facts.highest.max(sequence);
+            facts.highest = sequence;
         }
-        Ok(known.created)
+        if known.is_some_and(|known| !duplicate && known.created == now.created && sequence <= known.highest) {
+            // No reconnect told of it, as behind another server of a cluster, or when a backup was restored.
+            self.setbacks.fetch_add(1, Ordering::AcqRel);
+        }
+        Ok(now.created)
     }
 
     /// Answers what has waited too long, and everything that was on a connection that broke.

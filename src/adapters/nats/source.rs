@@ -4,7 +4,7 @@
 //! stream and consumer opens a new inbox: what arrives in an inbox belongs to the life of the stream it was opened for.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use async_nats::{Message, Subscriber};
 use bytes::Bytes;
 use bytestring::ByteString;
 use cdc_actors::message::{Delivery, DeliveryId, Receipt, Settle, Settlement};
-use cdc_actors::ports::{Backlog, Budget, Failure, FailureClass, Source};
+use cdc_actors::ports::{Backlog, Budget, Failure, FailureClass, Heard, Source};
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use serde_json::json;
@@ -25,6 +25,7 @@ use super::backlog::{BacklogWatch, Consumed};
 use super::connection::{Connection, subject_of};
 use super::consumers::{ConsumerSettings, Note, ensure_consumer, find_consumer};
 use super::headers;
+use super::lives::ConsumerLives;
 use super::streams::{self, Retention, StreamInfo, StreamSettings, ensure_stream, find_stream};
 
 /// How long an empty pull waits for a first message.
@@ -52,6 +53,9 @@ pub struct SourceSettings {
     pub consumer: ConsumerSettings,
     /// How long the consumer may stand still before [`Backlog`] tells so, and one of a work queue is made anew; `None` for ever.
     pub stalled_after: Option<Duration>,
+    /// How long what has arrived may lie unread, while intake is paused: longer than `ack_wait`, so that all of it is delivered again
+    /// in its place, and well below the time for which those who were given it since remember that they are done with it.
+    pub stale_after: Duration,
 }
 
 /// What went wrong with a pull request, beside failed calls.
@@ -98,10 +102,13 @@ struct Inbox {
     subscriber: Subscriber,
     epoch: u64,
     created: i64,
+    consumer: u64,
 }
 
 #[derive(Debug, Default)]
 struct Pulling {
+    /// When somebody last looked whether anything had arrived.
+    read: Option<Instant>,
     inbox: Option<Inbox>,
     request: Option<Request>,
     ready: VecDeque<Delivery>,
@@ -116,8 +123,11 @@ pub struct JetStreamSource {
     settings: SourceSettings,
     pulling: Mutex<Pulling>,
     life: StdMutex<Option<Life>>,
+    consumers: ConsumerLives,
     /// Epoch of the connection that carries settlements not confirmed yet; 0 if there are none.
     unconfirmed: AtomicU64,
+    /// Settlements have gone down with their connection, or may have, since [`Source::stop`].
+    lost_some: AtomicBool,
     backlog: BacklogWatch,
     on_note: Arc<dyn Fn(Note) + Send + Sync>,
 }
@@ -135,7 +145,9 @@ impl JetStreamSource {
             settings,
             pulling: Mutex::default(),
             life: StdMutex::default(),
+            consumers: ConsumerLives::default(),
             unconfirmed: AtomicU64::new(0),
+            lost_some: AtomicBool::new(false),
             on_note: Arc::new(on_note),
         }
     }
@@ -183,6 +195,10 @@ impl JetStreamSource {
             .await
             .map_err(|e| e.into_failure(action))?;
         notes.into_iter().for_each(|note| (self.on_note)(note));
+        if let Some(consumer) = find_consumer(&self.connection, self.stream(), &self.settings.consumer.name).await? {
+            self.consumers.saw(&consumer.created);
+        }
+        let consumer = self.consumers.present();
         let subject = self.connection.client().new_inbox();
         let subscriber = self
             .connection
@@ -191,8 +207,21 @@ impl JetStreamSource {
             .await
             .map_err(|cause| Failure::new(action, FailureClass::Disconnected, cause))?;
         self.set_life(Some(Life::new(epoch, &stream)));
-        pulling.inbox = Some(Inbox { subject, subscriber, epoch, created: stream.created });
+        pulling.inbox = Some(Inbox { subject, subscriber, epoch, created: stream.created, consumer });
         Ok(())
+    }
+
+    /// Lets go of what arrived so long ago, or may have, that whoever was given it since may be done with it for longer than the
+    /// dedup store remembers.
+    fn discard_stale(&self, pulling: &mut Pulling) {
+        let stale_after = self.settings.stale_after;
+        while pulling.ready.front().is_some_and(|delivery| delivery.received.elapsed() >= stale_after) {
+            pulling.ready.pop_front();
+        }
+        if pulling.read.is_some_and(|read| read.elapsed() >= stale_after) {
+            pulling.inbox = None;
+            pulling.request = None;
+        }
     }
 
     /// Takes what has arrived and gives the inbox up. What still comes to it is delivered again after ack_wait.
@@ -206,6 +235,7 @@ impl JetStreamSource {
     /// Moves what has arrived to `ready`, without waiting.
     fn collect(&self, pulling: &mut Pulling) {
         let now = Instant::now();
+        pulling.read = Some(now);
         while let Some(inbox) = pulling.inbox.as_mut() {
             // A request bounds what there is: without the runtime's bound on a turn, which is lower, all of it is one batch.
             match unconstrained(inbox.subscriber.next()).now_or_never() {
@@ -227,7 +257,7 @@ impl JetStreamSource {
             return self.accept_status(pulling, &message);
         }
         let Some(inbox) = pulling.inbox.as_ref() else { return };
-        match delivery(message, inbox.created, now) {
+        match delivery(message, inbox, now) {
             Ok(delivery) => pulling.ready.push_back(delivery),
             Err(cause) => {
                 pulling.problem = Some(Failure::new(self.action("pull from"), FailureClass::Protocol, cause));
@@ -282,6 +312,7 @@ impl JetStreamSource {
     fn check_request(&self, pulling: &mut Pulling) {
         let moved_on = pulling.inbox.as_ref().is_some_and(|inbox| {
             inbox.epoch != self.connection.epoch()
+                || inbox.consumer != self.consumers.present()
                 || self.known_life().is_none_or(|life| life.epoch != inbox.epoch || life.created != inbox.created)
         });
         let silent = pulling.request.as_ref().is_some_and(|request| request.heard.elapsed() > SILENCE);
@@ -328,6 +359,7 @@ impl JetStreamSource {
         let action = self.action("pull from");
         let mut pulling = self.pulling.lock().await;
         let pulling = &mut *pulling;
+        self.discard_stale(pulling);
         let idle = Instant::now() + IDLE_RETURN;
         loop {
             self.collect(pulling);
@@ -371,7 +403,9 @@ impl JetStreamSource {
     async fn settle_all(&self, settlements: Vec<Settlement>) -> Result<(), Failure> {
         let action = self.action("settle at");
         let life = self.confirmed_life(&action).await?;
-        let ours = settlements.into_iter().filter(|s| s.receipt.id.stream_created == life.created);
+        let consumer = self.consumers.present();
+        let is_ours = |receipt: &Receipt| receipt.id.stream_created == life.created && receipt.consumer == consumer;
+        let ours = settlements.into_iter().filter(|settlement| is_ours(&settlement.receipt));
         let send = async {
             for settlement in ours {
                 let Settlement { receipt: Receipt { reply, .. }, settle } = settlement;
@@ -388,7 +422,10 @@ impl JetStreamSource {
             }
             Ok(())
         };
-        self.unconfirmed.store(life.epoch, Ordering::Release);
+        let carried_by = self.unconfirmed.swap(life.epoch, Ordering::AcqRel);
+        if carried_by != 0 && carried_by != life.epoch {
+            self.lost_some.store(true, Ordering::Release);
+        }
         tokio::select! {
             sent = send => sent?,
             () = self.connection.gone(life.epoch) => return Err(self.connection.broken(&action)),
@@ -397,15 +434,17 @@ impl JetStreamSource {
         if self.connection.standing(&action)? == life.epoch { Ok(()) } else { Err(self.connection.broken(&action)) }
     }
 
-    async fn confirm(&self) -> Result<(), Failure> {
+    async fn confirm(&self) -> Result<Heard, Failure> {
         let action = self.action("confirm settlements at");
         let carried_by = self.unconfirmed.load(Ordering::Acquire);
+        let heard = |all: bool| if all { Heard::All } else { Heard::PerhapsNotAll };
         if carried_by == 0 {
-            return Ok(());
+            return Ok(heard(!self.lost_some.load(Ordering::Acquire)));
         }
         if self.connection.standing(&action)? != carried_by {
+            self.lost_some.store(true, Ordering::Release);
             self.unconfirmed.store(0, Ordering::Release);
-            return Err(self.connection.broken(&action));
+            return Ok(Heard::PerhapsNotAll);
         }
         // The server reads a connection in order: an answer to this means that it has read what came before.
         find_consumer(&self.connection, self.stream(), &self.settings.consumer.name).await?;
@@ -413,10 +452,12 @@ impl JetStreamSource {
             return Err(self.connection.broken(&action));
         }
         self.unconfirmed.store(0, Ordering::Release);
-        Ok(())
+        Ok(heard(!self.lost_some.load(Ordering::Acquire)))
     }
 
     async fn withdraw(&self) -> Vec<Delivery> {
+        // What went down with an earlier connection has been delivered again.
+        self.lost_some.store(false, Ordering::Release);
         let mut pulling = self.pulling.lock().await;
         let pulling = &mut *pulling;
         if let Some(inbox) = pulling.inbox.as_mut() {
@@ -446,6 +487,7 @@ impl JetStreamSource {
                 created: life.created,
                 work_queue: life.work_queue,
                 consumer: &self.settings.consumer,
+                lives: &self.consumers,
             };
             self.backlog.look(consumed).await
         };
@@ -455,10 +497,10 @@ impl JetStreamSource {
     }
 }
 
-fn delivery(message: Message, created: i64, received: Instant) -> Result<Delivery, super::NotAnAckSubject> {
+fn delivery(message: Message, inbox: &Inbox, received: Instant) -> Result<Delivery, super::NotAnAckSubject> {
     let reply = message.reply.as_deref().unwrap_or_default();
     let ack = AckSubject::parse(reply)?;
-    let id = DeliveryId { stream_created: created, sequence: ack.sequence, timestamp: ack.timestamp };
+    let id = DeliveryId { stream_created: inbox.created, sequence: ack.sequence, timestamp: ack.timestamp };
     let deliveries = ack.deliveries;
     // Copied, since both stand in the client's read buffer, which is as large as many messages; together, since both live as
     // long as the delivery.
@@ -468,7 +510,7 @@ fn delivery(message: Message, created: i64, received: Instant) -> Result<Deliver
     let texts = ByteString::from(texts);
     let (subject, reply) = texts.split_at(message.subject.len());
     Ok(Delivery {
-        receipt: Receipt { id, reply },
+        receipt: Receipt { id, consumer: inbox.consumer, reply },
         subject,
         headers: headers::received(message.headers.as_ref()),
         payload: message.payload,
@@ -505,7 +547,7 @@ impl Source for JetStreamSource {
         self.withdraw().boxed()
     }
 
-    fn confirm_settled(&self) -> BoxFuture<'_, Result<(), Failure>> {
+    fn confirm_settled(&self) -> BoxFuture<'_, Result<Heard, Failure>> {
         self.confirm().boxed()
     }
 

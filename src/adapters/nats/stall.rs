@@ -12,6 +12,9 @@ use cdc_actors::ports::Stall;
 const FRESH: Duration = Duration::from_secs(10);
 /// Patience is doubled so often at most: from 30 s to about an hour.
 const MOST_DOUBLINGS: u32 = 7;
+/// So many consumers in a row that have passed the same messages are given up. A server that is killed may restore one such
+/// after the other; one that does not remove what is acknowledged makes every one seem to be such.
+const MOST_PASSED: u32 = 3;
 
 /// What one look at a consumer showed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,7 +52,8 @@ enum Symptom {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Finding {
     pub stall: Stall,
-    /// Whether a consumer made anew can help. Not if it was tried: then the server does not remove what is acknowledged.
+    /// Whether a consumer made anew can help. Not if it was tried again and again: then the server does not remove what is
+    /// acknowledged.
     pub curable: bool,
 }
 
@@ -66,8 +70,10 @@ struct Standing {
 #[derive(Debug, Clone, Copy)]
 struct Cure {
     stream_created: i64,
-    /// The floor of the consumer that was given up.
+    /// Up to here consumers have passed messages that were given up for it.
     floor: u64,
+    /// How many of them in a row.
+    passed: u32,
     /// Cures in a row without a sign of life in between.
     times: u32,
 }
@@ -120,22 +126,31 @@ impl StallWatch {
     }
 
     fn finding(&self, symptom: Symptom, look: &Look) -> Finding {
-        let cured = self.cured.filter(|cure| cure.stream_created == look.stream_created);
         match symptom {
             Symptom::Silent { .. } => Finding { stall: Stall::Silent, curable: look.curable },
             Symptom::Passed(sequence) => {
-                let tried = cured.is_some_and(|cure| sequence <= cure.floor);
-                Finding { stall: Stall::Passed, curable: look.curable && !tried }
+                let given_up = self.cure_of(look).filter(|cure| sequence <= cure.floor).map_or(0, |cure| cure.passed);
+                Finding { stall: Stall::Passed, curable: look.curable && given_up < MOST_PASSED }
             }
         }
     }
 
+    /// The last cure, if it was for the stream that was looked at.
+    fn cure_of(&self, look: &Look) -> Option<Cure> {
+        self.cured.filter(|cure| cure.stream_created == look.stream_created)
+    }
+
     /// The consumer of the last finding is made anew.
     pub(super) fn cured(&mut self) {
-        if let Some(Standing { look, .. }) = self.standing.take() {
-            let times = self.cured.map_or(0, |cure| cure.times) + 1;
-            self.cured = Some(Cure { stream_created: look.stream_created, floor: look.floor, times });
-        }
+        let Some(Standing { symptom, look, .. }) = self.standing.take() else { return };
+        let before = self.cure_of(&look).map_or((0, 0), |cure| (cure.floor, cure.passed));
+        let (floor, passed) = match symptom {
+            Symptom::Silent { .. } => before,
+            Symptom::Passed(sequence) if sequence <= before.0 => (before.0.max(look.floor), before.1 + 1),
+            Symptom::Passed(_) => (look.floor, 1),
+        };
+        let times = self.cured.map_or(0, |cure| cure.times) + 1;
+        self.cured = Some(Cure { stream_created: look.stream_created, floor, passed, times });
     }
 }
 
@@ -237,18 +252,47 @@ mod tests {
         assert_eq!(found(&mut StallWatch::new(None), &[(0, silent(7)), (3600, silent(7))]), []);
     }
 
+    fn passed(sequence: u64, floor: u64) -> Look {
+        Look { passed: Some(sequence), ..flowing(floor) }
+    }
+
+    /// Finds the same again and again, and has it cured where that may help: whether it might, each time.
+    fn cured(watch: &mut StallWatch, start: Instant, looks: &[Look]) -> Vec<bool> {
+        let mut now = start;
+        let find = |look: &Look| {
+            loop {
+                now += 2 * SECOND;
+                if let Some(finding) = watch.saw(look.clone(), now) {
+                    if finding.curable {
+                        watch.cured();
+                    }
+                    return finding.curable;
+                }
+            }
+        };
+        looks.iter().map(find).collect()
+    }
+
     #[test]
-    fn what_comes_again_after_a_cure_is_not_cured_again() {
+    fn what_was_passed_again_and_again_is_left_alone_in_the_end() {
         let mut watch = StallWatch::new(Some(6 * SECOND));
-        let passed = |sequence, floor, of| Look { passed: Some(sequence), stream_created: of, ..flowing(floor) };
-        assert_eq!(found(&mut watch, &[(0, passed(3, 9, 1)), (6, passed(3, 12, 1))]), [(6, Stall::Passed, true)]);
+        let start = Instant::now();
+        // The floor of one may lie below that of the one before it.
+        let looks = [passed(3, 9), passed(3, 5), passed(9, 12), passed(11, 11), passed(12, 20), passed(3, 30)];
+        assert_eq!(cured(&mut watch, start, &looks), [true, true, true, false, false, false]);
+        let later = start + 24 * 3_600 * SECOND;
+        let beyond = [passed(13, 20), silent(7), passed(20, 20), passed(20, 20), passed(20, 20)];
+        assert_eq!(cured(&mut watch, later, &beyond), [true, true, true, true, false]);
+        let elsewhere = Look { stream_created: 2, ..passed(3, 20) };
+        assert_eq!(cured(&mut watch, later + 24 * 3_600 * SECOND, &[elsewhere]), [true], "another stream");
+    }
+
+    #[test]
+    fn after_a_cure_it_takes_twice_as_long() {
+        let mut watch = StallWatch::new(Some(6 * SECOND));
+        assert_eq!(found(&mut watch, &[(0, passed(3, 9)), (6, passed(3, 12))]), [(6, Stall::Passed, true)]);
         watch.cured();
-        // After a cure it takes twice as long.
-        let again = [8, 14, 20].map(|at| (at, passed(12, 20, 1)));
-        assert_eq!(found(&mut watch, &again), [(20, Stall::Passed, false)]);
-        let beyond = [22, 28, 34].map(|at| (at, passed(13, 20, 1)));
-        assert_eq!(found(&mut watch, &beyond), [(34, Stall::Passed, true)]);
-        let elsewhere = [36, 42, 48].map(|at| (at, passed(3, 20, 2)));
-        assert_eq!(found(&mut watch, &elsewhere), [(48, Stall::Passed, true)], "another stream");
+        let again = [8, 14, 20].map(|at| (at, passed(12, 20)));
+        assert_eq!(found(&mut watch, &again), [(20, Stall::Passed, true)]);
     }
 }

@@ -20,7 +20,11 @@ const SUBJECT: &str = "sequin.changes.daisi.daisi_acme.messages.insert";
 
 fn delivery(subject: &str, headers: Headers, payload: impl Into<Bytes>) -> Delivery {
     Delivery {
-        receipt: Receipt { id: DeliveryId { stream_created: 1, sequence: 9, timestamp: 2 }, reply: "reply".into() },
+        receipt: Receipt {
+            id: DeliveryId { stream_created: 1, sequence: 9, timestamp: 2 },
+            consumer: 0,
+            reply: "reply".into(),
+        },
         subject: subject.into(),
         headers,
         payload: payload.into(),

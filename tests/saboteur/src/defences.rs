@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use cdc_actors::message::{Answer, Attempt, DeadLetter, Delivery, DeliveryId, Event, EventKey, Settle, Settlement};
 use cdc_actors::pipeline::Ports;
-use cdc_actors::ports::{Backlog, Budget, DeadLetters, Failure, Publisher, Source, Target};
+use cdc_actors::ports::{Backlog, Budget, DeadLetters, Failure, Heard, Publisher, Source, Target};
 use futures::FutureExt;
 use futures::future::{BoxFuture, ready};
 use tokio::sync::mpsc::UnboundedSender;
@@ -133,7 +133,7 @@ impl Source for Negligent {
         self.inner.stop()
     }
 
-    fn confirm_settled(&self) -> BoxFuture<'_, Result<(), Failure>> {
+    fn confirm_settled(&self) -> BoxFuture<'_, Result<Heard, Failure>> {
         self.inner.confirm_settled()
     }
 

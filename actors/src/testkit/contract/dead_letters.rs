@@ -19,7 +19,7 @@ pub trait DeadLetterBench {
 
 fn letter(sequence: u64, stream_created: i64, table: Option<&'static str>, payload: &str) -> DeadLetter {
     let delivery = Delivery {
-        receipt: Receipt { id: DeliveryId { stream_created, sequence, timestamp: 1 }, reply: "".into() },
+        receipt: Receipt { id: DeliveryId { stream_created, sequence, timestamp: 1 }, consumer: 0, reply: "".into() },
         subject: "changes.db.public.t.insert".into(),
         headers: vec![("X-Origin".to_owned(), "contract".to_owned())],
         payload: Bytes::from(payload.to_owned()),
