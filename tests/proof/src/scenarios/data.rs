@@ -67,9 +67,9 @@ async fn rebuilt_tables(w: &mut World) {
 }
 
 /// The kinds of fault that [`anything`] knows.
-pub(super) const EVERY_KIND: &[usize] = &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13];
+pub(super) const EVERY_KIND: &[usize] = &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16];
 /// Those that leave the consumer and what Redis remembers.
-pub(super) const FORGETTING_NOTHING: &[usize] = &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11];
+pub(super) const FORGETTING_NOTHING: &[usize] = &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 14, 15, 16];
 
 /// Faults of these kinds in random order, each healed before the next, until the time of the options is over.
 pub(super) async fn anything(w: &mut World, kinds: &[usize]) {
@@ -95,7 +95,10 @@ pub(super) async fn anything(w: &mut World, kinds: &[usize]) {
             10 => w.redis_command(&["FLUSHALL"]).await,
             11 => w.kill_nats().await,
             12 => w.kill_redis().await,
-            _ => w.delete_consumer().await,
+            13 => w.delete_consumer().await,
+            14 => w.freeze_nats(),
+            15 => w.freeze_redis(),
+            _ => w.deny_publish(&["wa.>"]).await,
         }
         w.wait(moment).await;
         match fault {
@@ -103,6 +106,9 @@ pub(super) async fn anything(w: &mut World, kinds: &[usize]) {
             2 => w.signal(replica, "CONT"),
             11 => w.restart_nats().await,
             12 => w.restart_redis().await,
+            14 => w.thaw_nats(),
+            15 => w.thaw_redis(),
+            16 => w.deny_publish(&[]).await,
             _ => {}
         }
         w.nats_link(replica).heal();

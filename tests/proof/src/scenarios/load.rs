@@ -81,7 +81,7 @@ pub(super) fn all() -> Vec<Scenario> {
         .on(Setup { clock: true, mix: plain(), ..Setup::default() }),
         Scenario::new(
             "everything-at-once",
-            "random faults of every kind, one after the other, as long as the option says",
+            "random faults of 17 kinds, one after the other, as long as the option says",
             "every invariant holds",
             |w| Box::pin(super::data::anything(w, super::data::EVERY_KIND)),
         )
@@ -94,7 +94,7 @@ pub(super) fn all() -> Vec<Scenario> {
         }),
         Scenario::new(
             "everything-remembered",
-            "random faults of every kind that leave the consumer and Redis' memory, in a source with limits, as long as the option says",
+            "random faults of the 14 kinds that leave the consumer and Redis' memory, in a source with limits, as long as the option says",
             "every invariant holds",
             |w| Box::pin(super::data::anything(w, super::data::FORGETTING_NOTHING)),
         )

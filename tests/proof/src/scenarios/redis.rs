@@ -29,7 +29,7 @@ pub(super) fn all() -> Vec<Scenario> {
                         }
                         w.kill_redis().await;
                         w.redis_link(0).heal();
-                        w.until_not_ready(0).await;
+                        w.until_not_ready(0, "dedup").await;
                         w.restart_redis().await;
                     }
                 })
@@ -43,7 +43,7 @@ pub(super) fn all() -> Vec<Scenario> {
                 Box::pin(async move {
                     w.until_flowing().await;
                     w.kill_redis().await;
-                    w.until_not_ready(0).await;
+                    w.until_not_ready(0, "dedup").await;
                     w.restart_redis().await;
                 })
             },
@@ -57,7 +57,7 @@ pub(super) fn all() -> Vec<Scenario> {
                 Box::pin(async move {
                     w.until_flowing().await;
                     w.redis_link(0).cut();
-                    w.until_not_ready(0).await;
+                    w.until_not_ready(0, "dedup").await;
                     w.wait(Duration::from_secs(15)).await;
                     w.expect(
                         w.metric(0, "cdc_consumer_in_flight").await == Some(0.0),
@@ -92,7 +92,7 @@ pub(super) fn all() -> Vec<Scenario> {
             Box::pin(async move {
                 w.until_flowing().await;
                 w.freeze_redis();
-                w.until_not_ready(0).await;
+                w.until_not_ready(0, "dedup").await;
                 w.wait(Duration::from_secs(10)).await;
                 w.thaw_redis();
             })
@@ -170,7 +170,7 @@ pub(super) fn all() -> Vec<Scenario> {
                 Box::pin(async move {
                     w.until_flowing().await;
                     w.change_redis_password(true).await;
-                    w.until_not_ready(0).await;
+                    w.until_not_ready(0, "dedup").await;
                     w.wait(Duration::from_secs(8)).await;
                     w.change_redis_password(false).await;
                 })

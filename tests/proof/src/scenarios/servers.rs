@@ -18,7 +18,7 @@ pub(super) fn all() -> Vec<Scenario> {
                     for _ in 0..5 {
                         w.until_flowing().await;
                         w.kill_nats().await;
-                        w.until_not_ready(0).await;
+                        w.until_not_ready(0, "source").await;
                         w.restart_nats().await;
                     }
                 })
@@ -33,7 +33,7 @@ pub(super) fn all() -> Vec<Scenario> {
                 Box::pin(async move {
                     w.until_flowing().await;
                     w.kill_nats().await;
-                    w.until_not_ready(0).await;
+                    w.until_not_ready(0, "source").await;
                     w.restart_nats().await;
                 })
             },
@@ -89,7 +89,7 @@ pub(super) fn all() -> Vec<Scenario> {
                 Box::pin(async move {
                     w.until_flowing().await;
                     w.deny_publish(&["wa.>"]).await;
-                    w.until_not_ready(0).await;
+                    w.until_not_ready(0, "target").await;
                     w.wait(Duration::from_secs(10)).await;
                     w.deny_publish(&[]).await;
                 })
@@ -185,7 +185,7 @@ async fn frozen(w: &mut crate::world::World, seconds: u64) {
     w.until_flowing().await;
     w.freeze_nats();
     if seconds > 30 {
-        w.until_not_ready(0).await;
+        w.until_not_ready(0, "source").await;
     }
     w.wait(Duration::from_secs(seconds)).await;
     w.thaw_nats();

@@ -59,7 +59,7 @@ pub(super) fn all() -> Vec<Scenario> {
                     w.until_acks_are_gone(0).await;
                     w.delete_target().await;
                     w.resume_load();
-                    w.until_not_ready(0).await;
+                    w.until_not_ready(0, "target").await;
                     w.nats_link(0).heal();
                     w.wait(Duration::from_secs(2)).await;
                     w.create_target().await;
@@ -102,7 +102,7 @@ pub(super) fn all() -> Vec<Scenario> {
                 Box::pin(async move {
                     w.until_flowing().await;
                     w.limit_target(true).await;
-                    w.until_not_ready(0).await;
+                    w.until_not_ready(0, "target").await;
                     w.wait(Duration::from_secs(8)).await;
                     w.limit_target(false).await;
                 })

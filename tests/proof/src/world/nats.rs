@@ -231,7 +231,6 @@ impl World {
     /// Ends the leader of a stream at once: which node it was.
     pub async fn kill_leader(&mut self, stream: &str) -> usize {
         let Body::Cluster(cluster) = &mut self.nats.body else { panic!("the scenario has a cluster") };
-        // Replicas are linked to the first node: that one carries on, so that only the leader's death is the fault.
         let node = cluster.leader_of_stream(&self.js, stream).await;
         cluster.nodes[node].kill();
         self.tell(format!("killed node {node}, leader of {stream}"));

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use super::replicas::dependency_up;
 use super::{DEAD_LETTERS, Peaks, TARGET, World};
 use crate::judge::{self, Findings, Harvest, Letter, Rules};
 use crate::scenarios::Scenario;
@@ -87,6 +88,9 @@ impl World {
             self.expect(ready, format!("/readyz of replica {index} is 200 once all is well"));
             for gauge in ["cdc_consumer_in_flight", "cdc_consumer_in_flight_bytes"] {
                 self.until_metric(index, gauge, |value| value == 0.0).await;
+            }
+            for dependency in ["source", "target", "dead_letter", "dedup"] {
+                self.until_metric(index, &dependency_up(dependency), |value| value == 1.0).await;
             }
         }
     }

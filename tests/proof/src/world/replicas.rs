@@ -11,6 +11,11 @@ use crate::proxy::{Author, LifeId, Protocol, Proxy};
 use crate::replica::{Replica, Settings};
 use crate::servers::Clock;
 
+/// The figure that tells whether a dependency is there.
+pub(super) fn dependency_up(dependency: &str) -> String {
+    format!("cdc_consumer_dependency_up{{dependency={dependency:?}}}")
+}
+
 /// One replica's place: its links stay while its processes come and go.
 pub(super) struct Post {
     pub nats: Proxy,
@@ -170,19 +175,32 @@ impl World {
         }
     }
 
-    /// The status of `/readyz`.
-    pub async fn readiness(&self, index: usize) -> Option<u16> {
+    /// The status of `/readyz`, and what it says.
+    async fn said(&self, index: usize) -> Option<(u16, String)> {
         let life = self.posts[index].life.as_ref()?;
-        life.replica.get("/readyz").await.ok().map(|(status, _)| status)
+        life.replica.get("/readyz").await.ok()
     }
 
-    /// Waits until a replica says that it is not ready, while it stays alive.
-    pub async fn until_not_ready(&mut self, index: usize) {
+    /// The status of `/readyz`.
+    pub async fn readiness(&self, index: usize) -> Option<u16> {
+        self.said(index).await.map(|(status, _)| status)
+    }
+
+    /// Waits until a replica says that it is not ready and that it is for want of this dependency, in words and figures, while it
+    /// stays alive.
+    pub async fn until_not_ready(&mut self, index: usize, dependency: &str) {
         let deadline = Instant::now() + PATIENCE;
-        while self.readiness(index).await != Some(503) {
+        let (name, up) = (format!("{dependency:?}"), dependency_up(dependency));
+        loop {
+            let named = self.said(index).await.is_some_and(|(status, body)| status == 503 && body.contains(&name));
+            if named && self.metric(index, &up).await == Some(0.0) {
+                break;
+            }
             if Instant::now() > deadline {
-                return self
-                    .expect(false, format!("/readyz of replica {index} tells of the fault within {PATIENCE:?}"));
+                let said = self.said(index).await;
+                let what =
+                    format!("replica {index} says that it is not ready for want of {dependency}: it says {said:?}");
+                return self.expect(false, what);
             }
             tokio::time::sleep(PAUSE).await;
         }
