@@ -1,8 +1,8 @@
 //! Which life of its consumer a delivery belongs to.
 //!
-//! A consumer that was deleted and created again has its name, and takes the acknowledgements of the one before for its own.
-//! Servers of 2.10 and before let such a one pass what they never gave (nats-server #5482, #6469): what the one before gave is not
-//! settled any more. It comes again, and is looked up.
+//! A consumer that was deleted and created again has the name of the one before, and takes acknowledgements of that one's deliveries
+//! for its own. nats-server 2.10.25 then passes everything before them, which it never gave (2.9.10, and 2.10.26 and later, do
+//! not; nats-server #6469). So what the one before gave is not settled any more: it comes again, and is looked up.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
