@@ -42,6 +42,23 @@ pub(super) fn all() -> Vec<Scenario> {
             },
         ),
         Scenario::new(
+            "consumer-deleted-under-acks",
+            "the durable consumer is deleted while acks wait for their records, and is there again before they go, 3 times",
+            "no ack of a delivery of the one before settles anything for the next",
+            |w| {
+                Box::pin(async move {
+                    for _ in 0..3 {
+                        w.until_flowing().await;
+                        w.redis_link(0).delay(Duration::from_millis(1_500));
+                        w.wait(Duration::from_millis(700)).await;
+                        w.delete_consumer().await;
+                        w.wait(Duration::from_secs(4)).await;
+                        w.redis_link(0).heal();
+                    }
+                })
+            },
+        ),
+        Scenario::new(
             "target-recreated",
             "the target is deleted, with events whose acks were lost, and created again",
             "every event that was not yet acknowledged is in the new one",
