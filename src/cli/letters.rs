@@ -72,7 +72,7 @@ pub struct Filter {
     /// Put aside before this time
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub until: Option<Timestamp>,
-    /// Whose row has this in its column company_id; where a declared table takes its tenant from elsewhere, nothing fits
+    /// Of this tenant: the company_id that the row's table routes by, as the configuration has it, else its column company_id
     #[arg(long, value_name = "COMPANY_ID")]
     pub tenant: Option<String>,
 }

@@ -42,6 +42,11 @@ pub(super) fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
+/// A text with its lines, likewise.
+pub(super) fn lines(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && !matches!(c, '\n' | '\t') { ' ' } else { c }).collect()
+}
+
 /// Progress of a long work on standard error, where that is a terminal. `total` is what there is to do.
 pub(super) fn progress(what: &'static str, total: u64) -> ProgressBar {
     if !io::stderr().is_terminal() {

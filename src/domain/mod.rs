@@ -49,5 +49,5 @@ pub use explain::{Explanation, explain};
 pub use plan::Mistake;
 pub use settings::{TableSettings, Tables, TransformConfig, UnhandledFields, UnsafeTokens};
 pub use subject::{decode_token, encode_token};
-pub use trace::{Field, Filtered, Place, Routing, Tested, Trace, trace};
+pub use trace::{Field, Filtered, Place, Routing, Tested, Trace, routed, trace};
 pub use transform::{CdcTransform, ORIGINAL_ID, REPLAYS};

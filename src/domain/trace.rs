@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 
 use super::explain::{Explanation, delivery, explain, written};
 use super::layout::Values;
+use super::path::FieldPath;
 use super::subject::SourceSubject;
 use super::transform::CdcTransform;
 
@@ -105,6 +106,24 @@ pub fn trace(
     (explanation, trace)
 }
 
+/// The routing value of this name, as the event's table takes it; the column of that name where its table is not known or
+/// does not route by it. `None` if it is not there, or the event cannot be read that far.
+pub fn routed(transform: &CdcTransform, subject: &str, payload: &[u8], name: &str) -> Option<String> {
+    let event = object(payload)?;
+    let record = object(event.get("record")?.get().as_bytes())?;
+    let metadata = event.get("metadata").and_then(|metadata| object(metadata.get().as_bytes()));
+    let said = |key: &str| metadata.as_ref().and_then(|metadata| string(metadata, key));
+    let source = SourceSubject::parse(subject);
+    let table = said("table_name").or_else(|| source.map(|source| source.table.to_owned()));
+    let schema = said("table_schema").or_else(|| source.map(|source| source.schema.to_owned())).unwrap_or_default();
+    let table = table.and_then(|table| transform.table(&table));
+    let routing = table.map(|(table, _)| steps::routing(&*table, &record, &schema, None)).unwrap_or_default();
+    match routing.into_iter().find(|routing| routing.name == name) {
+        Some(routing) => routing.value,
+        None => steps::sought(&record, &FieldPath::new(name, &[])),
+    }
+}
+
 type Object<'a> = BTreeMap<Cow<'a, str>, &'a RawValue>;
 
 fn object(json: &[u8]) -> Option<Object<'_>> {
@@ -161,6 +180,20 @@ mod tests {
         let field = |name: &str| trace.fields.iter().find(|field| field.name == name).unwrap();
         assert_eq!((field("id").declared.as_deref(), field("id").fits), (Some("a string or a number"), Some(true)));
         assert_eq!((&field("added").declared, field("added").fits), (&None, None));
+    }
+
+    #[test]
+    fn a_routing_value_is_found_also_in_what_cannot_be_published() {
+        let transform = CdcTransform::new(crate::domain::TransformConfig::default());
+        let company =
+            |payload: &str| routed(&transform, "sequin.d.s.messages.insert", payload.as_bytes(), "company_id");
+        let event = event(r#"{"message_id":"m","company_id":"co","is_deleted":"no"}"#);
+        assert_eq!(company(&event).as_deref(), Some("co"));
+        // A table that nobody knows is taken to have a column of that name.
+        assert_eq!(company(&event.replace("messages", "invoices")).as_deref(), Some("co"));
+        assert_eq!(company(&event.replace("\"co\"", "7")).as_deref(), Some("7"));
+        assert_eq!(company(&event.replace("\"co\"", "null")), None);
+        assert_eq!((company("{"), company("{\"record\":1}")), (None, None));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::support::change::{Change, Input, agent};
 use crate::support::nats::nats_servers;
-use crate::support::service::{Settings, command};
+use crate::support::service::{Service, Settings, command};
 use crate::support::world::World;
 use crate::{json_tool, tool};
 
@@ -88,6 +88,9 @@ async fn letters_are_listed_shown_and_dropped() {
         let (code, text, error) = tool(&world.settings, &["dead-letters", "show", "99"]);
         assert_eq!((code, text.as_str()), (1, ""));
         assert!(error.contains("no dead letter 99"), "{error}");
+        let shown = json_tool(&world.settings, &["dead-letters", "show", "99", &rejected.to_string()], 1);
+        assert_eq!(shown[0], json!({"sequence": 99, "outcome": "not_there"}));
+        assert_eq!((shown.len(), &shown[1]["sequence"]), (2, &json!(rejected)));
 
         let would = json_tool(&world.settings, &["dead-letters", "drop", "--reason", "not_json", "--dry-run"], 0);
         assert_eq!((would.len(), world.dead_letters().await.len()), (2, 4));
@@ -100,6 +103,58 @@ async fn letters_are_listed_shown_and_dropped() {
         let (code, text, _) = tool(&world.settings, &["dead-letters", "list"]);
         assert_eq!((code, text.as_str()), (0, "no dead letters\n"));
     }
+}
+
+#[tokio::test]
+async fn what_an_event_holds_does_not_command_the_terminal() {
+    let world = World::new().await;
+    world.create_source().await;
+    // JSON may hold DEL, and the control sequence introducer of eight bits.
+    let body = "{\n\t\"a\": \"\u{9b}31m\u{7f}\"}";
+    world.feed(&[Input::new(Change::message("m").subject(), body)]).await;
+    let service = world.start();
+    world.adds_up(0, 1).await;
+    service.stop();
+    let (code, text, _) = tool(&world.settings, &["dead-letters", "show", "1"]);
+    assert!(code == 0 && text.contains("\n{\n\t\"a\": \" 31m \"}\n"), "{text:?}");
+    assert!(!text.contains(|c: char| c.is_control() && !"\n\t".contains(c)), "{text:?}");
+}
+
+#[tokio::test]
+async fn the_tenant_is_the_one_the_table_routes_by() {
+    let world = World::new().await;
+    world.create_source().await;
+    let directory = tempfile::TempDir::new().unwrap();
+    let table = |name: &str, tenant: &str| {
+        format!(
+            "  {name}: {{key: id, routing: {{company_id: {tenant}}}, subject: '{{prefix}}.{{company_id}}.{name}', \
+             columns: {{id: integer not null, org_id: string, origin: json}}}}\n"
+        )
+    };
+    let tables = [
+        table("orders", "org_id"),
+        table("visits", "{column: origin, pointer: /org}"),
+        table("tills", "{schema: 'daisi_{company_id}'}"),
+    ];
+    let file = directory.path().join("tables.yaml");
+    std::fs::write(&file, format!("tables:\n{}", tables.concat())).unwrap();
+    let config = ["--config", file.to_str().unwrap()];
+    let row = json!({"id": "no integer", "org_id": "globex", "origin": {"org": "globex"}, "company_id": "other"});
+    let change = |table: &str| Change::new(table, &row).schema("daisi_globex").input();
+    world.feed(&["orders", "visits", "tills"].map(change)).await;
+    let service = Service::spawn(&world.settings, &[&["run"], &config[..]].concat()).started();
+    world.adds_up(0, 3).await;
+    service.stop();
+    let list = ["dead-letters", "list", "--tenant"];
+    let listed = json_tool(&world.settings, &[&list[..], &["globex"], &config].concat(), 0);
+    assert_eq!(listed.len(), 3, "{listed:?}");
+    assert!(listed.iter().all(|letter| letter["tenant"] == "globex"), "{listed:?}");
+    let (_, text, _) = tool(&world.settings, &[&list[..], &["nobody"], &config].concat());
+    assert_eq!(text, "none of 3 dead letters fits\n");
+    let (_, text, _) = tool(&world.settings, &[&["dead-letters", "show", "1"], &config[..]].concat());
+    assert!(text.contains("tenant       globex"), "{text}");
+    // A configuration that does not know the tables falls back on the column.
+    assert_eq!(json_tool(&world.settings, &[&list[..], &["other"]].concat(), 0).len(), 3);
 }
 
 #[tokio::test]

@@ -93,24 +93,6 @@ impl Letter {
         table.unwrap_or("unknown")
     }
 
-    /// The `company_id` of the row, if the original can be read that far.
-    pub fn tenant(&self) -> Option<String> {
-        #[derive(Deserialize)]
-        struct Event {
-            record: Record,
-        }
-        #[derive(Deserialize)]
-        struct Record {
-            company_id: serde_json::Value,
-        }
-        let original = self.original.as_ref().ok()?;
-        match serde_json::from_slice::<Event>(&original.payload).ok()?.record.company_id {
-            serde_json::Value::String(text) if !text.is_empty() => Some(text),
-            serde_json::Value::Number(number) => Some(number.to_string()),
-            _ => None,
-        }
-    }
-
     fn read(parts: &[&StoredMessage], sequences: Vec<u64>, damage: Option<Damage>) -> Option<Self> {
         let first = *parts.first()?;
         let header = |name: &str| first.header(name).unwrap_or_default().to_owned();

@@ -12,12 +12,13 @@ pub(super) async fn list(arguments: ListArgs) -> Result<ExitStatus, CommandError
     let desk = Desk::open(&arguments.config).await?;
     let mut out = output::stdout();
     let json = arguments.output.format == Some(Output::Json);
-    let mut listed = 0_u64;
+    let (mut listed, mut there) = (0_u64, 0_u64);
     desk.each(|letter| {
-        if !fits(&arguments.filter, &letter, desk.prefix()) {
+        there += 1;
+        if !fits(&desk, &arguments.filter, &letter) {
             return Ok(());
         }
-        let summary = Summary::of(&letter, desk.prefix());
+        let summary = desk.summary(&letter);
         if json {
             output::json_line(&mut out, &summary)?;
         } else {
@@ -36,7 +37,10 @@ pub(super) async fn list(arguments: ListArgs) -> Result<ExitStatus, CommandError
     })
     .await?;
     if listed == 0 && !json {
-        writeln!(out, "no dead letters")?;
+        match there {
+            0 => writeln!(out, "no dead letters")?,
+            there => writeln!(out, "none of {there} dead letters fits")?,
+        }
     }
     Ok(ExitStatus::Success)
 }

@@ -11,8 +11,10 @@ use serde_json::Value;
 
 use super::{CommandError, connect, ended, load, output};
 use crate::adapters::nats::{Assembler, Connection, Letter, StreamReader, past};
+use crate::bootstrap::settings;
 use crate::cli::{ConfigArgs, ExitStatus, LettersCommand};
 use crate::config::Config;
+use crate::domain::{CdcTransform, routed};
 
 /// Lists, shows, replays or drops dead letters.
 pub async fn dead_letters(command: LettersCommand) -> ExitStatus {
@@ -24,11 +26,16 @@ pub async fn dead_letters(command: LettersCommand) -> ExitStatus {
     })
 }
 
+/// The routing value that tells tenants apart.
+const TENANT: &str = "company_id";
+
 /// The dead-letter stream, opened.
 struct Desk {
     config: Config,
     connection: Connection,
     letters: StreamReader,
+    /// It knows where each table's rows have their tenant.
+    transform: CdcTransform,
 }
 
 impl Desk {
@@ -36,12 +43,24 @@ impl Desk {
         let config = load(arguments)?;
         let connection = connect(&config, "dead-letters").await?;
         let letters = StreamReader::new(connection.clone(), &config.dead_letter.stream);
-        Ok(Self { config, connection, letters })
+        let transform = CdcTransform::new(settings::transform(&config));
+        Ok(Self { config, connection, letters, transform })
     }
 
     /// What the subjects of letters begin with.
     fn prefix(&self) -> &str {
         &self.config.dead_letter.subject_prefix
+    }
+
+    /// The tenant of a letter's row, if the original can be read that far.
+    fn tenant(&self, letter: &Letter) -> Option<String> {
+        let original = letter.original.as_ref().ok()?;
+        routed(&self.transform, &original.subject, &original.payload, TENANT)
+    }
+
+    /// A letter without its body.
+    fn summary(&self, letter: &Letter) -> Summary {
+        Summary::of(letter, self.prefix(), self.tenant(letter))
     }
 
     /// Visits every letter in the stream as it is now, in order; those that lack parts come last.
@@ -86,7 +105,7 @@ struct Summary {
 }
 
 impl Summary {
-    fn of(letter: &Letter, prefix: &str) -> Self {
+    fn of(letter: &Letter, prefix: &str, tenant: Option<String>) -> Self {
         let original = letter.original.as_ref();
         Self {
             sequence: letter.sequence(),
@@ -94,7 +113,7 @@ impl Summary {
             table: letter.table(prefix).to_owned(),
             reason: letter.reason.clone(),
             detail: letter.detail.clone(),
-            tenant: letter.tenant(),
+            tenant,
             subject: original.ok().map(|original| original.subject.clone()),
             stream: letter.stream.clone(),
             source_sequence: letter.source_sequence,

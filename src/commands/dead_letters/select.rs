@@ -9,14 +9,14 @@ use crate::adapters::nats::{Letter, Pick};
 use crate::cli::{Filter, Selection};
 
 /// Whether a letter is one of those that `filter` asks for.
-pub(super) fn fits(filter: &Filter, letter: &Letter, prefix: &str) -> bool {
+pub(super) fn fits(desk: &Desk, filter: &Filter, letter: &Letter) -> bool {
     let Filter { table, reason, since, until, tenant } = filter;
     let time: Option<Timestamp> = letter.time.parse().ok();
-    table.as_ref().is_none_or(|table| letter.table(prefix) == table)
+    table.as_ref().is_none_or(|table| letter.table(desk.prefix()) == table)
         && reason.as_ref().is_none_or(|reason| letter.reason == *reason)
         && since.is_none_or(|since| time.is_some_and(|time| time >= since))
         && until.is_none_or(|until| time.is_some_and(|time| time < until))
-        && tenant.as_ref().is_none_or(|tenant| letter.tenant().as_ref() == Some(tenant))
+        && tenant.as_ref().is_none_or(|tenant| desk.tenant(letter).as_ref() == Some(tenant))
 }
 
 /// The letters that were asked for.
@@ -42,7 +42,7 @@ pub(super) async fn choose(desk: &Desk, which: &Selection) -> Result<Chosen, Com
             "" => format!("#{}", pick.sequence()),
             identity => identity.to_owned(),
         };
-        if named || by_filter && fits(&which.filter, &letter, desk.prefix()) {
+        if named || by_filter && fits(desk, &which.filter, &letter) {
             meant.push(key.clone());
         }
         match picks.get_mut(&key) {

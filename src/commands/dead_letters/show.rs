@@ -6,12 +6,12 @@ use std::io::{self, Write};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{CommandError, Desk, Summary, history};
 use crate::adapters::nats::{Assembler, Letter};
 use crate::cli::{ExitStatus, Output, ShowArgs};
-use crate::commands::output::{self, BAD, NAME, one_line, styled};
+use crate::commands::output::{self, BAD, NAME, lines, one_line, styled};
 
 /// A letter with everything that is known of it.
 #[derive(Debug, Serialize)]
@@ -31,15 +31,20 @@ struct Whole {
 pub(super) async fn show(arguments: ShowArgs) -> Result<ExitStatus, CommandError> {
     let desk = Desk::open(&arguments.config).await?;
     let mut out = output::stdout();
+    let json = arguments.output.format == Some(Output::Json);
     let mut status = ExitStatus::Success;
     for sequence in arguments.sequences {
         let Some(letter) = find(&desk, sequence).await? else {
-            eprintln!("error: there is no dead letter {sequence} in {}", desk.letters.stream());
             status = ExitStatus::No;
+            if json {
+                output::json_line(&mut out, &json!({ "sequence": sequence, "outcome": "not_there" }))?;
+            } else {
+                eprintln!("error: there is no dead letter {sequence} in {}", desk.letters.stream());
+            }
             continue;
         };
-        let whole = whole(&letter, desk.prefix());
-        if arguments.output.format == Some(Output::Json) {
+        let whole = whole(&desk, &letter);
+        if json {
             output::json_line(&mut out, &whole)?;
         } else {
             write(&mut out, &whole)?;
@@ -66,11 +71,11 @@ async fn find(desk: &Desk, sequence: u64) -> Result<Option<Letter>, CommandError
     Ok(found)
 }
 
-fn whole(letter: &Letter, prefix: &str) -> Whole {
+fn whole(desk: &Desk, letter: &Letter) -> Whole {
     let original = letter.original.as_ref().ok();
     let text = original.and_then(|original| String::from_utf8(original.payload.to_vec()).ok());
     Whole {
-        summary: Summary::of(letter, prefix),
+        summary: desk.summary(letter),
         history: history(letter),
         headers: original.map(|original| original.headers.iter().cloned().collect()),
         payload_base64: original.filter(|_| text.is_none()).map(|original| STANDARD.encode(&original.payload)),
@@ -106,9 +111,9 @@ fn write(out: &mut impl Write, whole: &Whole) -> io::Result<()> {
     }
     match (payload, payload_base64) {
         (Some(text), _) => {
-            // JSON for the eye; what is none is shown without what would move the cursor.
-            let pretty = serde_json::from_str::<&serde_json::value::RawValue>(text).is_ok();
-            let shown = if pretty { text.clone() } else { one_line(text) };
+            // JSON may hold what moves the cursor or changes colours as well.
+            let is_json = serde_json::from_str::<&serde_json::value::RawValue>(text).is_ok();
+            let shown = if is_json { lines(text) } else { one_line(text) };
             writeln!(out, "\n{shown}\n")
         }
         (None, Some(encoded)) => writeln!(out, "\nnot text, as base64: {encoded}\n"),

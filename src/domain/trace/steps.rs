@@ -136,7 +136,7 @@ fn value_mark(name: &str) -> String {
 }
 
 /// What stands at a place, where it could be a value that routes.
-fn sought(record: &Object<'_>, path: &FieldPath) -> Option<String> {
+pub(super) fn sought(record: &Object<'_>, path: &FieldPath) -> Option<String> {
     let column = record.get(path.field())?.get();
     let raw = path.steps().try_fold(column, |raw, step| below(raw, &step).first().copied())?;
     let shown = match raw {
