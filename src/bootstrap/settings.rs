@@ -9,7 +9,7 @@ use cdc_actors::ports::Budget;
 use cdc_actors::retry::Backoff;
 use cdc_actors::shared::{Patience, Settings};
 
-use crate::adapters::nats::{self, ConsumerSettings, NatsConfig, StreamSettings};
+use crate::adapters::nats::{self, ConsumerSettings, NatsConfig, StreamSettings, WayIn};
 use crate::adapters::redis::{self, RedisSettings};
 use crate::config::{
     ClientCertificate, Config, Discard, NatsAuth, Retention, Storage, StreamLimits, Table, UnsafeTokens,
@@ -134,6 +134,12 @@ pub fn consumer(config: &Config) -> ConsumerSettings {
         max_deliver: source.max_deliver.and_then(|limit| u32::try_from(limit).ok()),
         batch: source.batch,
     }
+}
+
+/// How messages come to the service.
+pub fn way_in(config: &Config) -> WayIn {
+    let source = &config.source;
+    WayIn { stream: source.stream.clone(), consumer: source.consumer.clone(), subjects: source.subjects.clone() }
 }
 
 /// The stream that enriched events go to.

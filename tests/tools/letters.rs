@@ -1,7 +1,9 @@
 //! `dead-letters list`, `show` and `drop`.
 
+use async_nats::jetstream::stream;
 use serde_json::{Value, json};
 
+use crate::replay::rejected;
 use crate::support::change::{Change, Input, agent};
 use crate::support::nats::nats_servers;
 use crate::support::service::{Service, Settings, command};
@@ -93,10 +95,12 @@ async fn letters_are_listed_shown_and_dropped() {
         assert_eq!((shown.len(), &shown[1]["sequence"]), (2, &json!(rejected)));
 
         let would = json_tool(&world.settings, &["dead-letters", "drop", "--reason", "not_json", "--dry-run"], 0);
-        assert_eq!((would.len(), world.dead_letters().await.len()), (2, 4));
+        assert_eq!(would.last(), Some(&json!({"summary": {"would_be_dropped": 2, "not_there": 0}})));
+        assert_eq!((would.len(), world.dead_letters().await.len()), (3, 4));
         let dropped = json_tool(&world.settings, &["dead-letters", "drop", &broken.to_string(), "99"], 1);
         let said = |sequence: u64, outcome: &str| json!({"sequence": sequence, "outcome": outcome});
-        assert_eq!(dropped, [said(99, "not_there"), said(broken, "dropped")]);
+        let summary = json!({"summary": {"dropped": 1, "gone": 0, "being_replayed": 0, "not_there": 1}});
+        assert_eq!(dropped, [said(99, "not_there"), said(broken, "dropped"), summary]);
         json_tool(&world.settings, &["dead-letters", "drop", "--reason", "not_json"], 0);
         assert_eq!(sequences(&list(&[])).len(), 2);
         json_tool(&world.settings, &["dead-letters", "drop", "--all"], 0);
@@ -155,6 +159,36 @@ async fn the_tenant_is_the_one_the_table_routes_by() {
     assert!(text.contains("tenant       globex"), "{text}");
     // A configuration that does not know the tables falls back on the column.
     assert_eq!(json_tool(&world.settings, &[&list[..], &["other"]].concat(), 0).len(), 3);
+}
+
+/// A claim as an operator's replay makes it, of the letter with this `Nats-Msg-Id`: where it was stored.
+async fn claim(world: &World, letter: &str) -> u64 {
+    let claim = world.jetstream().publish(format!("cdc.dead_letters_replays.replay-{letter}"), "{}".into()).await;
+    claim.unwrap().await.unwrap().sequence
+}
+
+#[tokio::test]
+async fn what_somebody_replays_is_not_dropped() {
+    let mut world = World::new().await;
+    rejected(&mut world, 2, stream::RetentionPolicy::Limits).await;
+    let claims = stream::Config {
+        name: "cdc_dead_letters_replays".to_owned(),
+        subjects: vec!["cdc.dead_letters_replays.>".to_owned()],
+        ..Default::default()
+    };
+    world.jetstream().create_stream(claims).await.unwrap();
+    let letters = world.dead_letters().await;
+    let claimed = claim(&world, letters[0].header("Nats-Msg-Id").unwrap()).await;
+    let dropped = json_tool(&world.settings, &["dead-letters", "drop", "--all"], 1);
+    let outcomes: Vec<_> = dropped.iter().filter_map(|said| said["outcome"].as_str()).collect();
+    assert_eq!(outcomes, ["being_replayed", "dropped"]);
+    assert_eq!(world.dead_letters().await, letters[..1]);
+    let (code, text, _) = tool(&world.settings, &["dead-letters", "drop", "--all"]);
+    assert!(code == 1 && text.contains("0 dropped, 1 stay"), "{text}");
+    let claims = world.jetstream().get_stream("cdc_dead_letters_replays").await.unwrap();
+    claims.delete_message(claimed).await.unwrap();
+    json_tool(&world.settings, &["dead-letters", "drop", "--all"], 0);
+    assert_eq!(world.dead_letters().await, []);
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ mod preview;
 mod replay;
 mod terminal;
 mod tutorial;
+mod way_back;
 
 use std::process::{Command, Output};
 

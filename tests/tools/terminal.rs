@@ -1,6 +1,9 @@
 //! What people see: colours and progress on a terminal (a pseudo-terminal that `script` opens), and none elsewhere.
 
+use async_nats::jetstream::stream::RetentionPolicy;
+
 use crate::beside;
+use crate::replay::rejected;
 use crate::support::change::Change;
 use crate::support::service::{Settings, binary};
 use crate::support::world::World;
@@ -41,4 +44,19 @@ async fn long_work_shows_its_progress_on_a_terminal_and_leaves_none_behind() {
     assert!(said.contains("/200 "), "a bar: {said:?}");
     let last = said.rsplit('\r').find(|part| !part.trim().is_empty()).unwrap();
     assert!(last.contains("200 published") && !last.contains("/200"), "what is left is the result: {said:?}");
+}
+
+#[tokio::test]
+async fn trials_of_many_letters_show_their_progress() {
+    const COUNT: usize = 3_000;
+    let mut world = World::new().await;
+    rejected(&mut world, COUNT, RetentionPolicy::Limits).await;
+    for (arguments, bar) in
+        [("dead-letters replay --all --dry-run", "deciding"), ("dead-letters drop --all --dry-run", "dropping")]
+    {
+        let said = on_a_terminal(&world.settings, &[], arguments);
+        let drawn = said.split('\r').filter(|part| part.contains(bar)).filter_map(|part| part.split_once("/3000"));
+        let counts = drawn.filter_map(|(before, _)| before.rsplit(' ').next()?.parse::<usize>().ok());
+        assert!(counts.max() > Some(0), "the bar of {arguments} never moves");
+    }
 }

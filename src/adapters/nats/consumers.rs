@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use super::api::ApiError;
 use super::connection::Connection;
 use super::streams::{Plan, SetupError, nanos};
+use crate::config::overlap;
 
 /// The bound on unacknowledged deliveries, as the server names it.
 const MAX_ACK_PENDING: &str = "max_ack_pending";
@@ -118,6 +119,11 @@ impl ConsumerInfo {
         let many = self.config.get("filter_subjects").and_then(Value::as_array).into_iter().flatten();
         one.into_iter().chain(many.filter_map(Value::as_str)).map(str::to_owned).collect()
     }
+}
+
+/// Whether a consumer with these filters is given what comes under a subject. Without any it is given all.
+pub fn gives(filters: &[String], subject: &str) -> bool {
+    filters.is_empty() || filters.iter().any(|filter| overlap(filter, subject))
 }
 
 /// Looks a consumer up; `None` if the server says that there is none.

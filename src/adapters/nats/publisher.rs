@@ -74,10 +74,10 @@ impl Pending {
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 enum PublishProblem {
-    #[error("no stream listens on this subject: does the target stream exist, and do its subjects cover it?")]
-    NoStream,
-    #[error("stored in stream {0} instead: its subjects overlap with those of the target")]
-    OtherStream(String),
+    #[error("no stream listens on this subject: does stream {0} exist, and do its subjects cover it?")]
+    NoStream(String),
+    #[error("stored in stream {stored} instead: its subjects overlap with those of {stream}")]
+    OtherStream { stored: String, stream: String },
     #[error("stream {stream} cannot store anything: {why}")]
     Refuses { stream: String, why: &'static str },
 }
@@ -301,7 +301,7 @@ impl Core {
         let rejected = |class, problem| PublishError::Rejected(Failure::new(self.action.clone(), class, problem));
         if message.status.is_some_and(|status| status.as_u16() == 503) {
             *self.facts() = None;
-            return Err(rejected(FailureClass::Missing, PublishProblem::NoStream));
+            return Err(rejected(FailureClass::Missing, PublishProblem::NoStream(self.settings.stream.clone())));
         }
         let unknown = |cause: Box<dyn std::error::Error + Send + Sync>| {
             PublishError::Unknown(Failure::new(self.action.clone(), FailureClass::Protocol, cause))
@@ -313,7 +313,9 @@ impl Core {
             Err(cause) => return Err(unknown(cause.into())),
         };
         if stream != self.settings.stream {
-            return Err(rejected(FailureClass::Protocol, PublishProblem::OtherStream(stream.into_owned())));
+            let problem =
+                PublishProblem::OtherStream { stored: stream.into_owned(), stream: self.settings.stream.clone() };
+            return Err(rejected(FailureClass::Protocol, problem));
         }
         let stream_created = self.life_of(sequence, duplicate, pending.epoch).await.map_err(PublishError::Unknown)?;
         Ok(Stored { stream_created, sequence, duplicate })

@@ -14,27 +14,24 @@
 //! is acknowledged) the source's duplicate window decides while it lasts; afterwards nobody knows, and only an operator
 //! may say to publish again.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use cdc_actors::message::{Attempt, Event, EventKey, Headers, Stored};
-use cdc_actors::ports::{Clock, Failure, FailureClass, PublishError, Publisher, SystemClock};
+use cdc_actors::message::{Attempt, Event, Stored};
+use cdc_actors::ports::{Failure, FailureClass, PublishError, Publisher};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::api::ApiError;
+use super::claims::{CLAIM, SKEW, age, claim_subject, claims_stream};
 use super::connection::Connection;
-use super::history::replayed;
 use super::letters::{Damage, Letter, Pick, read_letter};
 use super::publisher::{JetStreamPublisher, PublisherSettings};
 use super::reader::{StoredMessage, StreamReader};
 use super::streams::{Retention, SetupError, StreamInfo, StreamSettings, ensure_stream};
+use super::way_back::{Barrier, WayBack, WayIn, event};
 
-/// How long whoever made a claim may take until the source has the letter; then it gives up.
-const CLAIM: Duration = Duration::from_secs(10);
-/// By how much the clocks of servers and of this machine may differ.
-const SKEW: Duration = Duration::from_secs(60);
 /// Between two looks at somebody else's claim.
 const LOOK: Duration = Duration::from_millis(200);
 /// How long an acknowledgement is waited for; an attempt more must fit into [`CLAIM`].
@@ -57,15 +54,10 @@ pub enum ReplayError {
     /// The original cannot be had.
     #[error("{0}")]
     Damaged(#[from] Damage),
-    /// The configuration has another source.
-    #[error("it came from stream {from}, and source.stream is {configured}")]
-    OtherStream {
-        /// Where it came from.
-        from: String,
-        /// What is configured.
-        configured: String,
-    },
-    /// The source does not take it.
+    /// The service would not be given it, or the source not take it.
+    #[error(transparent)]
+    Barred(#[from] Barrier),
+    /// The source did not take it.
     #[error("the source does not take it: {0}")]
     NotStored(#[source] PublishError),
     /// The claim ran out before it was sent.
@@ -108,8 +100,8 @@ pub struct ReplaySettings {
     pub letters: StreamSettings,
     /// What the subjects of dead letters begin with.
     pub letters_prefix: String,
-    /// The source stream.
-    pub source: String,
+    /// Where they go.
+    pub source: WayIn,
     /// Publish again what an interrupted replay may have published.
     pub again: bool,
 }
@@ -140,7 +132,7 @@ enum Found {
 pub struct Replayer {
     settings: ReplaySettings,
     letters: StreamReader,
-    letters_created: i64,
+    way: WayBack,
     source: StreamReader,
     claims: StreamReader,
     to_source: JetStreamPublisher,
@@ -156,14 +148,9 @@ impl Replayer {
     /// # Errors
     /// [`CannotReplay`].
     pub async fn new(connection: &Connection, settings: ReplaySettings) -> Result<Self, CannotReplay> {
-        let letters = StreamReader::new(connection.clone(), &settings.letters.name);
-        let source = StreamReader::new(connection.clone(), &settings.source);
-        let (found, from) = (letters.info().await?, source.info().await?);
-        if !found.deletes {
-            return Err(CannotReplay::Kept(settings.letters.name));
-        }
+        let way = WayBack::open(connection, &settings.letters.name, settings.source.clone()).await?;
         let claims = StreamSettings {
-            name: format!("{}_replays", settings.letters.name),
+            name: claims_stream(&settings.letters.name),
             subjects: vec![format!("{}_replays.>", settings.letters_prefix)],
             max_age: None,
             max_bytes: None,
@@ -173,16 +160,16 @@ impl Replayer {
         ensure_stream(connection, &claims).await?;
         let publisher = |stream: &str| PublisherSettings { stream: stream.to_owned(), ack_timeout: ACK };
         let replayer = Self {
-            to_source: JetStreamPublisher::new(connection.clone(), publisher(&settings.source)).await?,
+            to_source: JetStreamPublisher::new(connection.clone(), publisher(&settings.source.stream)).await?,
             to_claims: JetStreamPublisher::new(connection.clone(), publisher(&claims.name)).await?,
             claims: StreamReader::new(connection.clone(), claims.name),
-            letters,
-            letters_created: found.created,
-            source,
-            settings,
+            letters: StreamReader::new(connection.clone(), &settings.letters.name),
+            source: StreamReader::new(connection.clone(), &settings.source.stream),
             run: format!("{:016x}", fastrand::u64(..)),
-            source_created: from.created,
-            source_last: from.last_sequence,
+            source_created: way.source().created,
+            source_last: way.source().last_sequence,
+            way,
+            settings,
         };
         replayer.tidy().await?;
         Ok(replayer)
@@ -210,8 +197,8 @@ impl Replayer {
     /// # Errors
     /// [`ReplayError`]: the letter is where it was.
     pub async fn replay(&mut self, pick: &Pick) -> Result<Outcome, ReplayError> {
-        let id = pick.replay_id(self.letters_created);
-        let subject = format!("{}_replays.{id}", self.settings.letters_prefix);
+        let id = self.way.id_of(pick);
+        let subject = claim_subject(&self.settings.letters_prefix, &id);
         let (claim, claimed) = match self.claim(pick, &subject, 0).await? {
             Ok(claimed) => claimed,
             Err(held) => match self.take_over(pick, &id, &subject, held).await? {
@@ -266,8 +253,8 @@ impl Replayer {
         });
         let headers = vec![("Nats-Expected-Last-Subject-Sequence".to_owned(), held.to_string())];
         let key = format!("{}-{:016x}", self.run, fastrand::u64(..));
-        let event = event(&key, subject.to_owned(), headers, body.to_string().into());
-        match send(&self.to_claims, event).await {
+        let event = event(&key, subject.to_owned(), headers, body.to_string().into())?;
+        match send(&self.to_claims, event.into()).await {
             Ok(stored) => Ok(Ok((stored.sequence, claimed))),
             Err(error) if is_taken(&error) => match self.claims.next(1, subject).await? {
                 Some(held) => Ok(Err(held)),
@@ -297,7 +284,7 @@ impl Replayer {
                 self.remove(pick, held.sequence).await?;
                 return Ok(TakenOver::Over(Outcome::Earlier(sequence)));
             }
-            let age = Duration::from_nanos(u64::try_from(SystemClock.unix_nanos() - held.time).unwrap_or(0));
+            let age = age(&held);
             if claim.run == self.run || age > CLAIM + SKEW || seen.elapsed() > CLAIM {
                 let window = self.source.info().await.map_err(|error| error.into_failure("look up the source"))?;
                 let remembered = age + CLAIM + SKEW < window.duplicate_window;
@@ -343,21 +330,18 @@ impl Replayer {
     }
 
     async fn publish(&self, letter: &Letter, id: &str, claimed: Instant) -> Result<Stored, ReplayError> {
-        if letter.stream != self.settings.source {
-            let (from, configured) = (letter.stream.clone(), self.settings.source.clone());
-            return Err(ReplayError::OtherStream { from, configured });
-        }
-        let original = replayed(letter)?;
+        let event = Arc::new(self.way.event(letter, id).await?);
         let mut last = None;
         // Sent again under its id, as long as the claim lasts.
         while claimed.elapsed() + ACK < CLAIM {
-            let mut headers = original.headers.clone();
-            // Another stream that listens on the subject must not take it.
-            headers.push(("Nats-Expected-Stream".to_owned(), self.settings.source.clone()));
-            let event = event(id, original.subject.clone(), headers, original.payload.clone());
-            match send(&self.to_source, event).await {
+            match send(&self.to_source, event.clone()).await {
                 Ok(stored) => return Ok(stored),
                 Err(error @ PublishError::Unknown(_)) => last = Some(error),
+                // Its limit has become lower meanwhile.
+                Err(PublishError::TooLarge { size, limit }) => {
+                    let stream = self.settings.source.stream.clone();
+                    return Err(Barrier::TooLarge { size, limit, stream }.into());
+                }
                 Err(error) => return Err(ReplayError::NotStored(error)),
             }
         }
@@ -395,27 +379,14 @@ fn is_taken(error: &PublishError) -> bool {
     cause.is_some_and(|cause| cause.err_code == ApiError::WRONG_LAST_SEQUENCE)
 }
 
-fn event(key: &str, subject: String, headers: Headers, payload: Bytes) -> Result<Event, String> {
-    Ok(Event {
-        key: EventKey::new(key)?,
-        event_id: "".into(),
-        table: "replay",
-        subject: subject.into(),
-        headers,
-        payload,
-        position: None,
-        committed: None,
-    })
-}
-
-async fn send(publisher: &JetStreamPublisher, event: Result<Event, String>) -> Result<Stored, PublishError> {
-    let unavailable = |text: &str| Failure::new("replay", FailureClass::Protocol, text.to_owned());
-    let event =
-        event.map_err(|key| PublishError::Rejected(unavailable(&format!("{key:?} is no legal Nats-Msg-Id"))))?;
+async fn send(publisher: &JetStreamPublisher, event: Arc<Event>) -> Result<Stored, PublishError> {
     let (answers, mut answered) = mpsc::unbounded_channel();
-    publisher.publish(vec![Attempt { ticket: 0, event: event.into(), late: None }], answers).await;
+    publisher.publish(vec![Attempt { ticket: 0, event, late: None }], answers).await;
     match answered.recv().await {
         Some(answer) => answer.outcome,
-        None => Err(PublishError::Unknown(unavailable("the publisher ended before it answered"))),
+        None => {
+            let ended = "the publisher ended before it answered".to_owned();
+            Err(PublishError::Unknown(Failure::new("replay", FailureClass::Protocol, ended)))
+        }
     }
 }

@@ -5,6 +5,7 @@ mod list;
 mod replay;
 mod select;
 mod show;
+mod tally;
 
 use serde::Serialize;
 use serde_json::Value;

@@ -7,62 +7,94 @@ use futures::FutureExt;
 use serde_json::{Value, json};
 
 use super::select::{Chosen, choose};
+use super::tally::Tally;
 use super::{CommandError, Desk};
-use crate::adapters::nats::{Letter, Outcome, Pick, ReplaySettings, Replayer, StreamReader, read_letter, replayed};
+use crate::adapters::nats::{
+    Letter, Original, Outcome, Pick, ReplayError, ReplaySettings, Replayer, StreamReader, WayBack, read_letter,
+};
 use crate::bootstrap::settings;
 use crate::cli::{ExitStatus, Output, ReplayArgs};
 use crate::commands::Pace;
 use crate::commands::output::{self, BAD, GOOD, one_line, styled};
-use crate::domain::{self, CdcTransform, Explanation};
+use crate::domain::{self, Explanation};
 use crate::logging::chain;
 
 /// What became of a letter, in words for people and for machines.
 struct Said {
     good: bool,
+    outcome: &'static str,
     text: String,
     json: Value,
 }
 
 impl Said {
-    fn new(pick: &Pick, good: bool, outcome: &str, text: &str, more: Value) -> Self {
-        let mut json = json!({ "sequence": pick.sequence(), "outcome": outcome });
+    fn new(sequence: u64, good: bool, outcome: &'static str, text: &str, more: Value) -> Self {
+        let mut json = json!({ "sequence": sequence, "outcome": outcome });
         if let (Value::Object(json), Value::Object(more)) = (&mut json, more) {
             json.extend(more);
         }
-        Self { good, text: format!("{} {}", pick.sequence(), one_line(text)), json }
+        Self { good, outcome, text: format!("{sequence} {}", one_line(text)), json }
+    }
+}
+
+/// Says what becomes of letter after letter, and counts.
+struct Account<W> {
+    out: W,
+    json: bool,
+    tally: Tally,
+}
+
+impl<W: Write> Account<W> {
+    fn take(&mut self, said: &Said) -> io::Result<()> {
+        self.tally.add(said.outcome, 1);
+        if self.json {
+            return output::json_line(&mut self.out, &said.json);
+        }
+        writeln!(self.out, "{}", styled(if said.good { GOOD } else { BAD }, &said.text))
     }
 
-    fn write(&self, out: &mut impl Write, json: bool) -> io::Result<()> {
-        if json {
-            return output::json_line(out, &self.json);
+    fn close(&mut self, words: &[(&str, &str)]) -> io::Result<()> {
+        if self.json {
+            return output::json_line(&mut self.out, &self.tally.to_json());
         }
-        writeln!(out, "{}", styled(if self.good { GOOD } else { BAD }, &self.text))
+        writeln!(self.out, "{}", self.tally.to_text(words))
     }
 }
 
 pub(super) async fn replay(arguments: ReplayArgs) -> Result<ExitStatus, CommandError> {
     let desk = Desk::open(&arguments.config).await?;
     let chosen = choose(&desk, &arguments.which).await?;
-    let mut out = output::stdout();
     let json = arguments.output.format == Some(Output::Json);
-    for sequence in &chosen.missing {
-        let said = json!({ "sequence": sequence, "outcome": "not_there" });
-        match json {
-            true => output::json_line(&mut out, &said)?,
-            false => writeln!(out, "{}", styled(BAD, format!("{sequence} is not there")))?,
-        }
-    }
-    let (good, bad) = if arguments.dry_run {
-        try_all(&desk, &chosen, json, &mut out).await?
+    let outcomes: &[_] = if arguments.dry_run {
+        &["would_publish", "would_skip", "would_fail", "would_stay", "gone", "not_there"]
     } else {
-        replay_all(&desk, &chosen, &arguments, &mut out).await?
+        &["replayed", "replayed_earlier", "failed", "gone", "not_tried", "not_there"]
     };
-    if !json {
-        let [done, left] = if arguments.dry_run { ["would be published", "would not"] } else { ["replayed", "stay"] };
-        writeln!(out, "{good} {done}, {bad} {left}")?;
+    let mut account = Account { out: output::stdout(), json, tally: Tally::of(outcomes) };
+    for sequence in &chosen.missing {
+        account.take(&Said::new(*sequence, false, "not_there", "is not there", json!({})))?;
     }
-    let all_good = arguments.dry_run || bad == 0;
-    Ok(if all_good && chosen.missing.is_empty() { ExitStatus::Success } else { ExitStatus::No })
+    if arguments.dry_run {
+        try_all(&desk, &chosen, &mut account).await?;
+        account.close(&[
+            ("would_publish", "would be published"),
+            ("would_fail", "would fail again"),
+            ("would_skip", "would be skipped"),
+            ("would_stay", "would stay"),
+            ("gone", "gone"),
+        ])?;
+    } else {
+        replay_all(&desk, &chosen, &arguments, &mut account).await?;
+        account.close(&[
+            ("replayed", "replayed"),
+            ("failed", "stay"),
+            ("replayed_earlier", "replayed before"),
+            ("gone", "gone"),
+            ("not_tried", "not tried"),
+        ])?;
+    }
+    let left = ["failed", "not_tried", "not_there"].iter().any(|outcome| account.tally.count(outcome) > 0);
+    Ok(if left { ExitStatus::No } else { ExitStatus::Success })
 }
 
 /// Replays letter by letter; an interrupt ends it after the one that is under way.
@@ -70,103 +102,106 @@ async fn replay_all(
     desk: &Desk,
     chosen: &Chosen,
     arguments: &ReplayArgs,
-    out: &mut impl Write,
-) -> Result<(u64, usize), CommandError> {
+    account: &mut Account<impl Write>,
+) -> Result<(), CommandError> {
     let replay = ReplaySettings {
         letters: settings::dead_letter_stream(&desk.config),
         letters_prefix: desk.prefix().to_owned(),
-        source: desk.config.source.stream.clone(),
+        source: settings::way_in(&desk.config),
         again: arguments.again,
     };
     let mut replayer = Replayer::new(&desk.connection, replay).await?;
     let mut interrupted = pin!(tokio::signal::ctrl_c().fuse());
     let bar = output::progress("replaying", chosen.picks.len() as u64);
-    let json = arguments.output.format == Some(Output::Json);
-    let (mut pace, mut done) = (Pace::new(arguments.rate), 0);
-    for pick in &chosen.picks {
+    let mut pace = Pace::new(arguments.rate);
+    for (done, pick) in chosen.picks.iter().enumerate() {
         tokio::select! {
             biased;
-            _ = &mut interrupted => break,
+            _ = &mut interrupted => {
+                account.tally.add("not_tried", chosen.picks.len() - done);
+                break;
+            }
             () = pace.turn() => {}
         }
         let said = match replayer.replay(pick).await {
-            Ok(outcome) => {
-                done += 1;
-                said(pick, outcome, &desk.config.source.stream)
-            }
-            Err(error) => {
-                let why = chain(&error);
-                Said::new(pick, false, "failed", &format!("stays: {why}"), json!({ "error": why }))
-            }
+            Ok(outcome) => said(pick.sequence(), outcome, &desk.config.source.stream),
+            Err(error) => stays(pick.sequence(), "failed", "stays", &error),
         };
-        bar.suspend(|| said.write(out, json))?;
+        bar.suspend(|| account.take(&said))?;
         bar.inc(1);
     }
     bar.finish_and_clear();
-    Ok((done, chosen.picks.len() - usize::try_from(done).unwrap_or(usize::MAX)))
+    Ok(())
 }
 
-fn said(pick: &Pick, outcome: Outcome, source: &str) -> Said {
+fn said(sequence: u64, outcome: Outcome, source: &str) -> Said {
     match outcome {
-        Outcome::Replayed(at) => Said::new(
-            pick,
-            true,
-            "replayed",
-            &format!("replayed to {source}, sequence {at}"),
-            json!({ "source_sequence": at }),
-        ),
+        Outcome::Replayed(at) => {
+            let text = format!("replayed to {source}, sequence {at}");
+            Said::new(sequence, true, "replayed", &text, json!({ "source_sequence": at }))
+        }
         Outcome::Earlier(at) => {
             let text = format!("had been replayed to {source} before, sequence {at}; removed");
-            Said::new(pick, true, "replayed_earlier", &text, json!({ "source_sequence": at }))
+            Said::new(sequence, true, "replayed_earlier", &text, json!({ "source_sequence": at }))
         }
-        Outcome::Gone => Said::new(pick, true, "gone", "is gone: somebody else replayed or dropped it", json!({})),
+        Outcome::Gone => gone(sequence),
     }
+}
+
+fn gone(sequence: u64) -> Said {
+    Said::new(sequence, true, "gone", "is gone: somebody else replayed or dropped it", json!({}))
+}
+
+fn stays(sequence: u64, outcome: &'static str, verb: &str, error: &ReplayError) -> Said {
+    let why = chain(error);
+    Said::new(sequence, false, outcome, &format!("{verb}: {why}"), json!({ "error": why }))
 }
 
 /// Decides on every letter as the present configuration does, and changes nothing.
-async fn try_all(desk: &Desk, chosen: &Chosen, json: bool, out: &mut impl Write) -> Result<(u64, usize), CommandError> {
+async fn try_all(desk: &Desk, chosen: &Chosen, account: &mut Account<impl Write>) -> Result<(), CommandError> {
+    let way = WayBack::open(&desk.connection, desk.letters.stream(), settings::way_in(&desk.config)).await?;
     let target = StreamReader::new(desk.connection.clone(), &desk.config.target.stream);
     let own = target.info().await.ok().and_then(|info| info.max_message_size);
     let limit = own.unwrap_or(usize::MAX).min(desk.connection.client().max_payload());
-    let transform = CdcTransform::new(settings::transform(&desk.config));
-    let (mut good, mut bad) = (0, 0);
+    let bar = output::progress("deciding", chosen.picks.len() as u64);
     for pick in &chosen.picks {
-        let letter = read_letter(&desk.letters, &pick.sequences).await?;
-        let said = match letter {
-            None => Said::new(pick, false, "gone", "is gone", json!({})),
-            Some(letter) => decided(pick, &letter, &transform, desk.prefix(), limit),
+        let said = match read_letter(&desk.letters, &pick.sequences).await? {
+            None => gone(pick.sequence()),
+            Some(letter) => match tried(&way, pick, &letter).await? {
+                Ok(original) => decided(desk, pick.sequence(), original, limit),
+                Err(error) => stays(pick.sequence(), "would_stay", "would stay", &error),
+            },
         };
-        if said.good {
-            good += 1
-        } else {
-            bad += 1
-        }
-        said.write(out, json)?;
+        bar.suspend(|| account.take(&said))?;
+        bar.inc(1);
     }
-    Ok((good, bad))
+    bar.finish_and_clear();
+    Ok(())
 }
 
-fn decided(pick: &Pick, letter: &Letter, transform: &CdcTransform, prefix: &str, limit: usize) -> Said {
-    let original = match replayed(letter) {
-        Ok(original) => original,
-        Err(damage) => {
-            let why = damage.to_string();
-            return Said::new(pick, false, "would_stay", &format!("would stay: {why}"), json!({ "error": why }));
-        }
-    };
-    let explanation = domain::explain(transform, &original.subject, original.headers, original.payload, prefix);
+/// What would go back, or why the letter would stay.
+async fn tried(way: &WayBack, pick: &Pick, letter: &Letter) -> Result<Result<Original, ReplayError>, CommandError> {
+    match way.tried(pick, letter).await {
+        Err(ReplayError::Failed(failure)) => Err(failure.into()),
+        result => Ok(result),
+    }
+}
+
+fn decided(desk: &Desk, sequence: u64, original: Original, limit: usize) -> Said {
+    let Original { subject, headers, payload } = original;
+    let explanation = domain::explain(&desk.transform, &subject, headers, payload, desk.prefix());
     let more = json!({ "decision": explanation });
     let subject = explanation.subject.as_deref().unwrap_or_default();
     match explanation.verdict {
         "publish" if size(&explanation) > limit => {
             let text = format!("would be too_large again: more than the {limit} bytes that the target accepts");
-            Said::new(pick, false, "would_fail", &text, more)
+            Said::new(sequence, false, "would_fail", &text, more)
         }
-        "publish" => Said::new(pick, true, "would_publish", &format!("would be published to {subject}"), more),
-        "skip" => Said::new(pick, false, "would_skip", "would be skipped: its table is not enabled", more),
+        "publish" => Said::new(sequence, true, "would_publish", &format!("would be published to {subject}"), more),
+        "skip" => Said::new(sequence, false, "would_skip", "would be skipped: its table is not enabled", more),
         _ => {
             let (reason, detail) = (explanation.reason.unwrap_or_default(), explanation.detail.unwrap_or_default());
-            Said::new(pick, false, "would_fail", &format!("would fail again: {reason}: {detail}"), more)
+            Said::new(sequence, false, "would_fail", &format!("would fail again: {reason}: {detail}"), more)
         }
     }
 }

@@ -13,7 +13,7 @@ use self::against::Comparison;
 use self::report::Report;
 use self::sight::Sight;
 use super::{CommandError, connect, ended, load, output};
-use crate::adapters::nats::{StoredMessage, StreamReader};
+use crate::adapters::nats::{StoredMessage, StreamReader, gives};
 use crate::bootstrap::settings;
 use crate::cli::{ConfigArgs, ExitStatus, Output, PreviewArgs};
 use crate::config::Config;
@@ -47,7 +47,7 @@ impl Judge {
 
     /// The same of a message that may be for another configuration alone.
     fn decide_if_received(&self, message: &StoredMessage) -> Explanation {
-        match sight::is_wanted(&self.subjects, &message.subject) {
+        match gives(&self.subjects, &message.subject) {
             true => self.decide(message),
             false => Explanation::not_received(),
         }
