@@ -1,8 +1,10 @@
 //! `test`: the cases of the built-in tables, and cases that do not hold.
 
+use std::process::Command;
+
 use serde_json::json;
 
-use crate::support::service::Settings;
+use crate::support::service::{Settings, lines};
 use crate::{json_lines, tool};
 
 #[test]
@@ -63,6 +65,43 @@ fn completions_know_every_command() {
         for command in ["dead-letters", "preview", "generate", "explain", "test", "replay", "--against"] {
             assert!(text.contains(command.trim_start_matches("--")), "{shell} does not know {command}");
         }
+    }
+}
+
+/// What bash offers for the last word of a line.
+fn completed(script: &str, line: &[&str]) -> Vec<String> {
+    let program = "source <(printf %s \"$1\"); shift
+        words=(\"$@\"); last=$((${#words[@]} - 1))
+        function=$(complete -p \"$1\" | sed 's/.* -F \\([^ ]*\\) .*/\\1/')
+        COMP_WORDS=(\"${words[@]}\"); COMP_CWORD=$last
+        \"$function\" \"$1\" \"${words[last]}\" \"${words[last - 1]}\"
+        printf '%s\\n' \"${COMPREPLY[@]}\"";
+    let words = [&["daisi-cdc-consumer"], line].concat();
+    let output = Command::new("bash").args(["--norc", "-c", program, "bash", script]).args(words).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    lines(&output.stdout)
+}
+
+#[test]
+fn bash_completes_behind_commands_too() {
+    let (_, script, _) = tool(&Settings::new(), &["completions", "bash"]);
+    for (line, expected) in [
+        (&["prev"][..], &["preview"][..]),
+        (&["preview", "--ag"], &["--against"]),
+        (&["preview", "--output", ""], &["text", "json"]),
+        (&["dead-letters", ""], &["list", "show", "replay", "drop"]),
+        (&["dead-letters", "re"], &["replay"]),
+        (&["dead-letters", "replay", "--dry"], &["--dry-run"]),
+        (&["dead-letters", "list", "--reason", "not_"], &["not_json"]),
+        (&["generate", "--se"], &["--seed"]),
+        (&["completions", "z"], &["zsh"]),
+    ] {
+        let offered = completed(&script, line);
+        for word in expected {
+            assert!(offered.iter().any(|offer| offer == word), "{line:?}: {word} is not among {offered:?}");
+        }
+        // A prefix leaves nothing else.
+        assert!(line.last() == Some(&"") || offered.len() == expected.len(), "{line:?}: {offered:?}");
     }
 }
 
