@@ -229,7 +229,7 @@ Examples:
   daisi-cdc-consumer explain --trace --output text < events.ndjson
   daisi-cdc-consumer generate --events 100 | daisi-cdc-consumer explain | jq -r .verdict
 
-Reads one event, an array of events, or one event a line. An event is what Sequin publishes, or that with its subject and
+Reads one event, an array of events, or one event a line, in UTF-8 with or without a byte order mark. An event is what Sequin publishes, or that with its subject and
 headers around it: {\"subject\": ..., \"headers\": {...}, \"event\": {...}}, \"payload\" with a text in place of \"event\" for what is
 not JSON; dead-letters show --output json writes the same. Writes text to a terminal, else one JSON object for each event, on a line of its own.
 Of several events each decision says whose it is and on which line it begins: \"input\": {\"index\", \"line\"}, or a heading.

@@ -69,6 +69,8 @@ pub(super) enum InputError {
     },
     #[error("{from} is empty: give an event, an array of events, or one event a line")]
     Empty { from: String },
+    #[error("{from} is UTF-16, and events are UTF-8: convert it, for instance with iconv -f UTF-16 -t UTF-8")]
+    Utf16 { from: String },
     #[error("{from} begins as an array does, and is none")]
     NoArray {
         from: String,
@@ -110,15 +112,24 @@ pub(super) fn read(
         Some(file) => File::open(file).and_then(|mut file| file.read_to_end(&mut bytes)),
         None => io::stdin().read_to_end(&mut bytes),
     };
-    match read {
-        Ok(_) if bytes.iter().all(u8::is_ascii_whitespace) => Err(InputError::Empty { from }),
-        Ok(_) => events(&bytes.into(), subject, headers).map_err(|cause| InputError::NoArray { from, cause }),
-        Err(cause) => Err(InputError::Unreadable { from, cause }),
+    if let Err(cause) = read {
+        return Err(InputError::Unreadable { from, cause });
+    }
+    if [&b"\xff\xfe"[..], b"\xfe\xff"].iter().any(|mark| bytes.starts_with(mark)) {
+        return Err(InputError::Utf16 { from });
+    }
+    // It says how the file is written and belongs to no event.
+    let text = Bytes::from(bytes);
+    let text = if text.starts_with(b"\xef\xbb\xbf") { text.slice(3..) } else { text };
+    match text.iter().all(u8::is_ascii_whitespace) {
+        true => Err(InputError::Empty { from }),
+        false => events(&text, subject, headers).map_err(|cause| InputError::NoArray { from, cause }),
     }
 }
 
-/// The events in a text: the elements of an array, the lines if the first one is a JSON value by itself and there are
-/// several, else the whole, whatever it is, unless it begins as an array does.
+/// The events in a text: the elements of an array; the lines, if there are several and the first one is a JSON value by itself
+/// or another one an object, so that a line that is broken counts as one; else the whole, whatever it is, unless it begins as
+/// an array does.
 fn events(
     text: &Bytes,
     subject: Option<&str>,
@@ -141,7 +152,10 @@ fn events(
     let lines: Vec<(usize, &[u8])> =
         (1..).zip(text.split(|byte| *byte == b'\n')).filter(|(_, line)| !is_blank(line)).collect();
     let is_json = |line: &[u8]| serde_json::from_slice::<&RawValue>(line).is_ok();
-    if lines.len() > 1 && is_json(lines[0].1) {
+    // Within one event that is written over several lines, or was cut off there, objects are indented.
+    let is_event = |line: &[u8]| line.starts_with(b"{") && is_json(line);
+    let is_one = lines.len() < 2 || is_json(text);
+    if !is_one && (is_json(lines[0].1) || lines[1..].iter().any(|(_, line)| is_event(line))) {
         let place = |index, line| Some(Place { index, line });
         let several = (1..)
             .zip(lines)
@@ -213,6 +227,10 @@ mod tests {
         assert_eq!(read("{\"a\": 1.10}\n", Some("s")), bare(&["{\"a\": 1.10}\n"]));
         assert_eq!(read("[{\"a\":1.10},\n 7 ]", Some("s")), bare(&["{\"a\":1.10}", "7"]));
         assert_eq!(read("{\"a\":1}\r\n\n{broken\n", Some("s")), bare(&["{\"a\":1}", "{broken"]));
+        // A broken line is one among several, also where it is the first.
+        assert_eq!(read("{broken\n{\"a\":1}\n{\"a\":2}\n", Some("s")), bare(&["{broken", "{\"a\":1}", "{\"a\":2}"]));
+        assert_eq!(read("{\n\"a\": [\n  {},\n  {}\n", Some("s")), bare(&["{\n\"a\": [\n  {},\n  {}\n"]));
+        assert_eq!(read("{\"a\": [\n{}\n]}", Some("s")), bare(&["{\"a\": [\n{}\n]}"]));
         // Neither an event that was cut off nor a pretty one is several.
         assert_eq!(read("{\n\"a\": 1\n}", Some("s")), bare(&["{\n\"a\": 1\n}"]));
         assert_eq!(read("{\n\"a\":", Some("s")), bare(&["{\n\"a\":"]));

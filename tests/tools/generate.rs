@@ -60,6 +60,21 @@ fn people_are_told_in_words() {
 }
 
 #[test]
+fn a_byte_order_mark_or_a_broken_first_line_does_not_make_one_event_of_several() {
+    let event = Change::message("m").payload();
+    let explained = |text: &[u8]| {
+        let (code, told, error) = fed_tool(&Settings::new(), &["explain"], text);
+        assert_eq!(code, 0, "{error}");
+        json_lines(&told).iter().map(|told| told["verdict"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(explained(format!("\u{feff}{event}\n{event}\n").as_bytes()), ["publish", "publish"]);
+    assert_eq!(explained(format!("\u{feff}{event}").as_bytes()), ["publish"]);
+    assert_eq!(explained(format!("{{broken\n{event}\n{event}\n").as_bytes()), ["dead_letter", "publish", "publish"]);
+    let (code, _, error) = fed_tool(&Settings::new(), &["explain"], b"\xff\xfe{\0}\0");
+    assert!(code == 65 && error.contains("UTF-16"), "{error}");
+}
+
+#[test]
 fn a_trace_tells_the_steps_and_the_exact_place() {
     let event = Change::message("m").column("is_deleted", "no").payload();
     let trace =
