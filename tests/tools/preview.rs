@@ -143,6 +143,28 @@ async fn what_comes_is_shown_as_it_comes() {
 }
 
 #[tokio::test]
+async fn a_look_for_a_time_ends_with_it_whatever_still_comes() {
+    for retention in [RetentionPolicy::Limits, RetentionPolicy::WorkQueue] {
+        let world = World::new().await;
+        source(&world, retention).await;
+        let settings = world.settings.clone();
+        let looking = std::thread::spawn(move || {
+            let begun = Instant::now();
+            let report = json_tool(&settings, &["preview", "--live", "--for", "1s"], 0).remove(0);
+            (report["messages"].as_u64().unwrap(), begun.elapsed())
+        });
+        // More than can be read one by one, for longer than is looked.
+        let batch: Vec<_> = (1..=2_000).map(good).collect();
+        let begun = Instant::now();
+        while !looking.is_finished() && begun.elapsed() < Duration::from_secs(20) {
+            world.feed(&batch).await;
+        }
+        let (messages, took) = looking.join().unwrap();
+        assert!(messages > 0 && took < Duration::from_secs(8), "{retention:?}: {messages} in {took:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_change_of_configuration_is_reviewed() {
     let mut world = World::new().await;
     source(&world, RetentionPolicy::Limits).await;

@@ -3,16 +3,15 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use async_nats::Subscriber;
+use async_nats::{Message, Subscriber};
 use cdc_actors::ports::{Failure, FailureClass};
 use futures::StreamExt;
 use futures::stream::{SelectAll, select_all};
 
 use super::CommandError;
 use crate::adapters::nats::streams::StreamInfo;
-use crate::adapters::nats::{Connection, Retention, StoredMessage, StreamReader, received};
+use crate::adapters::nats::{Connection, Retention, StoredMessage, StreamReader, gives, received};
 use crate::cli::PreviewArgs;
-use crate::config::overlap;
 
 /// Between two looks at a stream for what is new.
 const LOOK: Duration = Duration::from_millis(50);
@@ -95,9 +94,15 @@ impl Sight {
 
     /// The next message; `None` at the end. Nothing is lost if the future is dropped.
     pub(super) async fn next(&mut self) -> Result<Option<StoredMessage>, CommandError> {
-        while self.left > 0 {
-            let Some(message) = self.messages.next(self.ends).await? else { return Ok(None) };
-            if is_wanted(&self.filters, &message.subject) {
+        // Looked at first: where messages come faster than they are read, there is always one more.
+        while self.left > 0 && self.ends.is_none_or(|ends| Instant::now() < ends) {
+            let next = self.messages.next();
+            let message = match self.ends {
+                Some(ends) => tokio::time::timeout_at(ends.into(), next).await.unwrap_or(Ok(None))?,
+                None => next.await?,
+            };
+            let Some(message) = message else { return Ok(None) };
+            if gives(&self.filters, &message.subject) {
                 self.left -= 1;
                 return Ok(Some(message));
             }
@@ -108,35 +113,35 @@ impl Sight {
 }
 
 impl Messages {
-    async fn next(&mut self, ends: Option<Instant>) -> Result<Option<StoredMessage>, CommandError> {
+    async fn next(&mut self) -> Result<Option<StoredMessage>, CommandError> {
         match self {
-            Self::Passing(subscribers) => Ok(passing(subscribers, ends).await),
-            Self::Stored(stored) => stored.next(ends).await,
+            Self::Passing(subscribers) => Ok(subscribers.next().await.map(passing)),
+            Self::Stored(stored) => stored.next().await,
         }
     }
 }
 
 impl Stored {
-    async fn next(&mut self, ends: Option<Instant>) -> Result<Option<StoredMessage>, CommandError> {
+    async fn next(&mut self) -> Result<Option<StoredMessage>, CommandError> {
         loop {
             if let Some(message) = self.ready.pop_front() {
                 return Ok(Some(message));
             }
             let Some(from) = self.next else { return Ok(None) };
-            if let Some(last) = self.last {
-                let chunk = self.reader.chunk(from, last).await?;
-                self.ready.extend(chunk.messages);
-                self.next = chunk.next;
+            let last = match self.last {
+                Some(last) => last,
+                None => self.reader.info().await?.last_sequence,
+            };
+            if self.last.is_none() && last < from {
+                tokio::time::sleep(LOOK).await;
                 continue;
             }
-            match self.reader.next(from, ">").await? {
-                Some(message) => {
-                    self.next = Some(message.sequence + 1);
-                    return Ok(Some(message));
-                }
-                None if ends.is_some_and(|ends| Instant::now() >= ends) => return Ok(None),
-                None => tokio::time::sleep(LOOK).await,
-            }
+            let chunk = self.reader.chunk(from, last).await?;
+            self.ready.extend(chunk.messages);
+            self.next = match self.last {
+                Some(_) => chunk.next,
+                None => Some(chunk.next.unwrap_or(last + 1)),
+            };
         }
     }
 }
@@ -153,13 +158,10 @@ async fn subscribe(connection: &Connection, subjects: &[String]) -> Result<Selec
     Ok(select_all(subscribers))
 }
 
-async fn passing(subscribers: &mut SelectAll<Subscriber>, ends: Option<Instant>) -> Option<StoredMessage> {
-    let message = match ends {
-        Some(ends) => tokio::time::timeout_at(ends.into(), subscribers.next()).await.ok()??,
-        None => subscribers.next().await?,
-    };
+/// A message on its way: it has no place in the stream yet.
+fn passing(message: Message) -> StoredMessage {
     let (headers, subject) = (received(message.headers.as_ref()), message.subject.to_string());
-    Some(StoredMessage { sequence: 0, time: 0, subject, headers, payload: message.payload })
+    StoredMessage { sequence: 0, time: 0, subject, headers, payload: message.payload }
 }
 
 /// Where the newest `count` messages that the service would be given begin.
@@ -196,14 +198,9 @@ async fn wanted_between(
     let (mut found, mut next) = (Vec::new(), Some(start));
     while let Some(from) = next {
         let chunk = reader.chunk(from, end).await?;
-        let wanted = chunk.messages.iter().filter(|message| is_wanted(filters, &message.subject));
+        let wanted = chunk.messages.iter().filter(|message| gives(filters, &message.subject));
         found.extend(wanted.map(|message| message.sequence));
         next = chunk.next;
     }
     Ok(found)
-}
-
-/// Whether the consumer's filter lets a subject through.
-pub(super) fn is_wanted(filters: &[String], subject: &str) -> bool {
-    filters.is_empty() || filters.iter().any(|filter| overlap(filter, subject))
 }
