@@ -21,6 +21,8 @@ What is printed is one JSON object a line, {\"subject\",\"headers\",\"event\"}, 
 \"event\" where the body is not JSON. What is published goes into source.stream, each event acknowledged; what the stream
 knows within its duplicate window it does not store again, so another run needs another seed.
 The same seed, mix or tables, and start give the same events. Without --table they are of the tables that are built in.
+What is updated or deleted was inserted before; chats, agents, and rows of a mix without insert are taken to have been there.
+An update tells the former values of what it changed; with --table these are one to three columns.
 
 Kinds of a mix: insert, update (two changes of a row in one transaction), delete (messages); chat, agent (updates); again
 (sent a second time), other (another table), poison; with --table neither chat, agent nor other. By default insert=50,update=20,chat=12,agent=4,delete=4,again=4,other=4,poison=2.";

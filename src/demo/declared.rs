@@ -5,6 +5,7 @@ use cdc_actors::message::Headers;
 use jiff::Timestamp;
 
 use super::producer::Producer;
+use super::rows::Rows;
 use super::traffic::{Expected, Kind, Mix, SourceEvent};
 use crate::domain::specimen::Specimen;
 use crate::domain::subject::Action;
@@ -14,7 +15,11 @@ use crate::domain::{CdcTransform, DeclaredTable, explain};
 /// Rows that are made up for one event, until one is published.
 const TRIES: usize = 24;
 
-/// An endless, reproducible stream of events of declared tables.
+/// A row of a table, by number.
+type Row = (u64, Specimen);
+
+/// An endless, reproducible stream of events of declared tables. What is changed or deleted was inserted before, and an update
+/// tells what its columns held. Where nothing is inserted rows are taken to have been there.
 #[derive(Debug)]
 pub struct TableTraffic {
     tables: Vec<DeclaredTable>,
@@ -23,29 +28,27 @@ pub struct TableTraffic {
     producer: Producer,
     mix: Mix,
     rows: u64,
+    /// By table.
+    there: Vec<Rows<Row>>,
 }
 
 impl TableTraffic {
     /// Traffic of `tables` by `seed`, committed from `start_micros` on. `tables` are not empty, and known to `transform`.
     /// Kinds of `mix` that tables of one's own do not have do not occur.
     pub fn new(tables: Vec<DeclaredTable>, transform: CdcTransform, mix: Mix, seed: u64, start_micros: i64) -> Self {
-        Self { tables, transform, producer: Producer::new(seed, start_micros), mix, rows: 0 }
+        let there = tables.iter().map(|_| Rows::default()).collect();
+        Self { tables, transform, producer: Producer::new(seed, start_micros), mix, rows: 0, there }
     }
 
     fn transaction(&mut self) {
         self.producer.begin();
-        let table = self.tables[self.producer.random.usize(0..self.tables.len())].clone();
-        let old = self.producer.random.u64(0..self.rows.max(1));
+        let place = self.producer.random.usize(0..self.tables.len());
         match self.mix.pick(&mut self.producer.random) {
-            Kind::Insert => self.new_row(&table),
-            Kind::Update => {
-                // Two changes of a row in one transaction: only their commit_idx tells them apart.
-                self.change(&table, old, Action::Update, 0);
-                self.change(&table, old, Action::Update, 1);
-            }
-            Kind::Delete => self.change(&table, old, Action::Delete, 0),
-            Kind::Again => self.sent_again(&table),
-            Kind::Poison => self.poison(&table),
+            Kind::Insert => self.new_row(place),
+            Kind::Update => self.changed_twice(place),
+            Kind::Delete => self.deleted(place),
+            Kind::Again => self.sent_again(place),
+            Kind::Poison => self.poison(place),
             Kind::Chat | Kind::Agent | Kind::Other => {}
         }
     }
@@ -55,44 +58,79 @@ impl TableTraffic {
     }
 
     /// A row that is new, or comes of a backfill now and then.
-    fn new_row(&mut self, table: &DeclaredTable) {
-        self.rows += 1;
+    fn new_row(&mut self, place: usize) {
         let action = if self.producer.random.u8(0..12) == 0 { Action::Read } else { Action::Insert };
-        self.change(table, self.rows, action, 0);
+        let (row, event) = self.made_up(place, action);
+        self.there[place].put(row, &mut self.producer.random);
+        self.producer.send(event);
     }
 
-    /// A change that is published, if the table publishes any such change.
-    fn change(&mut self, table: &DeclaredTable, row: u64, action: Action, idx: u64) {
-        for tries_left in (0..TRIES).rev() {
-            let time = self.time();
-            let specimen = table.specimen(&mut self.producer.random, row, time);
-            let changes = match action {
-                Action::Update => self.changed(&specimen),
-                Action::Insert | Action::Delete | Action::Read => "null".to_owned(),
-            };
-            let event = self.event(table.name(), &specimen, action, &changes, idx);
-            if event.expected == Expected::Published || tries_left == 0 {
-                return self.producer.send(event);
+    /// A row whose event is published, if the table publishes any such event.
+    fn made_up(&mut self, place: usize, action: Action) -> (Row, SourceEvent) {
+        self.rows += 1;
+        let (table, number, time) = (self.tables[place].clone(), self.rows, self.time());
+        let make = |traffic: &mut Self| {
+            let specimen = table.specimen(&mut traffic.producer.random, number, time);
+            let event = traffic.event(table.name(), &specimen, action, "null", 0);
+            (specimen, event)
+        };
+        let (specimen, event) = self.best(make);
+        ((number, specimen), event)
+    }
+
+    /// The first that is published; the last one tried if none is.
+    fn best(&mut self, mut make: impl FnMut(&mut Self) -> (Specimen, SourceEvent)) -> (Specimen, SourceEvent) {
+        let mut made = make(self);
+        for _ in 1..TRIES {
+            if made.1.expected == Expected::Published {
+                break;
             }
+            made = make(self);
+        }
+        made
+    }
+
+    /// A row that is there; `None` if one has to be inserted first.
+    fn one_there(&mut self, place: usize) -> Option<Row> {
+        match self.there[place].take(&mut self.producer.random) {
+            None if !self.mix.has(Kind::Insert) => Some(self.made_up(place, Action::Insert).0),
+            found => found,
         }
     }
 
-    /// What a column held before.
-    fn changed(&mut self, specimen: &Specimen) -> String {
-        let (name, _) = &specimen.columns[self.producer.random.usize(0..specimen.columns.len())];
-        format!("{{{}:null}}", serde_json::json!(name))
+    /// Two changes of a row in one transaction: only their commit_idx tells them apart.
+    fn changed_twice(&mut self, place: usize) {
+        let Some((number, mut specimen)) = self.one_there(place) else { return self.new_row(place) };
+        let (table, time) = (self.tables[place].clone(), self.time());
+        for idx in 0..2 {
+            let make = |traffic: &mut Self| {
+                let (changed, former) = table.changed(&specimen, &mut traffic.producer.random, number, time);
+                let event = traffic.event(table.name(), &changed, Action::Update, &former, idx);
+                (changed, event)
+            };
+            let (changed, event) = self.best(make);
+            self.producer.send(event);
+            specimen = changed;
+        }
+        self.there[place].put((number, specimen), &mut self.producer.random);
     }
 
-    fn sent_again(&mut self, table: &DeclaredTable) {
+    fn deleted(&mut self, place: usize) {
+        let Some((_, specimen)) = self.one_there(place) else { return self.new_row(place) };
+        let event = self.event(self.tables[place].name(), &specimen, Action::Delete, "null", 0);
+        self.producer.send(event);
+    }
+
+    fn sent_again(&mut self, place: usize) {
         if !self.producer.send_again() {
-            self.new_row(table);
+            self.new_row(place);
         }
     }
 
     /// A column of another type, where the table has one that can be wrong; else text that is cut off.
-    fn poison(&mut self, table: &DeclaredTable) {
+    fn poison(&mut self, place: usize) {
         self.rows += 1;
-        let time = self.time();
+        let (table, time) = (self.tables[place].clone(), self.time());
         let mut specimen = table.specimen(&mut self.producer.random, self.rows, time);
         let place = self.producer.random.usize(0..specimen.columns.len());
         "{}".clone_into(&mut specimen.columns[place].1);

@@ -4,6 +4,7 @@ pub mod declared;
 pub mod feeding;
 pub mod ledger;
 mod producer;
+mod rows;
 pub mod servers;
 pub mod traffic;
 

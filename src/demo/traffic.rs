@@ -1,7 +1,12 @@
 //! Realistic Sequin traffic by seed: what a WhatsApp support desk writes to its database, and what goes wrong on the way.
 
-use super::producer::Producer;
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
 use serde_json::{Value, json};
+
+use super::producer::Producer;
+use super::rows::Rows;
 
 /// What should become of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,6 +101,11 @@ impl Mix {
         Self::new(self.0.iter().copied().filter(|(kind, _)| !is_own(*kind)).collect())
     }
 
+    /// Whether a kind occurs.
+    pub(super) fn has(&self, kind: Kind) -> bool {
+        self.0.iter().any(|(own, weight)| *own == kind && *weight > 0)
+    }
+
     pub(super) fn pick(&self, random: &mut fastrand::Rng) -> Kind {
         let mut left = random.u32(0..self.0.iter().map(|(_, weight)| weight).sum());
         for (kind, weight) in &self.0 {
@@ -108,14 +118,25 @@ impl Mix {
     }
 }
 
-/// An endless, reproducible stream of events.
+/// An endless, reproducible stream of events. What is changed or deleted was inserted before, and an update tells what its
+/// columns held. Chats and agents were there from the beginning, and messages are taken to have been where none is inserted.
 #[derive(Debug)]
 pub struct Traffic {
     producer: Producer,
     mix: Mix,
+    /// Messages that nobody has read.
+    pending: Rows<Value>,
+    read: Rows<Value>,
+    /// By tenant and customer.
+    chats: BTreeMap<(&'static str, u32), Value>,
+    /// By tenant and number.
+    agents: BTreeMap<(&'static str, u32), Value>,
 }
 
 const TENANTS: [&str; 3] = ["CID1001", "CID1002", "CID1003"];
+/// Customers and agents of each.
+const CUSTOMERS: u32 = 400;
+const AGENTS: u32 = 8;
 
 impl Traffic {
     /// Traffic by `seed`, committed from `start_micros` (microseconds since the Unix epoch) on.
@@ -125,7 +146,9 @@ impl Traffic {
 
     /// The same of another mix.
     pub fn with_mix(seed: u64, start_micros: i64, mix: Mix) -> Self {
-        Self { producer: Producer::new(seed, start_micros), mix }
+        let (pending, read) = (Rows::default(), Rows::default());
+        let (chats, agents) = (BTreeMap::new(), BTreeMap::new());
+        Self { producer: Producer::new(seed, start_micros), mix, pending, read, chats, agents }
     }
 
     fn transaction(&mut self) {
@@ -143,37 +166,74 @@ impl Traffic {
     }
 
     fn new_message(&mut self) {
-        let record = self.message("pending");
+        let record = self.message();
+        self.pending.put(record.clone(), &mut self.producer.random);
         self.push(0, "messages", "insert", record, Value::Null, Expected::Published);
+    }
+
+    /// A message that is there; `None` if one has to be inserted first. `pending` says that nobody may have read it.
+    fn one_there(&mut self, pending: bool) -> Option<Value> {
+        let random = &mut self.producer.random;
+        let read = if pending { None } else { self.read.take(random) };
+        let found = read.or_else(|| self.pending.take(random));
+        match found {
+            None if !self.mix.has(Kind::Insert) => Some(self.message()),
+            found => found,
+        }
     }
 
     /// Two changes of one row in one transaction: only their commit_idx tells them apart.
     fn delivered_and_read(&mut self) {
-        let (first, mut second) = (self.message("delivered"), Value::Null);
-        second.clone_from(&first);
-        second["status"] = json!("read");
-        self.push(0, "messages", "update", first, json!({"status": "pending"}), Expected::Published);
-        self.push(1, "messages", "update", second, json!({"status": "delivered"}), Expected::Published);
+        let Some(mut record) = self.one_there(true) else { return self.new_message() };
+        for (idx, status) in (0..).zip(["delivered", "read"]) {
+            let changes = changed(&mut record, json!({ "status": status, "updated_at": self.time() }));
+            self.push(idx, "messages", "update", record.clone(), changes, Expected::Published);
+        }
+        self.read.put(record, &mut self.producer.random);
     }
 
     fn chat_changes(&mut self) {
-        let (tenant, agent, customer) = self.who();
-        let record = json!({
-            "id": format!("chat-{}", self.producer.random.u32(0..5_000)), "chat_id": chat(&customer), "agent_id": agent, "company_id": tenant,
-            "jid": customer, "push_name": "Siti 🌺", "is_group": false, "unread_count": self.producer.random.u32(0..20),
-            "last_message": {"text": "baik, terima kasih"}, "conversation_timestamp": self.producer.now_micros / 1_000_000,
+        let (tenant, customer) = self.who();
+        let now = self.producer.now_micros / 1_000_000;
+        let mut record = self.chats.remove(&(tenant, customer)).unwrap_or_else(|| {
+            let jid = jid(customer);
+            json!({
+                "id": format!("chat-{tenant}-{customer}"), "chat_id": chat(&jid), "agent_id": agent(customer), "company_id": tenant,
+                "jid": jid, "push_name": "Siti 🌺", "is_group": false, "unread_count": 0,
+                "last_message": {"text": "halo"}, "conversation_timestamp": now - 3_600,
+            })
         });
-        self.push(0, "chats", "update", record, json!({"unread_count": 0}), Expected::Published);
+        let unread = record["unread_count"].as_u64().unwrap_or_default();
+        let new = match self.producer.random.u8(0..3) {
+            0 if unread > 0 => json!({ "unread_count": 0 }),
+            _ => json!({
+                "unread_count": unread + 1, "last_message": {"text": format!("baik, terima kasih ({now})")},
+                "conversation_timestamp": now,
+            }),
+        };
+        let changes = changed(&mut record, new);
+        self.chats.insert((tenant, customer), record.clone());
+        self.push(0, "chats", "update", record, changes, Expected::Published);
     }
 
     fn agent_changes(&mut self) {
-        let (tenant, agent, _) = self.who();
-        let record = json!({"id": 7, "agent_id": agent, "company_id": tenant, "status": "connected", "agent_name": "Budi", "battery_level": 81});
-        self.push(0, "agents", "update", record, json!({"status": "connecting"}), Expected::Published);
+        let (tenant, number) = self.who();
+        let number = number % AGENTS;
+        let mut record = self.agents.remove(&(tenant, number)).unwrap_or_else(|| {
+            json!({
+                "id": number, "agent_id": agent(number), "company_id": tenant, "status": "connecting", "agent_name": "Budi",
+                "battery_level": 81,
+            })
+        });
+        let status = if record["status"] == "connected" { "connecting" } else { "connected" };
+        let changes =
+            changed(&mut record, json!({ "status": status, "battery_level": self.producer.random.u8(5..100) }));
+        self.agents.insert((tenant, number), record.clone());
+        self.push(0, "agents", "update", record, changes, Expected::Published);
     }
 
     fn message_deleted(&mut self) {
-        let record = self.message("deleted");
+        let Some(record) = self.one_there(false) else { return self.new_message() };
         self.push(0, "messages", "delete", record, Value::Null, Expected::Published);
     }
 
@@ -191,16 +251,18 @@ impl Traffic {
     fn poison(&mut self) {
         match self.producer.random.u8(0..3) {
             0 => {
-                let record = json!({"id": self.producer.random.u64(0..1_000_000), "message_date": "2026-01-05", "message_id": null});
+                // A delete as the default replica identity has it.
+                let Some(row) = self.one_there(false) else { return self.new_message() };
+                let record = json!({"id": row["id"], "message_date": row["message_date"], "message_id": null});
                 self.push(0, "messages", "delete", record, Value::Null, Expected::DeadLettered);
             }
             1 => {
-                let mut record = self.message("pending");
+                let mut record = self.message();
                 record["company_id"] = Value::Null;
                 self.push(0, "messages", "insert", record, Value::Null, Expected::DeadLettered);
             }
             _ => {
-                let record = self.message("pending");
+                let record = self.message();
                 self.push(0, "messages", "insert", record, Value::Null, Expected::DeadLettered);
                 if let Some(event) = self.producer.last_sent() {
                     event.payload.truncate(100);
@@ -209,23 +271,31 @@ impl Traffic {
         }
     }
 
-    fn who(&mut self) -> (&'static str, String, String) {
+    /// A tenant and one of its customers.
+    fn who(&mut self) -> (&'static str, u32) {
         let tenant = TENANTS[self.producer.random.usize(0..TENANTS.len())];
-        let customer = format!("62812{:07}@s.whatsapp.net", self.producer.random.u32(0..400));
-        (tenant, format!("agent-{}", self.producer.random.u8(1..9)), customer)
+        (tenant, self.producer.random.u32(0..CUSTOMERS))
     }
 
-    fn message(&mut self, status: &str) -> Value {
-        let (tenant, agent, customer) = self.who();
-        let id = 9_007_199_254_740_993_u64 + self.producer.random.u64(0..1_000_000);
+    /// When the transaction was committed, as a column without a time zone has it.
+    fn time(&self) -> String {
+        let time = Timestamp::from_microsecond(self.producer.now_micros).unwrap_or_default();
+        format!("{time:.6}").trim_end_matches('Z').to_owned()
+    }
+
+    /// A message that just came.
+    fn message(&mut self) -> Value {
+        let ((tenant, number), time) = (self.who(), self.time());
+        let customer = jid(number);
+        let id = 9_007_199_254_740_993_u64 + self.producer.random.u64(0..1_000_000_000);
         let message_id = format!("3EB0{:016X}", self.producer.random.u64(..));
         json!({
-            "id": id, "message_id": message_id, "chat_id": chat(&customer), "agent_id": agent, "company_id": tenant,
-            "from": customer, "to": "6281100000@s.whatsapp.net", "jid": customer, "flow": "IN", "status": status, "is_deleted": status == "deleted",
+            "id": id, "message_id": message_id, "chat_id": chat(&customer), "agent_id": agent(number), "company_id": tenant,
+            "from": customer, "to": "6281100000@s.whatsapp.net", "jid": customer, "flow": "IN", "status": "pending", "is_deleted": false,
             "message_obj": {"conversation": "halo, pesanan saya belum sampai 🙏", "messageContextInfo": {"deviceListMetadataVersion": 2}},
             "key": {"id": message_id, "fromMe": false, "remoteJid": customer},
-            "message_timestamp": self.producer.now_micros / 1_000_000, "message_date": "2026-01-05",
-            "created_at": "2026-01-05T08:00:00.123456", "updated_at": "2026-01-05T08:00:00.123456",
+            "message_timestamp": self.producer.now_micros / 1_000_000, "message_date": time.get(..10),
+            "created_at": time, "updated_at": time,
         })
     }
 
@@ -249,6 +319,28 @@ impl Traffic {
 
 fn chat(customer: &str) -> String {
     format!("chat_{customer}")
+}
+
+fn jid(customer: u32) -> String {
+    format!("62812{customer:07}@s.whatsapp.net")
+}
+
+/// The agent that looks after a customer.
+fn agent(customer: u32) -> String {
+    format!("agent-{}", 1 + customer % AGENTS)
+}
+
+/// Gives columns of a row other values; the former ones of those that differ.
+fn changed(row: &mut Value, new: Value) -> Value {
+    let mut former = json!({});
+    if let Value::Object(new) = new {
+        for (name, value) in new {
+            if row[&name] != value {
+                former[&name] = std::mem::replace(&mut row[&name], value);
+            }
+        }
+    }
+    former
 }
 
 impl Iterator for Traffic {

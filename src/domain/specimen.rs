@@ -22,20 +22,29 @@ pub struct Specimen {
 impl Specimen {
     /// The record as Sequin would send it.
     pub fn record(&self) -> String {
-        let mut out = Vec::new();
-        for (name, value) in &self.columns {
-            out.push(if out.is_empty() { b'{' } else { b',' });
-            push_string(&mut out, name);
-            out.push(b':');
-            out.extend_from_slice(value.as_bytes());
-        }
-        out.push(b'}');
-        String::from_utf8(out).unwrap_or_default()
+        object(&self.columns)
     }
+}
+
+/// Columns with their values as a JSON object.
+fn object(columns: &[(String, String)]) -> String {
+    let mut out = vec![b'{'];
+    for (name, value) in columns {
+        if out.len() > 1 {
+            out.push(b',');
+        }
+        push_string(&mut out, name);
+        out.push(b':');
+        out.extend_from_slice(value.as_bytes());
+    }
+    out.push(b'}');
+    String::from_utf8(out).unwrap_or_default()
 }
 
 /// Tenants of rows that are made up.
 const TENANTS: u64 = 3;
+/// Columns that an update changes at most.
+const MOST_CHANGED: usize = 3;
 const NAMES: [&str; 6] = ["Siti", "Budi", "Ayu", "Agus", "Dewi 🌺", "Rizky"];
 const WORDS: [&str; 6] =
     ["halo", "pesanan saya", "baik, terima kasih", "sudah dikirim", "besok pagi", "lihat \"foto\""];
@@ -58,6 +67,13 @@ impl DeclaredTable {
         let tenant = number % TENANTS;
         Making { plan: self.plan(), random, row: number, time, tenant }.specimen()
     }
+
+    /// Row `number` after an update at `time`, and the former values of what was changed, as JSON: of one to three columns,
+    /// none of which identifies the row or routes it.
+    pub fn changed(&self, row: &Specimen, random: &mut Rng, number: u64, time: Timestamp) -> (Specimen, String) {
+        let tenant = number % TENANTS;
+        Making { plan: self.plan(), random, row: number, time, tenant }.changed(row)
+    }
 }
 
 impl Making<'_, '_> {
@@ -66,6 +82,36 @@ impl Making<'_, '_> {
         let columns = plan.columns.iter().enumerate();
         let columns = columns.map(|(place, column)| (column.name.clone(), self.value(place, column))).collect();
         Specimen { schema: self.schema(), columns }
+    }
+
+    fn changed(mut self, row: &Specimen) -> (Specimen, String) {
+        let plan = self.plan;
+        let mut places: Vec<usize> = (0..plan.columns.len()).filter(|place| !self.stays(*place)).collect();
+        self.random.shuffle(&mut places);
+        let wanted = self.random.usize(1..=MOST_CHANGED);
+        let (mut changed, mut former) = (row.clone(), Vec::new());
+        for place in places {
+            let new = self.value(place, &plan.columns[place]);
+            let (name, value) = &mut changed.columns[place];
+            // There are columns that hold one value only.
+            if *value != new {
+                former.push((name.clone(), std::mem::replace(value, new)));
+            }
+            if former.len() == wanted {
+                break;
+            }
+        }
+        (changed, object(&former))
+    }
+
+    /// Whether a column keeps its value as long as its row is there.
+    fn stays(&self, place: usize) -> bool {
+        let (layout, column) = (&self.plan.layout, &self.plan.columns[place]);
+        let routes = layout.values.iter().any(|value| match value.source {
+            ValueSource::Slot(slot) => usize::from(self.plan.slots[slot].column) == place,
+            ValueSource::Schema(_) | ValueSource::Constant(_) => false,
+        });
+        column.own || routes || self.tenant_column() == Some(place) || column.name.starts_with("created")
     }
 
     /// The column that tells tenants apart, or is tied to the schema's name, if it is one.

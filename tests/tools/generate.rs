@@ -1,5 +1,7 @@
 //! `generate`, and `explain` of what it writes.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use crate::support::change::Change;
@@ -114,4 +116,77 @@ async fn what_is_published_is_in_the_source_and_nowhere_else() {
     assert!(stored.iter().any(|event| serde_json::from_slice::<Value>(&event.payload).is_err()), "no poison");
     let (_, text, _) = tool(&world.settings, &["generate", "--publish", "--events", "5", "--seed", "4"]);
     assert!(text.starts_with("5 published into cdc_events_stream in "), "{text}");
+}
+
+/// Applies events to tables, row by row: what is inserted is new, what is changed or deleted stands there as the event says it
+/// did. Rows of the tables in `stood` may have been there before. Returns how many events had which action.
+fn applied(events: &[Value], stood: &[&str]) -> BTreeMap<String, usize> {
+    let (mut rows, mut counts) = (BTreeMap::new(), BTreeMap::new());
+    for event in events {
+        let Value::Object(event) = &event["event"] else { panic!("{event}") };
+        let (record, table) = (&event["record"], event["metadata"]["table_name"].as_str().unwrap());
+        let key = match table {
+            "messages" => &record["message_id"],
+            "chats" => &record["chat_id"],
+            "agents" => &record["agent_id"],
+            _ => &record["id"],
+        };
+        let row = (table, record["company_id"].to_string(), key.to_string());
+        let action = event["action"].as_str().unwrap();
+        *counts.entry(action.to_owned()).or_default() += 1;
+        let there = rows.remove(&row);
+        match action {
+            "insert" | "read" => assert_eq!(there, None, "{event:?}"),
+            "update" => {
+                let changes = event["changes"].as_object().unwrap();
+                assert!((1..=3).contains(&changes.len()), "{event:?}");
+                let mut former = record.clone();
+                for (name, value) in changes {
+                    assert_ne!(former[name], *value, "{event:?}");
+                    former[name] = value.clone();
+                }
+                assert!(
+                    there.as_ref() == Some(&former) || there.is_none() && stood.contains(&table),
+                    "{event:?} {there:?}"
+                );
+            }
+            _ => assert!(
+                there.as_ref() == Some(record) || there.is_none() && stood.contains(&table),
+                "{event:?} {there:?}"
+            ),
+        }
+        if action != "delete" {
+            rows.insert(row, record.clone());
+        }
+    }
+    counts
+}
+
+#[test]
+fn what_is_changed_or_deleted_was_there_and_changes_are_what_it_held() {
+    let generate = |events: &str, more: &[&str]| {
+        let settings = Settings::from([("tables.contacts.enabled".to_owned(), "true".to_owned())]);
+        let (code, text, error) = tool(&settings, &[&["generate", "--events", events], START, more].concat());
+        assert_eq!(code, 0, "{error}");
+        json_lines(&text)
+    };
+    let built_in = generate("4000", &["--mix", "insert=40,update=20,chat=20,agent=10,delete=15"]);
+    let counts = applied(&built_in, &["chats", "agents"]);
+    assert!(counts["update"] > 1_000 && counts["delete"] > 200, "{counts:?}");
+    let declared = ["--mix", "insert=40,update=40,delete=20", "--config"];
+    for (tables, file) in [("tickets", "everything.yaml"), ("contacts,messages,chats,agents", "typed.yaml")] {
+        let file = format!("examples/tables/{file}");
+        let events = generate("1500", &[&declared[..], &[file.as_str(), "--table", tables]].concat());
+        let counts = applied(&events, &[]);
+        assert!(counts["update"] > 500 && counts["delete"] > 150, "{tables}: {counts:?}");
+    }
+    // Where nothing is inserted, rows have been there.
+    let tickets = ["--config", "examples/tables/everything.yaml", "--table", "tickets"];
+    for kind in ["update", "delete"] {
+        let mix = format!("{kind}=1");
+        for more in [&[][..], &tickets] {
+            let events = generate("60", &[&["--mix", mix.as_str()], more].concat());
+            assert_eq!(applied(&events, &["messages", "tickets"]), BTreeMap::from([(kind.to_owned(), 60)]));
+        }
+    }
 }
