@@ -15,7 +15,6 @@ mod run;
 mod schema;
 mod test;
 
-use std::error::Error;
 use std::io;
 
 use cdc_actors::ports::Failure;
@@ -36,6 +35,7 @@ use crate::adapters::nats::{CannotReplay, ConnectError, Connection, SetupError};
 use crate::bootstrap::settings;
 use crate::cli::{ConfigArgs, ExitStatus};
 use crate::config::{Config, ConfigError, process_environment};
+use crate::demo::feeding::FeedError;
 use crate::logging::chain;
 
 /// Why a command ended before it was done.
@@ -50,7 +50,7 @@ enum CommandError {
     #[error(transparent)]
     Replay(#[from] CannotReplay),
     #[error("not everything was published")]
-    NotPublished(#[source] Box<dyn Error + Send + Sync>),
+    NotPublished(#[source] FeedError),
     #[error("{table:?} is no table that the configuration declares and enables; {}", there_are(.declared))]
     NoSuchTable {
         /// What was asked for.
@@ -62,8 +62,6 @@ enum CommandError {
     NoKind,
     #[error(transparent)]
     Input(#[from] input::InputError),
-    #[error(transparent)]
-    Cases(#[from] test::CasesError),
     #[error("the result cannot be written")]
     Output(#[from] io::Error),
 }
@@ -86,9 +84,9 @@ impl CommandError {
         let unreachable = match self {
             Self::Connect(error) => error.class().is_some(),
             Self::Setup(error) | Self::Replay(CannotReplay::Setup(error)) => error.is_transient(),
-            Self::Input(_) | Self::Cases(_) | Self::Output(_) => return ExitStatus::BadInput,
+            Self::Input(_) | Self::Output(_) => return ExitStatus::BadInput,
             Self::NoKind => return ExitStatus::Usage,
-            Self::NotPublished(_) => true,
+            Self::NotPublished(error) => !error.is_refusal(),
             Self::Config(_) | Self::Replay(_) | Self::NoSuchTable { .. } => false,
         };
         if unreachable { ExitStatus::Unreachable } else { ExitStatus::BadConfig }

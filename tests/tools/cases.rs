@@ -5,7 +5,7 @@ use std::process::Command;
 use serde_json::json;
 
 use crate::support::service::{Settings, lines};
-use crate::{json_lines, tool};
+use crate::{json_lines, json_tool, tool};
 
 #[test]
 fn the_cases_of_the_built_in_tables_hold() {
@@ -48,13 +48,43 @@ fn what_differs_is_shown_as_a_diff() {
 
     std::fs::write(&path, "cases:\n- name: odd\n  event: {}\n  expects: {}\n").unwrap();
     let (code, text, error) = tool(&Settings::new(), &["test", file]);
-    assert_eq!((code, text.as_str()), (65, ""));
+    assert_eq!((code, text.as_str()), (65, "0 passed, 0 failed, 1 cannot be used\n"));
     assert!(error.contains("case 1 (odd): unknown field `expects`"), "{error}");
     assert_eq!(tool(&Settings::new(), &["test", "/none.yaml"]).0, 65);
-    let wrong = "settings: {target.subject_prefx: x}\ncases:\n- {name: a, event: {}, expect: {verdict: skip}}\n";
-    std::fs::write(&path, wrong).unwrap();
-    let (code, _, error) = tool(&Settings::new(), &["test", file]);
-    assert!(code == 78 && error.contains("subject_prefx"), "{error}");
+}
+
+#[test]
+fn a_file_that_cannot_be_used_does_not_hide_the_others() {
+    let directory = tempfile::TempDir::new().unwrap();
+    let written = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let case =
+        |name: &str, more: &str| format!("- {{name: {name}, {more}event: {{}}, expect: {{verdict: dead_letter}}}}\n");
+    let broken = written("broken.yaml", "cases: [");
+    let prefix = written("prefix.yaml", &format!("settings: {{target.subject_prefx: x}}\ncases:\n{}", case("a", "")));
+    let own = format!("cases:\n{}{}", case("bad", "settings: {workers: many}, "), case("good", ""));
+    let own = written("own.yaml", &own);
+    let (code, text, error) = tool(&Settings::new(), &["test", &broken, "/none.yaml", &prefix, &own]);
+    assert_eq!((code, text.as_str()), (65, "ok    good\n1 passed, 0 failed, 4 cannot be used\n"));
+    for part in [
+        format!("{broken}: "),
+        "/none.yaml: it cannot be read".to_owned(),
+        format!("{prefix}: settings: target.subject_prefx"),
+        format!("{own}: case 1 (bad): settings: workers = \"many\": expected "),
+    ] {
+        assert!(error.contains(&part), "{part} is missing: {error}");
+    }
+    assert!(!error.contains("DAISI_CDC_"), "{error}");
+    let said = json_tool(&Settings::new(), &["test", &own], 65);
+    assert!(said[0]["error"].as_str().unwrap().contains("case 1 (bad)") && said[0]["passed"] == false, "{said:?}");
+    assert_eq!((&said[1]["case"], &said[1]["passed"]), (&json!("good"), &json!(true)));
+    // A configuration that cannot be used is told as such.
+    let config = written("config.yaml", "workers: many\n");
+    let (code, _, error) = tool(&Settings::new(), &["test", "--config", &config, &own]);
+    assert!(code == 78 && error.contains("workers"), "{error}");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use async_nats::jetstream::stream;
 use serde_json::{Value, json};
 
 use crate::support::change::Change;
@@ -116,6 +117,29 @@ async fn what_is_published_is_in_the_source_and_nowhere_else() {
     assert!(stored.iter().any(|event| serde_json::from_slice::<Value>(&event.payload).is_err()), "no poison");
     let (_, text, _) = tool(&world.settings, &["generate", "--publish", "--events", "5", "--seed", "4"]);
     assert!(text.starts_with("5 published into cdc_events_stream in "), "{text}");
+}
+
+#[tokio::test]
+async fn what_the_stream_does_not_take_is_no_server_that_cannot_be_reached() {
+    let world = World::new().await;
+    let mut config = stream::Config {
+        name: SOURCE.to_owned(),
+        subjects: vec!["sequin.>".to_owned()],
+        max_messages: 5,
+        discard: stream::DiscardPolicy::New,
+        ..Default::default()
+    };
+    world.jetstream().create_stream(config.clone()).await.unwrap();
+    let (code, text, error) = tool(&world.settings, &["generate", "--publish", "--events", "20"]);
+    assert!(
+        code == 78 && error.contains("the stream does not take it") && error.contains("maximum messages"),
+        "{error}"
+    );
+    assert!(text.starts_with("5 published"), "{text}");
+    config.subjects = vec!["elsewhere.>".to_owned()];
+    world.jetstream().update_stream(config).await.unwrap();
+    let (code, _, error) = tool(&world.settings, &["generate", "--publish", "--events", "20"]);
+    assert!(code == 78 && error.contains("do its subjects cover"), "{error}");
 }
 
 /// Applies events to tables, row by row: what is inserted is new, what is changed or deleted stands there as the event says it

@@ -9,8 +9,8 @@ use serde::Deserialize;
 use serde_json::{Map, Number, Value};
 use yaml_rust2::{Yaml, YamlLoader};
 
-use crate::commands::CommandError;
 use crate::commands::input::{self, Input};
+use crate::config::{ConfigError, Origin};
 
 /// Why a file of cases cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +29,21 @@ pub(in crate::commands) enum CasesError {
     },
     #[error("{}: {place}{problem}", file.display())]
     Wrong { file: PathBuf, place: String, problem: String },
+    #[error("{}: {place}settings: {problems}", file.display())]
+    Settings { file: PathBuf, place: String, problems: String },
+}
+
+impl CasesError {
+    /// Settings of a file or of one of its cases that the configuration does not take.
+    pub(super) fn settings(file: &Path, place: &str, error: &ConfigError) -> Self {
+        // Where each was found is where they all stand, however they were brought in.
+        let told = error.problems.iter().map(|problem| match problem.origin {
+            Origin::Environment(_) => format!("{} = {}: expected {}", problem.key, problem.value, problem.expected),
+            Origin::Default | Origin::File(_) => problem.to_string(),
+        });
+        let problems = told.collect::<Vec<_>>().join("; ");
+        Self::Settings { file: file.to_owned(), place: place.to_owned(), problems }
+    }
 }
 
 /// A file of cases.
@@ -118,11 +133,16 @@ fn as_texts<'de, D: serde::Deserializer<'de>>(from: D) -> Result<BTreeMap<String
 }
 
 impl File {
-    pub(super) fn read(path: &Path) -> Result<Self, CommandError> {
+    pub(super) fn read(path: &Path) -> Result<Self, CasesError> {
         let text =
             std::fs::read_to_string(path).map_err(|cause| CasesError::Unreadable { file: path.to_owned(), cause })?;
-        Ok(parse(path, &text)?)
+        parse(path, &text)
     }
+}
+
+/// How a case is named among the others of its file.
+pub(super) fn place(number: usize, name: &str) -> String {
+    if name.is_empty() { format!("case {number}: ") } else { format!("case {number} ({name}): ") }
 }
 
 fn parse(path: &Path, text: &str) -> Result<File, CasesError> {
@@ -139,8 +159,8 @@ fn parse(path: &Path, text: &str) -> Result<File, CasesError> {
         return Err(wrong(String::new(), "`cases` is empty: give at least one".to_owned()));
     }
     let cases = (1..).zip(raw.cases).map(|(number, value)| {
-        let name = value["name"].as_str().map_or_else(String::new, |name| format!(" ({name})"));
-        let at = |problem| wrong(format!("case {number}{name}: "), problem);
+        let name = value["name"].as_str().unwrap_or_default().to_owned();
+        let at = |problem| wrong(place(number, &name), problem);
         let case: Case = serde_json::from_value(value).map_err(|cause| at(cause.to_string()))?;
         match (&case.event, &case.json) {
             (Some(_), None) | (None, Some(_)) => Ok(case),
