@@ -9,18 +9,32 @@ use jiff::Timestamp;
 
 use super::{ConfigArgs, OutputArgs};
 
+pub(super) const LETTERS: &str = "\
+Examples:
+  daisi-cdc-consumer dead-letters list --reason wrong_shape --since 2h
+  daisi-cdc-consumer dead-letters show 17
+  daisi-cdc-consumer dead-letters replay --all --dry-run
+  daisi-cdc-consumer dead-letters drop 17
+
+Exit status 0 if all was done, 1 if a letter is not there, had to stay or was not tried, 69 if a server could not be reached,
+78 if the configuration is wrong or a stream is missing.";
+
 const LIST: &str = "\
 Examples:
   daisi-cdc-consumer dead-letters list
   daisi-cdc-consumer dead-letters list --table messages --reason wrong_shape --since 2h
   daisi-cdc-consumer dead-letters list --tenant CID1001 --output json | jq .reason
 
-With --output json one object a line.";
+With --output json one object a line.
+Exit status 0 also if there are none, 69 if a server could not be reached, 78 if the stream is missing.";
 
 const SHOW: &str = "\
 Examples:
   daisi-cdc-consumer dead-letters show 17
-  daisi-cdc-consumer dead-letters show 17 --output json | jq -r .payload";
+  daisi-cdc-consumer dead-letters show 17 --output json | jq -r .payload
+
+Exit status 0, 1 if a letter is not there (in JSON {\"sequence\", \"outcome\": \"not_there\"}), 69 if a server could not be reached,
+78 if the stream is missing.";
 
 const REPLAY: &str = "\
 Examples:
@@ -30,15 +44,20 @@ Examples:
   daisi-cdc-consumer dead-letters replay --all --rate 200
 
 Each letter goes back to the subject it came under and leaves the dead letters once the source has stored it. It may be
-interrupted at any time and run again, also by two operators at once: nothing is published twice.
-Exit status 1 if a letter had to stay where it is.";
+interrupted at any time and run again, also by two operators at once: nothing is published twice. A letter stays if it would not
+reach the service: another source.stream, source.subjects or the stream's subjects that do not cover it, a size that the
+stream does not take, a stream that keeps messages by interest and has no consumer that asks for it. --dry-run tells the same.
+In JSON the last line is {\"summary\": {...}}, how many letters came to which outcome.
+Exit status 0, 1 if a letter is not there, had to stay or was not tried since the command was interrupted, 69 if a server could
+not be reached, 78 if a stream is missing or cannot be used.";
 
 const DROP: &str = "\
 Examples:
   daisi-cdc-consumer dead-letters drop 17
   daisi-cdc-consumer dead-letters drop --reason not_json --until 30d --dry-run
 
-What is dropped is gone for good: look at it with --dry-run first.";
+What is dropped is gone for good: look at it with --dry-run first. What somebody is replaying stays.
+Exit status 0, 1 if a letter is not there or stays, 69 if a server could not be reached, 78 if the stream is missing.";
 
 /// What is done with dead letters.
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]

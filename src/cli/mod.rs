@@ -15,10 +15,34 @@ pub use letters::{DropArgs, Filter, LettersCommand, ListArgs, ReplayArgs, Select
 pub use tools::{GenerateArgs, PreviewArgs, TestArgs};
 
 const RUN: &str = "\
+Examples:
+  daisi-cdc-consumer run --config /etc/cdc/config.yaml
+  DAISI_CDC_NATS__URL=nats://n1,nats://n2 DAISI_CDC_LOG__LEVEL=debug daisi-cdc-consumer run
+
 Signals:
   SIGHUP           read the configuration again: log.level, retry.*, guard.* and tables.* change, what else differs is
                    named in the log and needs a restart; a configuration with mistakes is refused, the one in force stays
-  SIGTERM, SIGINT  finish what is in flight and end; a second one ends at once";
+  SIGTERM, SIGINT  finish what is in flight and end; a second one ends at once
+
+Exit status 0 after an orderly shutdown, 69 if a dependency could not be reached for start_timeout, 70 if one failed for too
+long (start the service again), 78 if the configuration or what it names cannot be used, 130 or 143 after a second signal.";
+
+const DEMO: &str = "\
+Examples:
+  daisi-cdc-consumer demo
+  daisi-cdc-consumer demo --events 25000 --rate 5000 --seed 7
+
+Starts a nats-server and, if it is there, a redis-server of its own on free ports, with temporary data, and ends them.
+Exit status 0 if the ledger adds up, 1 if it does not, 69 if a server could not be started or reached.";
+
+const HEALTHCHECK: &str = "\
+Examples:
+  daisi-cdc-consumer healthcheck
+  daisi-cdc-consumer healthcheck --config /etc/cdc/config.yaml
+  HEALTHCHECK CMD [\"daisi-cdc-consumer\", \"healthcheck\"]      in a Dockerfile
+
+Asks /healthz where http.listen says.
+Exit status 0 if the service is alive, 1 if it is not, or not there, 78 if the configuration is wrong.";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -46,7 +70,7 @@ Exit status:
   65   explain, test: the input cannot be read; or a result cannot be written
   69   a dependency could not be reached: run for start_timeout, the other commands at the first try
   70   a dependency failed for too long; start the service again
-  78   the configuration is wrong
+  78   the configuration is wrong, or what it names cannot be used
   130  ended at once by a second SIGINT
   143  ended at once by a second SIGTERM";
 
@@ -128,11 +152,13 @@ pub enum Command {
     #[command(after_help = RUN)]
     Run(ConfigArgs),
     /// Run the whole pipeline on this machine with generated traffic; ends with a ledger
+    #[command(after_help = DEMO)]
     Demo(DemoArgs),
     /// Check configuration and connections; creates nothing, says what it would create
     #[command(after_help = CHECK)]
     Check(CheckArgs),
     /// Ask the service on this machine whether it is alive; for the health check of a container
+    #[command(after_help = HEALTHCHECK)]
     Healthcheck(ConfigArgs),
     /// Show what would become of events; needs no servers
     #[command(after_help = EXPLAIN)]
@@ -147,7 +173,7 @@ pub enum Command {
     #[command(after_help = tools::GENERATE)]
     Generate(GenerateArgs),
     /// List, show, replay or drop what could not be published
-    #[command(subcommand)]
+    #[command(subcommand, after_help = letters::LETTERS)]
     DeadLetters(LettersCommand),
     /// Print the JSON Schema of config.yaml, for editors
     #[command(after_help = SCHEMA)]

@@ -25,7 +25,10 @@ What is updated or deleted was inserted before; chats, agents, and rows of a mix
 An update tells the former values of what it changed; with --table these are one to three columns.
 
 Kinds of a mix: insert, update (two changes of a row in one transaction), delete (messages); chat, agent (updates); again
-(sent a second time), other (another table), poison; with --table neither chat, agent nor other. By default insert=50,update=20,chat=12,agent=4,delete=4,again=4,other=4,poison=2.";
+(sent a second time), other (another table), poison; with --table neither chat, agent nor other. By default insert=50,update=20,chat=12,agent=4,delete=4,again=4,other=4,poison=2.
+
+Exit status 0, 64 if the mix holds nothing that tables of --table have, 69 if the server could not be reached or did not answer,
+78 if the configuration is wrong, names no such table, or the stream is missing, full, or has other subjects.";
 
 /// What is generated, and where it goes.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
@@ -84,7 +87,8 @@ Reads source.stream without a consumer: nothing is consumed, acknowledged or cha
 that source.subjects lets through count; of the others it is said how many were come across. With --against what only one
 of the two receives is a difference (not_received), and both are shown on the stream of --config. With --live on a stream that lets go of what
 is acknowledged (a work queue, or by interest) what is published to its subjects is watched, before the stream has stored it.
-Variables DAISI_CDC_... hold for both files.";
+Variables DAISI_CDC_... hold for both files.
+Exit status 0 whatever was found, 69 if a server could not be reached, 78 if a configuration is wrong or the stream is missing.";
 
 /// What is looked at, and what is shown of it.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
@@ -154,7 +158,8 @@ A file of cases:
         absent: [/unchanged]
         # reason, detail, event_id, event_key, headers, unhandled_fields
 
-Exit status 0 if every case passed, 1 if one failed, 65 if a file cannot be read.";
+Exit status 0 if every case passed, 1 if one failed, 65 if a file, or the settings of a case, cannot be used; the others are run
+all the same. 78 if the configuration is wrong.";
 
 /// Which cases are run, against what.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]

@@ -135,10 +135,20 @@ fn bash_completes_behind_commands_too() {
     }
 }
 
+/// Commands that write neither text nor JSON of their own.
+const WITHOUT_OUTPUT: [[&str; 1]; 6] =
+    [["run"], ["demo"], ["healthcheck"], ["dead-letters"], ["completions"], ["schema"]];
+/// Commands that print what they are made of.
+const WITHOUT_STATUS: [[&str; 1]; 2] = [["completions"], ["schema"]];
+
 #[test]
 fn every_tool_has_help_with_examples() {
     for command in [
-        &["check"][..],
+        &["run"][..],
+        &["demo"],
+        &["healthcheck"],
+        &["dead-letters"],
+        &["check"],
         &["explain"],
         &["preview"],
         &["generate"],
@@ -154,7 +164,11 @@ fn every_tool_has_help_with_examples() {
         assert_eq!(code, 0);
         assert!(text.contains("Examples:\n  daisi-cdc-consumer "), "{command:?}: {text}");
         assert!(
-            text.contains("--output") || [["completions"], ["schema"]].iter().any(|without| command == without),
+            text.contains("--output") || WITHOUT_OUTPUT.iter().any(|without| command == without),
+            "{command:?}: {text}"
+        );
+        assert!(
+            text.contains("Exit status 0") || WITHOUT_STATUS.iter().any(|without| command == without),
             "{command:?}: {text}"
         );
     }
