@@ -171,7 +171,10 @@ pub enum Verdict {
     /// Publish this.
     Publish(Arc<Event>),
     /// Not for us: acknowledge and count.
-    Skip,
+    Skip {
+        /// The configured table, where one was chosen: its actions, schemas or filter leave the event out.
+        table: Option<&'static str>,
+    },
     /// Can never succeed.
     DeadLetter {
         /// The configured table, if it is known.

@@ -58,15 +58,14 @@ impl<T: Transform> TransformActor<T> {
         });
         let table = match &verdict {
             Verdict::Publish(event) => Some(event.table),
-            Verdict::DeadLetter { table, .. } => *table,
-            Verdict::Skip => None,
+            Verdict::Skip { table } | Verdict::DeadLetter { table, .. } => *table,
         };
         self.remark(&ticket, table, &remarks);
         match verdict {
             Verdict::Publish(event) => {
                 events.push(Pending { ticket, row, event, attempts: 0, refused_since: None, unheard: false });
             }
-            Verdict::Skip => ticket.done(None, Outcome::Skipped),
+            Verdict::Skip { table } => ticket.done(table, Outcome::Skipped),
             Verdict::DeadLetter { table, reason, detail } => letters.push(Buried { ticket, table, reason, detail }),
         }
     }

@@ -96,12 +96,16 @@ fn what_the_target_has_already_is_a_duplicate() {
 fn skipped_and_poisoned_events_end_as_such_and_panics_are_poison() {
     run(async {
         let bench = Bench::start(settings());
-        for action in ["skip", "poison", "panic_order", "panic_decide", "publish"] {
+        for action in ["skip", "leave_out", "poison", "panic_order", "panic_decide", "publish"] {
             bench.feed(format!("a 1 {action}"));
         }
         bench.until_done().await;
         bench.until("all are told", |fakes| fakes.observer.settled(Outcome::DeadLettered) == 3).await;
-        assert_eq!((bench.settled(Outcome::Skipped), bench.row("a").len()), (1, 1));
+        let skipped = |whose: Option<&'static str>| {
+            let is_it = |event: &Observed| matches!(event, Observed::Settled { table, outcome: Outcome::Skipped, .. } if *table == whose);
+            bench.observer.count(is_it)
+        };
+        assert_eq!((skipped(None), skipped(Some("orders")), bench.row("a").len()), (1, 1, 1));
         let mut letters: Vec<_> = bench.dead_letters.stored().into_iter().map(|l| (l.reason, l.detail)).collect();
         letters.sort();
         let expected = [

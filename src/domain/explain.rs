@@ -72,7 +72,7 @@ pub fn explain(
     let (unhandled, mismatch) = (decision.remarks.unhandled_fields, decision.remarks.subject_mismatch);
     match decision.verdict {
         Verdict::Publish(event) => Explanation { order_key, ..published(&event, unhandled, mismatch) },
-        Verdict::Skip => Explanation { detail: mismatch, ..nothing("skip") },
+        Verdict::Skip { .. } => Explanation { detail: mismatch, ..nothing("skip") },
         Verdict::DeadLetter { table, reason, detail } => {
             let to = format!("{dead_letter_prefix}.{}.{reason}", table.unwrap_or("unknown"));
             let unhandled_fields = Some(unhandled);

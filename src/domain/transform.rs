@@ -75,8 +75,8 @@ struct Reading {
     reason = "nearly all are changes, and a box for each would cost more than moving them"
 )]
 enum Found {
-    /// An event of a table, a schema or an action that is not allowed.
-    NotAllowed,
+    /// An event of a table that is not allowed, or of a schema or an action that a table which is allowed is not published of.
+    NotAllowed { table: Option<&'static str> },
     /// An event that cannot be published.
     Poison { table: Option<&'static str>, poison: Poison },
     /// A change of a row, the place of its table, and what its order is kept by, if that is there.
@@ -121,7 +121,7 @@ impl CdcTransform {
     pub(super) fn row(&self, delivery: &Delivery) -> Option<(Change, RowRead)> {
         match self.rules().parse(delivery).found {
             Found::Change { change, row, .. } => Some((change, row)),
-            Found::NotAllowed | Found::Poison { .. } => None,
+            Found::NotAllowed { .. } | Found::Poison { .. } => None,
         }
     }
 
@@ -129,7 +129,7 @@ impl CdcTransform {
     pub(super) fn poison(&self, delivery: &Delivery) -> Option<Poison> {
         let rules = self.rules();
         match rules.parse(delivery).found {
-            Found::NotAllowed => None,
+            Found::NotAllowed { .. } => None,
             Found::Poison { poison, .. } => Some(poison),
             Found::Change { table, change, row, .. } => rules.event(delivery, table, &change, &row).err(),
         }
@@ -170,7 +170,7 @@ impl Rules {
         let subject = SourceSubject::parse(&delivery.subject);
         let hint = subject.and_then(|subject| self.allowed(subject.table));
         if subject.is_some() && hint.is_none() {
-            return Reading { found: Found::NotAllowed, subject_mismatch: None };
+            return Reading { found: Found::NotAllowed { table: None }, subject_mismatch: None };
         }
         // Where the metadata cannot be read, the subject is the best there is to name the table by.
         let unreadable = |poison| Reading {
@@ -189,7 +189,7 @@ impl Rules {
         let found = match envelope.table() {
             Ok(name) => match self.allowed(&name) {
                 Some(table) => self.read(table, envelope, hint == Some(table), text),
-                None => Found::NotAllowed,
+                None => Found::NotAllowed { table: None },
             },
             Err(poison) => unreadable(poison).found,
         };
@@ -206,7 +206,7 @@ impl Rules {
         };
         let layout = allowed.layout();
         if !layout.actions.contains(change.action) || !layout.schema.fits(change.schema.within(payload)) {
-            return Found::NotAllowed;
+            return Found::NotAllowed { table: Some(allowed.name()) };
         }
         match envelope.row(allowed, is_expected) {
             Ok(row) => {
@@ -282,7 +282,7 @@ impl Transform for CdcTransform {
         let reading = rules.parse(delivery);
         let order = match &reading.found {
             Found::Change { order, .. } => *order,
-            Found::NotAllowed | Found::Poison { .. } => None,
+            Found::NotAllowed { .. } | Found::Poison { .. } => None,
         };
         let order = order.unwrap_or_else(|| stray_order(&delivery.subject, delivery.receipt.id.sequence));
         (order, Parsed { rules, reading })
@@ -291,12 +291,15 @@ impl Transform for CdcTransform {
     fn decide(&self, delivery: &Delivery, Parsed { rules, reading }: Parsed) -> Decision {
         let mut remarks = Remarks { unhandled_fields: Vec::new(), subject_mismatch: reading.subject_mismatch };
         let verdict = match reading.found {
-            Found::NotAllowed => Verdict::Skip,
+            Found::NotAllowed { table } => Verdict::Skip { table },
             Found::Poison { table, poison } => dead_letter(table, &poison),
             Found::Change { table, change, row, .. } => {
                 let verdict = match rules.event(delivery, table, &change, &row) {
                     Ok(Some(event)) => Verdict::Publish(Arc::new(event)),
-                    Ok(None) => return Decision { verdict: Verdict::Skip, remarks },
+                    Ok(None) => {
+                        let verdict = Verdict::Skip { table: Some(rules.name(table)) };
+                        return Decision { verdict, remarks };
+                    }
                     Err(poison) => dead_letter(Some(rules.name(table)), &poison),
                 };
                 remarks.unhandled_fields = row.unhandled;

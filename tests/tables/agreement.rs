@@ -87,6 +87,12 @@ async fn explain_preview_and_run_agree() {
     let counted =
         service.metric("cdc_consumer_dead_letters_total", &[r#"table="tickets""#, r#"reason="tenant_mismatch""#]);
     assert!(foreign > 20 && counted == foreign as f64, "{counted} of {foreign}");
+    let skipped =
+        |labels: &[&str]| service.metric("cdc_consumer_events_total", &[&[r#"result="skipped""#], labels].concat());
+    let left_out = previewed.iter().filter(|decision| decision["verdict"] == "skip").count();
+    // Whoever wonders where the rows of a table are finds those that it leaves out under its name.
+    let of_tickets = skipped(&[r#"table="tickets""#]);
+    assert!(of_tickets > 30.0 && skipped(&[]) == left_out as f64, "{of_tickets} of {} of {left_out}", skipped(&[]));
     service.stop();
     let expected: BTreeSet<Seen> = previewed.iter().filter_map(said).collect();
     let (published, letters): (Vec<_>, Vec<_>) = expected.iter().partition(|seen| !seen.1.is_empty());

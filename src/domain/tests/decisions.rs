@@ -145,19 +145,19 @@ fn tables_that_are_not_allowed_are_skipped_unparsed() {
     let config = TransformConfig::default();
     for subject in ["sequin.changes.d.s.orders.insert", "sequin.d.s.orders.delete"] {
         let decision = run(&config, &delivery(subject, Vec::new(), "not even JSON")).1;
-        assert!(matches!(decision.verdict, Verdict::Skip), "{subject}");
+        assert!(matches!(decision.verdict, Verdict::Skip { table: None }), "{subject}");
     }
     let mut input = message("insert");
     input["metadata"] = json!({"table_name": "orders"});
-    assert!(matches!(decide(&input).verdict, Verdict::Skip));
+    assert!(matches!(decide(&input).verdict, Verdict::Skip { table: None }));
 }
 
 #[test]
 fn a_table_that_is_switched_off_is_skipped() {
     let messages = TableSettings { enabled: false, ..TableSettings::default() };
     let config = TransformConfig { tables: Tables { messages, ..Tables::default() }, ..TransformConfig::default() };
-    assert!(matches!(decide_with(&config, &message("insert")).verdict, Verdict::Skip));
-    assert!(matches!(run(&config, &delivery(SUBJECT, Vec::new(), "x")).1.verdict, Verdict::Skip));
+    assert!(matches!(decide_with(&config, &message("insert")).verdict, Verdict::Skip { table: None }));
+    assert!(matches!(run(&config, &delivery(SUBJECT, Vec::new(), "x")).1.verdict, Verdict::Skip { table: None }));
 }
 
 #[test]
