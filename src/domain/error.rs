@@ -140,14 +140,16 @@ pub enum Poison {
         /// The routing value.
         value: String,
     },
-    /// A delete that carries key columns alone.
+    /// A delete that carries key columns alone, where that is not enough.
     #[error(
-        "a delete from table {table} carries its key columns alone, so its subject is unknown: \
+        "a delete from table {table} carries its key columns alone, {so}: \
          run ALTER TABLE … REPLICA IDENTITY FULL on the table in PostgreSQL"
     )]
     ReplicaIdentity {
         /// The table.
         table: &'static str,
+        /// What follows from it.
+        so: &'static str,
     },
     /// A key or routing column that arrived without its value.
     #[error(

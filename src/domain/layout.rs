@@ -36,8 +36,22 @@ pub struct Layout {
     pub(super) guard: Option<(usize, Pattern)>,
     /// Which rows are published; `None` is all.
     pub(super) filter: Option<Filter>,
+    /// What a delete lacks that carries nothing but the columns of key and primary key.
+    pub(super) beyond_key: BeyondKey,
     /// What is changed of a row; `None` is nothing.
     pub(super) edits: Option<Edits>,
+}
+
+/// What a table has beside its columns of key and primary key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum BeyondKey {
+    /// No column: a delete always tells everything.
+    Nothing,
+    /// Columns that no filter goes by.
+    #[default]
+    Columns,
+    /// Columns, by which the filter goes.
+    Filtered,
 }
 
 /// A routing value.
@@ -297,6 +311,22 @@ impl<'a> Values<'a> {
             None => self.key().map(|key| (None, key)),
             Some(value) => Some((Some(&self.layout.values[value].name), Cow::Borrowed(self.get(value)?))),
         }
+    }
+
+    /// Why a delete that carries nothing but columns of key and primary key cannot be published, as a database would send it
+    /// under the default replica identity; `None` if it can be as far as that goes.
+    pub(super) fn lack_of_columns(&self) -> Option<&'static str> {
+        if self.row.more_than_key_columns || self.layout.beyond_key == BeyondKey::Nothing {
+            return None;
+        }
+        let required = self.layout.required.iter().filter_map(|value| self.layout.values[*value].slot());
+        if self.layout.key.iter().copied().chain(required).any(|slot| *self.row.id(slot) == Id::Missing) {
+            return Some("so its subject is unknown");
+        }
+        if self.layout.beyond_key == BeyondKey::Filtered {
+            return Some("so nobody can tell what the filter would say of it");
+        }
+        self.row.lacking.map(|_| "so columns that must not be null are not there")
     }
 
     /// Makes sure that key and routing values are there, and returns the key.

@@ -325,9 +325,10 @@ fn dead_letter(table: Option<&'static str>, poison: &Poison) -> Verdict {
 
 /// Whether the row is one of those that are published, as far as its columns say.
 fn is_meant(table: &dyn Table, change: &Change, values: Values<'_>) -> Result<bool, Poison> {
-    if change.action == Action::Delete && !values.row.more_than_key_columns {
-        // What such a row held, nobody can tell: a filter would be a guess.
-        return Err(Poison::ReplicaIdentity { table: table.name() });
+    if change.action == Action::Delete
+        && let Some(so) = values.lack_of_columns()
+    {
+        return Err(Poison::ReplicaIdentity { table: table.name(), so });
     }
     if let Some(poison) = values.row.lacking.and_then(|column| table.lacking(column)) {
         return Err(poison);

@@ -6,7 +6,8 @@ use super::column::Kind;
 use super::declaration::{Declaration, Source};
 use super::declared::{Column, DeclaredTable, MAX_CAPTURES, MAX_COLUMNS, Plan, Slot, UsualOrder};
 use super::edits::Edits;
-use super::layout::{Layout, Pattern, RoutingValue, ValueSource};
+use super::filter::Filter;
+use super::layout::{BeyondKey, Layout, Pattern, RoutingValue, ValueSource};
 use super::path::{FieldPath, steps};
 use super::template::{Piece, pieces};
 
@@ -99,6 +100,7 @@ impl<'d> Compiler<'d> {
             self.wrong("actions", "", "at least one of insert, update, delete, read");
         }
         layout.filter = self.filter();
+        layout.beyond_key = self.beyond_key(layout.filter.as_ref());
         layout.edits = self.edits(&layout);
         if usize::from(self.captures) > MAX_CAPTURES {
             self.wrong("columns", "", format!("at most {MAX_CAPTURES} columns that identify, route or filter"));
@@ -302,6 +304,21 @@ impl<'d> Compiler<'d> {
             layout.values_of_subject().chain(layout.order).chain(guard).chain(layout.values_of_id()).chain(required);
         let mut seen = HashSet::new();
         all.filter(|place| seen.insert(*place)).collect()
+    }
+
+    /// What there is beside the columns that a delete carries under the default replica identity.
+    fn beyond_key(&self, filter: Option<&Filter>) -> BeyondKey {
+        let is_own = |slot: usize| self.columns[usize::from(self.slots[slot].column)].own;
+        let by = filter.map(Filter::leaves).unwrap_or_default();
+        let by_others = by.into_iter().any(|leaf| match leaf {
+            Filter::In { slot, .. } | Filter::IsNull(slot) => !is_own(*slot),
+            Filter::And(_) | Filter::Or(_) | Filter::Not(_) => false,
+        });
+        match self.columns.iter().all(|column| column.own) {
+            true => BeyondKey::Nothing,
+            false if by_others => BeyondKey::Filtered,
+            false => BeyondKey::Columns,
+        }
     }
 
     fn edits(&mut self, layout: &Layout) -> Option<Edits> {

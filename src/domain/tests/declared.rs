@@ -248,6 +248,57 @@ fn a_filter_decides_by_column_and_never_guesses() {
     assert_eq!(passes(&is_in("status", &["open"]), &deleted), Err(Reason::ReplicaIdentity));
 }
 
+/// A delete of these columns from a declared table.
+fn deleted(record: &Value) -> Value {
+    json!({"record": record, "changes": null, "action": "delete", "metadata": metadata("orders")})
+}
+
+#[test]
+fn a_delete_of_the_key_alone_goes_out_where_that_is_all_it_takes() {
+    let own = json!({"id": 7, "company_id": "acme"});
+    let keyed = Declaration { key: vec!["id".to_owned(), "company_id".to_owned()], ..orders() };
+    // With all other columns null a row under the full replica identity looks the same.
+    for record in [own.clone(), json!({"id": 7, "company_id": "acme", "status": null, "email": null})] {
+        let event = published(decide_with(&configured(&keyed), &deleted(&record)));
+        assert_eq!((&*event.subject, &*event.event_id), ("wa.acme.orders", "26824376:orders:7,acme"));
+    }
+    let primary = vec!["id".to_owned(), "company_id".to_owned()];
+    published(decide_with(&configured(&Declaration { primary_key: primary, ..orders() }), &deleted(&own)));
+    // A filter that goes by the key can be answered.
+    let by_key = Condition::In { column: "id".to_owned(), values: vec!["8".to_owned()] };
+    assert!(is_skipped(&Declaration { filter: Some(by_key), ..keyed.clone() }, &deleted(&own)));
+
+    let mut joined = keyed.clone();
+    joined.columns.retain(|(name, _)| ["id", "company_id"].contains(&name.as_str()));
+    published(decide_with(&configured(&joined), &deleted(&own)));
+    // No replica identity brings columns that the table has not.
+    for (record, reason) in [
+        (json!({"id": 7, "company_id": null}), Reason::MissingKey),
+        (json!({"id": null, "company_id": "acme"}), Reason::WrongShape),
+    ] {
+        assert_eq!(dead(decide_with(&configured(&joined), &deleted(&record))).1, reason, "{record}");
+    }
+}
+
+#[test]
+fn a_delete_of_the_key_alone_says_what_the_full_replica_identity_would_bring() {
+    let own = json!({"id": 7, "company_id": "acme", "status": null});
+    let keyed = Declaration { key: vec!["id".to_owned(), "company_id".to_owned()], ..orders() };
+    let open = Condition::In { column: "status".to_owned(), values: vec!["open".to_owned()] };
+    let mut strict = keyed.clone();
+    strict.columns.push(("total".to_owned(), ColumnDeclaration::parse("numeric not null").expect("a type")));
+    for (declaration, so) in [
+        (orders(), "its subject is unknown"),
+        (Declaration { filter: Some(open), ..keyed }, "what the filter would say"),
+        (strict, "must not be null"),
+    ] {
+        let record = if declaration.key.len() == 1 { json!({"id": 7, "company_id": null}) } else { own.clone() };
+        let (_, reason, detail) = dead(decide_with(&configured(&declaration), &deleted(&record)));
+        assert_eq!(reason, Reason::ReplicaIdentity);
+        assert!(detail.contains(so) && detail.contains("REPLICA IDENTITY FULL"), "{detail}");
+    }
+}
+
 #[test]
 fn columns_are_renamed_dropped_and_redacted_wherever_they_stand() {
     let mut declaration = Declaration { unhandled_fields: UnhandledFields::Keep, ..orders() };
