@@ -8,7 +8,7 @@ use super::shape::Shape;
 use super::values::{Choice, UnhandledFields};
 use super::yaml::{self, written};
 use crate::domain::column::Kind;
-use crate::domain::declaration::{ColumnDeclaration, Condition, Redaction, Source};
+use crate::domain::declaration::{ColumnDeclaration, Condition, Literal, Redaction, Source};
 use crate::domain::subject::Action;
 use crate::domain::{Declaration, DeclaredTable, Mistake};
 
@@ -418,12 +418,13 @@ impl<'v> At<'v> {
         Ok(read.collect())
     }
 
-    /// A value to compare with, as it stands in a record without its quotes.
-    fn literal(self) -> Result<String, Mistake> {
+    /// A value to compare with.
+    fn literal(self) -> Result<Literal, Mistake> {
         match self.value {
             ValueKind::Nil => Err(self.wrong("a value; null is {column: …, is_null: true}")),
             ValueKind::Array(_) | ValueKind::Table(_) => Err(self.wrong("a text, a number, true or false")),
-            value => Ok(written(value)),
+            ValueKind::String(text) => Ok(Literal::Text(text.clone())),
+            bare => Ok(Literal::Bare(written(bare))),
         }
     }
 }

@@ -137,6 +137,16 @@ impl Redaction {
     pub const NAMES: [(&'static str, Self); 2] = [("hash", Self::Hash), ("mask", Self::Mask)];
 }
 
+/// A value to compare with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Literal {
+    /// A text.
+    Text(String),
+    /// An integer, `true` or `false`, as it stands in a record. Who wrote it may have meant a text, which is another where it has
+    /// a sign or leading zeros.
+    Bare(String),
+}
+
 /// Which rows are meant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Condition {
@@ -150,8 +160,8 @@ pub enum Condition {
     In {
         /// The column.
         column: String,
-        /// The values, as text.
-        values: Vec<String>,
+        /// The values.
+        values: Vec<Literal>,
     },
     /// The column is null or absent.
     IsNull {

@@ -17,6 +17,8 @@ const SOUND: &str = "tables:
       labels: array of string
       total: numeric
       at: timestamp
+      day: date
+      ref: uuid
 ";
 
 /// The problems of the sound file with one text replaced.
@@ -105,6 +107,12 @@ fn each_mistake_names_key_line_and_what_is_allowed() {
         (key, &more("filter: {column: id, equals: null}"), "filter.equals", 4, "is_null"),
         (key, &more("filter: {column: total, equals: 1}"), "filter", 4, "only is_null"),
         (key, &more("filter: {column: labels, equals: 1}"), "filter", 4, "no array"),
+        (key, &more("filter: {column: company_id, equals: +6281234}"), "filter", 4, "a text; put it in quotes"),
+        (key, &more("filter: {column: company_id, in: ['1', 0812345]}"), "filter", 4, "a text; put it in quotes"),
+        (key, &more("filter: {column: company_id, equals: 0x1F}"), "filter", 4, "a text; put it in quotes"),
+        (key, &more("filter: {column: company_id, equals: True}"), "filter", 4, "a text; put it in quotes"),
+        (key, &more("filter: {column: day, equals: 20260105}"), "filter", 4, "a text; put it in quotes"),
+        (key, &more("filter: {column: ref, equals: 7}"), "filter", 4, "a text; put it in quotes"),
         (key, &more("filter: {colum: id, equals: 1}"), "filter", 4, "{not: …}"),
         (key, &more("filter: {and: []}"), "filter.and", 4, "at least one condition"),
         (
@@ -204,7 +212,7 @@ fn tables_that_contradict_each_other_are_refused() {
     let twice = format!("{SOUND}{}", SOUND.replacen("tables:\n", "", 1));
     let file_twice = file(&twice);
     let error = Config::load(Some(file_twice.path()), []).unwrap_err();
-    assert_eq!((error.problems[0].key.as_str(), error.problems[0].line), ("tables.orders", Some(13)), "{error}");
+    assert_eq!((error.problems[0].key.as_str(), error.problems[0].line), ("tables.orders", Some(15)), "{error}");
     // The second value behind the prefix would reach the subjects of the tenant that is called so.
     refused(
         "{prefix}.{company_id}.orders",

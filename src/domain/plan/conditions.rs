@@ -1,7 +1,7 @@
 //! The filter.
 
 use super::super::column::{Kind, is_date};
-use super::super::declaration::Condition;
+use super::super::declaration::{Condition, Literal};
 use super::super::filter::Filter;
 use super::super::json::is_integer;
 use super::Compiler;
@@ -44,7 +44,7 @@ impl Compiler<'_> {
         made.into_iter().collect()
     }
 
-    fn is_in(&mut self, at: &str, column: &str, values: &[String]) -> Option<Filter> {
+    fn is_in(&mut self, at: &str, column: &str, values: &[Literal]) -> Option<Filter> {
         let name = format!("{at}.column");
         let place = self.place(&name, column)?;
         let kind = self.columns[place].kind;
@@ -62,11 +62,22 @@ impl Compiler<'_> {
         if values.is_empty() {
             self.wrong(at, "", "at least one value");
         }
-        for value in values.iter().filter(|value| !fits.0(value)) {
-            self.wrong(at, value, fits.1);
+        let is_of_text = matches!(kind, Kind::Text | Kind::Date | Kind::Uuid);
+        let mut texts = Vec::new();
+        for value in values {
+            let (text, is_bare) = match value {
+                Literal::Text(text) => (text, false),
+                Literal::Bare(text) => (text, true),
+            };
+            if is_bare && is_of_text && !self.columns[place].is_array {
+                self.wrong(at, text, "a text; put it in quotes");
+            } else if !fits.0(text) {
+                self.wrong(at, text, fits.1);
+            }
+            texts.push(text.clone());
         }
-        self.no_twice(at, values.iter().map(String::as_str));
+        self.no_twice(at, texts.iter().map(String::as_str));
         let slot = self.slot(place, Vec::new());
-        Some(Filter::In { slot, texts: values.to_vec(), any_case: kind == Kind::Uuid })
+        Some(Filter::In { slot, texts, any_case: kind == Kind::Uuid })
     }
 }

@@ -4,7 +4,7 @@ use cdc_actors::message::{Event, OrderKey};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::domain::declaration::{ColumnDeclaration, Condition, Redaction, Source};
+use crate::domain::declaration::{ColumnDeclaration, Condition, Literal, Redaction, Source};
 use crate::domain::scan::Scanner;
 use crate::domain::subject::Action;
 use crate::domain::table::Table;
@@ -204,10 +204,6 @@ fn actions_and_schemas_that_are_not_meant_are_skipped_whatever_they_hold() {
 
 #[test]
 fn a_filter_decides_by_column_and_never_guesses() {
-    let is_in = |column: &str, values: &[&str]| Condition::In {
-        column: column.to_owned(),
-        values: values.iter().map(|value| (*value).to_owned()).collect(),
-    };
     let null = |column: &str| Condition::IsNull { column: column.to_owned() };
     let not = |condition| Condition::Not(Box::new(condition));
     let passes = |condition: &Condition, event: &Value| {
@@ -248,6 +244,11 @@ fn a_filter_decides_by_column_and_never_guesses() {
     assert_eq!(passes(&is_in("status", &["open"]), &deleted), Err(Reason::ReplicaIdentity));
 }
 
+fn is_in(column: &str, values: &[&str]) -> Condition {
+    let values = values.iter().map(|value| Literal::Text((*value).to_owned())).collect();
+    Condition::In { column: column.to_owned(), values }
+}
+
 /// A delete of these columns from a declared table.
 fn deleted(record: &Value) -> Value {
     json!({"record": record, "changes": null, "action": "delete", "metadata": metadata("orders")})
@@ -265,7 +266,7 @@ fn a_delete_of_the_key_alone_goes_out_where_that_is_all_it_takes() {
     let primary = vec!["id".to_owned(), "company_id".to_owned()];
     published(decide_with(&configured(&Declaration { primary_key: primary, ..orders() }), &deleted(&own)));
     // A filter that goes by the key can be answered.
-    let by_key = Condition::In { column: "id".to_owned(), values: vec!["8".to_owned()] };
+    let by_key = is_in("id", &["8"]);
     assert!(is_skipped(&Declaration { filter: Some(by_key), ..keyed.clone() }, &deleted(&own)));
 
     let mut joined = keyed.clone();
@@ -284,7 +285,7 @@ fn a_delete_of_the_key_alone_goes_out_where_that_is_all_it_takes() {
 fn a_delete_of_the_key_alone_says_what_the_full_replica_identity_would_bring() {
     let own = json!({"id": 7, "company_id": "acme", "status": null});
     let keyed = Declaration { key: vec!["id".to_owned(), "company_id".to_owned()], ..orders() };
-    let open = Condition::In { column: "status".to_owned(), values: vec!["open".to_owned()] };
+    let open = is_in("status", &["open"]);
     let mut strict = keyed.clone();
     strict.columns.push(("total".to_owned(), ColumnDeclaration::parse("numeric not null").expect("a type")));
     for (declaration, so) in [
