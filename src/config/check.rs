@@ -1,9 +1,8 @@
 //! Settings held against each other.
 
-use super::reader::Reader;
+use super::reader::{Reader, Tenant};
 use super::values::{overlap, written_duration};
 use super::{Config, DedupKind, NatsAuth, ServerUrl, Tables, WhenUnavailable};
-use crate::domain::table::Table;
 
 /// Refuses what cannot work together, naming the setting that is most likely to be changed.
 pub(super) fn combinations(config: &Config, r: &mut Reader<'_>) {
@@ -19,19 +18,18 @@ const MOST_TABLES: usize = 64;
 
 fn tables(tables: &Tables, r: &mut Reader<'_>) {
     let typed = [tables.messages, tables.chats, tables.agents].iter().filter(|table| table.enabled).count();
-    let enabled = || tables.declared.iter().filter(|table| table.enabled());
-    let count = typed + enabled().count();
-    // A declaration that cannot be used might have been the one that is enabled.
-    if count == 0 && tables.declared.len() == r.declared().len() {
+    let mut enabled = r.tenants();
+    enabled.retain(|tenant| tenant.enabled);
+    if typed + enabled.len() == 0 {
         r.refuse("tables.messages.enabled", "at least one table to be enabled, or every event would be thrown away");
     }
     let mut tenant = (typed > 0).then_some(("company_id", "the tables with typed rows"));
-    for (number, table) in enabled().enumerate() {
-        let (name, subject) = (table.name(), format!("tables.{}.subject", table.name()));
+    for (number, Tenant { table: name, value, .. }) in enabled.iter().enumerate() {
+        let subject = format!("tables.{name}.subject");
         if typed + number >= MOST_TABLES {
             r.refuse(&format!("tables.{name}.enabled"), format!("at most {MOST_TABLES} enabled tables"));
         }
-        match (tenant, table.layout().tenant()) {
+        match (tenant, value.as_deref()) {
             (Some((tenant, whose)), Some(own)) if own != tenant => {
                 let expected = format!(
                     "{{{tenant}}} behind {{prefix}}, as in the subjects of {whose}: \

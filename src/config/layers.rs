@@ -76,6 +76,8 @@ struct Layer {
     tables: BTreeMap<String, Entries>,
     /// The lines of these tables.
     lines: BTreeMap<String, usize>,
+    /// Where all of it was found, unless each setting has an origin of its own.
+    origin: Option<Origin>,
 }
 
 impl Source for Layer {
@@ -136,10 +138,10 @@ impl Layers {
         let mut settings = layer.settings;
         for (name, entries) in layer.tables {
             let typed = self.is_section(&format!("{TABLES}.{name}"));
-            // A list declares as well, though wrongly: what it should be is said where columns are read.
-            let declares = entries
-                .get(COLUMNS)
-                .is_some_and(|columns| matches!(columns.value, ValueKind::Table(_) | ValueKind::Array(_)));
+            // Whatever stands there declares, though perhaps wrongly: what it should be is said where columns are read.
+            let declares = entries.get(COLUMNS).is_some_and(|columns| {
+                columns.value != ValueKind::Nil && !matches!(columns.origin, Origin::Environment(_))
+            });
             if declares {
                 self.lines.extend(layer.lines.get(&name).map(|line| (name.clone(), *line)));
                 // Columns declare a table anew: nothing of it is left below.
@@ -160,10 +162,13 @@ impl Layers {
             } else {
                 let names = self.table_names(below).join(", ");
                 let expected = format!("a known table ({names}), or {COLUMNS} that declare one, in a file");
-                let Some((entry, setting)) = entries.into_iter().next() else { continue };
-                let problem =
-                    Problem::new(&format!("{TABLES}.{name}.{entry}"), "(not shown)", setting.origin, expected);
-                problems.push(problem.on(setting.line));
+                let line = layer.lines.get(&name).copied();
+                problems.extend(of_no_table(&name, &entries, layer.origin.as_ref(), line, &expected));
+                if layer.origin.is_some() {
+                    // Its entries may be wrong as well.
+                    self.lines.extend(line.map(|line| (name.clone(), line)));
+                    known.tables.insert(name, entries.into_iter().filter(|(entry, _)| entry != COLUMNS).collect());
+                }
             }
         }
         for (key, setting) in settings {
@@ -270,6 +275,25 @@ impl Layers {
     }
 }
 
+/// What is wrong with entries of a table that there is not: of a file the table's name, else each variable.
+fn of_no_table(
+    table: &str,
+    entries: &Entries,
+    file: Option<&Origin>,
+    line: Option<usize>,
+    expected: &str,
+) -> Vec<Problem> {
+    let Some(file) = file else {
+        let problem = |(entry, setting): (&String, &Setting)| {
+            let value = format!("{:?}", yaml::written(&setting.value));
+            Problem::new(&format!("{TABLES}.{table}.{entry}"), value, setting.origin.clone(), expected)
+        };
+        return entries.iter().map(problem).collect();
+    };
+    let entries = entries.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+    vec![Problem::new(&format!("{TABLES}.{table}"), format!("{{{entries}}}"), file.clone(), expected).on(line)]
+}
+
 /// The settings of a table by their dotted keys.
 fn keyed(table: String, entries: Entries) -> impl Iterator<Item = (String, Setting)> {
     entries.into_iter().map(move |(entry, setting)| (format!("{TABLES}.{table}.{entry}"), setting))
@@ -298,7 +322,7 @@ fn parse(text: &str, origin: &Origin, problems: &mut Vec<Problem>) -> Result<Lay
         let expected = format!("each name once; the first is on line {first}");
         problems.push(Problem::new(&key, "(not shown)", origin.clone(), expected).on(Some(line)));
     }
-    let mut layer = Layer::default();
+    let mut layer = Layer { origin: Some(origin.clone()), ..Layer::default() };
     let setting = |value: Value| Setting { line: yaml::line(&value), value: value.kind, origin: origin.clone() };
     for (name, value) in members {
         match value.kind {
@@ -310,6 +334,11 @@ fn parse(text: &str, origin: &Origin, problems: &mut Vec<Problem>) -> Result<Lay
                             layer.lines.extend(line.map(|line| (table.clone(), line)));
                             let entries = entries.into_iter().map(|(entry, value)| (entry, setting(value)));
                             layer.tables.insert(table, entries.collect());
+                        }
+                        // Every line below it may have been commented out.
+                        ValueKind::Nil => {
+                            layer.lines.extend(line.map(|line| (table.clone(), line)));
+                            layer.tables.insert(table, Entries::new());
                         }
                         _ => flatten(format!("{TABLES}.{table}"), value, &setting, &mut layer.settings),
                     }

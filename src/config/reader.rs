@@ -16,8 +16,8 @@ use super::reload::{Digests, TableNames};
 use super::shape::Shape;
 use super::values::{self, Choice, redact_url, written_duration, written_size};
 use super::yaml::written;
-use crate::domain::Mistake;
 use crate::domain::event_key::sha256_hex;
+use crate::domain::{Declaration, Mistake};
 use crate::secret::Secret;
 
 /// What the parser of one setting says: the value, or what is allowed.
@@ -52,12 +52,24 @@ pub(super) struct Reader<'a> {
     asked: BTreeMap<String, Asked>,
     secret: BTreeSet<String>,
     names: &'a mut TableNames,
+    tenants: Vec<Tenant>,
+}
+
+/// A declared table, be it sound or not, and what tells its tenants apart.
+#[derive(Debug, Clone)]
+pub(super) struct Tenant {
+    /// The table.
+    pub table: &'static str,
+    /// Whether its events are published.
+    pub enabled: bool,
+    /// The name of the value behind the prefix of its subjects.
+    pub value: Option<String>,
 }
 
 impl<'a> Reader<'a> {
     pub fn new(layers: &'a Layers, names: &'a mut TableNames, problems: &'a mut Vec<Problem>) -> Self {
         let (bad, seen, secret) = <(BTreeSet<_>, BTreeSet<_>, BTreeSet<_>)>::default();
-        Self { layers, problems, bad, seen, asked: BTreeMap::new(), secret, names }
+        Self { layers, problems, bad, seen, asked: BTreeMap::new(), secret, names, tenants: Vec::new() }
     }
 
     /// The name of a table, as long as the process lives.
@@ -100,6 +112,17 @@ impl<'a> Reader<'a> {
     /// Whether a table is declared, be it in the place of a typed one.
     pub fn is_declared(&self, table: &str) -> bool {
         self.layers.declared.contains_key(table)
+    }
+
+    /// Takes note of what tells the tenants of a declared table apart.
+    pub fn note_tenant(&mut self, declaration: &Declaration) {
+        let value = declaration.tenant().map(str::to_owned);
+        self.tenants.push(Tenant { table: declaration.name, enabled: declaration.enabled, value });
+    }
+
+    /// What tells the tenants of the declared tables apart.
+    pub fn tenants(&self) -> Vec<Tenant> {
+        self.tenants.clone()
     }
 
     /// Takes note of a setting that was read elsewhere.

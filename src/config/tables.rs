@@ -24,7 +24,41 @@ pub(super) struct Entry {
     read: Read,
 }
 
-type Read = fn(At<'_>, &mut Declaration, &mut Vec<Mistake>) -> Result<(), Mistake>;
+type Read = fn(At<'_>, &mut Declaration, &mut Noted) -> Result<(), Mistake>;
+
+/// What was found wrong while a declaration was read.
+#[derive(Default)]
+struct Noted {
+    mistakes: Vec<Mistake>,
+    /// The places that could not be read.
+    unread: Vec<String>,
+}
+
+impl Noted {
+    /// Notes a place that could not be read.
+    fn unread(&mut self, mistake: Mistake) {
+        self.unread.push(mistake.at.clone());
+        self.mistakes.push(mistake);
+    }
+
+    /// Notes something that keeps nothing from being read.
+    fn beyond(&mut self, mistake: Mistake) {
+        self.mistakes.push(mistake);
+    }
+
+    /// Notes what could not be read of a place; `nothing` says that nothing else was there.
+    fn beside(&mut self, mistakes: Vec<Mistake>, nothing: bool) {
+        for mistake in mistakes {
+            if nothing {
+                self.unread.push(mistake.at.clone());
+            }
+            // What is named twice is wrong twice in the same way.
+            if !self.mistakes.contains(&mistake) {
+                self.mistakes.push(mistake);
+            }
+        }
+    }
+}
 
 const fn entry(name: &'static str, shape: fn() -> Shape, read: Read, about: &'static str) -> Entry {
     Entry { name, about, shape, read }
@@ -48,13 +82,13 @@ pub(super) const ENTRIES: [Entry; 17] = [
     entry(
         "key",
         || Shape::Texts,
-        |at, it, _| at.texts().map(|read| it.key = read),
+        |at, it, noted| at.texts(noted).map(|read| it.key = read),
         "the column, or columns, that identify a row",
     ),
     entry(
         "primary_key",
         || Shape::Texts,
-        |at, it, _| at.texts().map(|read| it.primary_key = read),
+        |at, it, noted| at.texts(noted).map(|read| it.primary_key = read),
         "the columns that a delete carries under the default replica identity, where they are not the key's",
     ),
     entry(
@@ -72,7 +106,7 @@ pub(super) const ENTRIES: [Entry; 17] = [
     entry(
         "required",
         || Shape::Texts,
-        |at, it, _| at.texts().map(|read| it.required = read),
+        |at, it, noted| at.texts(noted).map(|read| it.required = read),
         "values that must be there beside those of subject, event id, order and tenant guard",
     ),
     entry(
@@ -87,7 +121,12 @@ pub(super) const ENTRIES: [Entry; 17] = [
         |at, it, _| at.text().map(|read| it.event_id = read),
         "how events are called: {commit_lsn}:{table}:{key} if nothing is said",
     ),
-    entry("actions", || Shape::Actions, |at, it, _| at.actions().map(|read| it.actions = read), "what is published"),
+    entry(
+        "actions",
+        || Shape::Actions,
+        |at, it, noted| at.actions(noted).map(|read| it.actions = read),
+        "what is published",
+    ),
     entry(
         "order_by",
         || Shape::Text,
@@ -97,20 +136,20 @@ pub(super) const ENTRIES: [Entry; 17] = [
     entry(
         "rename",
         || Shape::Names,
-        |at, it, noted| at.members(noted, String::new(), |at| at.text()).map(|read| it.rename = read),
+        |at, it, noted| at.members(noted, String::new(), |at, _| at.text()).map(|read| it.rename = read),
         "columns that get another name in the enriched event",
     ),
     entry(
         "drop",
         || Shape::Texts,
-        |at, it, _| at.texts().map(|read| it.drop = read),
+        |at, it, noted| at.texts(noted).map(|read| it.drop = read),
         "columns that are left out of the enriched event",
     ),
     entry(
         "redact",
         || Shape::Redactions,
         |at, it, noted| {
-            let redaction = |at: At<'_>| at.choice(&Redaction::NAMES);
+            let redaction = |at: At<'_>, _: &mut Noted| at.choice(&Redaction::NAMES);
             at.members(noted, Redaction::Mask, redaction).map(|read| it.redact = read)
         },
         "columns whose values do not go out: a hash or three stars stand in their place",
@@ -118,7 +157,10 @@ pub(super) const ENTRIES: [Entry; 17] = [
     entry(
         "filter",
         || Shape::Condition,
-        |at, it, noted| at.condition(noted).map(|read| it.filter = Some(read)),
+        |at, it, noted| {
+            it.filter = Some(at.condition(noted));
+            Ok(())
+        },
         "which rows are published",
     ),
     entry(
@@ -145,18 +187,14 @@ fn table(r: &mut Reader<'_>, name: &str, entries: &Entries) -> Option<DeclaredTa
         r.note_seen(&format!("{TABLES}.{name}.{entry}"));
     }
     let (declaration, mut mistakes) = declaration(r.kept(name), entries);
-    let is_known = |at: &str, mistakes: &[Mistake]| mistakes.iter().any(|known| is_within(at, &known.at));
-    let compiled = match ["routing", COLUMNS].iter().any(|at| is_known(at, &mistakes)) {
-        // Without any values or columns nearly everything else would be wrong, too.
-        true => Err(Vec::new()),
-        false => declaration.compile(),
-    };
-    let table = match compiled {
+    r.note_tenant(&declaration);
+    let table = match declaration.compile() {
         Ok(table) => Some(table).filter(|_| mistakes.is_empty()),
         Err(more) => {
-            // What could not be read has something harmless in its place, of which nothing is to be said.
-            let more: Vec<_> = more.into_iter().filter(|mistake| !is_known(&mistake.at, &mistakes)).collect();
-            mistakes.extend(more);
+            // Where nothing declares a table, which has been told, nothing is missing of a declaration.
+            let is_declared = entries.contains_key(COLUMNS);
+            let is_given = |at: &str| entries.contains_key(at.split('.').next().unwrap_or(at));
+            mistakes.extend(more.into_iter().filter(|mistake| is_declared || is_given(&mistake.at)));
             None
         }
     };
@@ -167,11 +205,6 @@ fn table(r: &mut Reader<'_>, name: &str, entries: &Entries) -> Option<DeclaredTa
         r.note_mistake(&format!("{TABLES}.{name}"), mistake, line, origin);
     }
     table
-}
-
-/// Whether a place is another or within it.
-fn is_within(place: &str, outer: &str) -> bool {
-    place.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
 /// The line of a mistake, and the entry that it is in.
@@ -209,26 +242,34 @@ fn within(value: &ValueKind, path: &str, wrong: &str) -> Option<usize> {
 /// Reads every entry. One that cannot be read is a mistake, and left as it is when nothing is said.
 fn declaration(name: &'static str, entries: &Entries) -> (Declaration, Vec<Mistake>) {
     let mut it = Declaration::new(name);
-    let mut mistakes = Vec::new();
+    let mut noted = Noted::default();
     for (entry, setting) in entries {
         if let Some(mistake) = beyond_variables(entry, setting) {
-            mistakes.push(mistake);
+            // What a variable says of something below an entry leaves that as the file has it.
+            let hides = if entry.contains('.') { Noted::beyond } else { Noted::unread };
+            hides(&mut noted, mistake);
             continue;
         }
         let value = &setting.value;
         let at = At { place: entry, value };
         let read = match ENTRIES.iter().find(|known| known.name == entry) {
             Some(_) if *value == ValueKind::Nil => continue,
-            Some(known) => (known.read)(at, &mut it, &mut mistakes),
+            Some(known) => (known.read)(at, &mut it, &mut noted),
             None => Err(Mistake {
                 at: entry.clone(),
                 value: "(not shown)".to_owned(),
                 expected: format!("a known entry of a table: {}", ENTRIES.map(|known| known.name).join(", ")),
             }),
         };
-        mistakes.extend(read.err());
+        if let Err(mistake) = read {
+            noted.unread(mistake);
+        }
     }
-    (it, mistakes)
+    it.unread = noted.unread;
+    if !entries.contains_key(COLUMNS) {
+        it.unread.push(COLUMNS.to_owned());
+    }
+    (it, noted.mistakes)
 }
 
 /// What is wrong with a variable for what none can say: an entry that holds names with values, or what is below an entry.
@@ -274,9 +315,21 @@ impl<'v> At<'v> {
         text_of(self.value).map(str::to_owned).ok_or_else(|| self.wrong("a text; put it in quotes"))
     }
 
-    fn texts(self) -> Result<Vec<String>, Mistake> {
-        let items = items_of(self.value).ok_or_else(|| self.wrong("a list of texts, or one text with commas"))?;
-        Ok(items.into_iter().map(str::to_owned).collect())
+    /// Reads a list of texts, or one with commas. What of a list is no text is noted.
+    fn texts(self, noted: &mut Noted) -> Result<Vec<String>, Mistake> {
+        let ValueKind::Array(items) = self.value else {
+            let items = items_of(self.value).ok_or_else(|| self.wrong("a list of texts, or one text with commas"))?;
+            return Ok(items.into_iter().map(str::to_owned).collect());
+        };
+        let (mut texts, mut others) = (Vec::new(), Vec::new());
+        for item in items {
+            match text_of(&item.kind) {
+                Some(text) => texts.push(text.to_owned()),
+                None => others.push(At { value: &item.kind, ..self }.wrong("a text; put it in quotes")),
+            }
+        }
+        noted.beside(others, texts.is_empty());
+        Ok(texts)
     }
 
     fn choice<T: Copy>(self, all: &[(&'static str, T)]) -> Result<T, Mistake> {
@@ -285,16 +338,26 @@ impl<'v> At<'v> {
         found.map(|(_, choice)| *choice).ok_or_else(|| self.wrong(format!("one of {}", names())))
     }
 
-    fn actions(self) -> Result<Vec<Action>, Mistake> {
-        let actions: Option<_> = self.texts()?.iter().map(|name| Action::parse(name)).collect();
-        actions.ok_or_else(|| self.wrong(format!("a list of {}", Action::ALL.map(Action::name).join(", "))))
+    fn actions(self, noted: &mut Noted) -> Result<Vec<Action>, Mistake> {
+        let (mut actions, mut others) = (Vec::new(), Vec::new());
+        for name in self.texts(noted)? {
+            match Action::parse(&name) {
+                Some(action) => actions.push(action),
+                None => {
+                    let expected = format!("a list of {}", Action::ALL.map(Action::name).join(", "));
+                    others.push(Mistake { at: self.place.to_owned(), value: name, expected });
+                }
+            }
+        }
+        noted.beside(others, actions.is_empty());
+        Ok(actions)
     }
 
-    fn columns(self, mistakes: &mut Vec<Mistake>) -> Result<Vec<(String, ColumnDeclaration)>, Mistake> {
+    fn columns(self, noted: &mut Noted) -> Result<Vec<(String, ColumnDeclaration)>, Mistake> {
         let ValueKind::Table(_) = self.value else {
             return Err(self.wrong("names, each with its type: `id: bigint not null`"));
         };
-        self.members(mistakes, ANY_COLUMN, |at| at.column())
+        self.members(noted, ANY_COLUMN, |at, _| at.column())
     }
 
     fn column(self) -> Result<ColumnDeclaration, Mistake> {
@@ -307,17 +370,17 @@ impl<'v> At<'v> {
     /// Reads names with what belongs to each; what cannot be read is noted, and `instead` taken for it.
     fn members<T: Clone>(
         self,
-        mistakes: &mut Vec<Mistake>,
+        noted: &mut Noted,
         instead: T,
-        read: impl Fn(At<'_>) -> Result<T, Mistake>,
+        read: impl Fn(At<'_>, &mut Noted) -> Result<T, Mistake>,
     ) -> Result<Vec<(String, T)>, Mistake> {
         let ValueKind::Table(members) = self.value else {
             return Err(self.wrong("names, each with its value: `name: value`"));
         };
         let read = |(name, node): (&String, &Value)| {
             let place = format!("{}.{name}", self.place);
-            let value = read(At { place: &place, value: &node.kind }).unwrap_or_else(|mistake| {
-                mistakes.push(mistake);
+            let value = read(At { place: &place, value: &node.kind }, noted).unwrap_or_else(|mistake| {
+                noted.unread(mistake);
                 instead.clone()
             });
             (name.clone(), value)
@@ -326,30 +389,35 @@ impl<'v> At<'v> {
     }
 
     /// Reads a list of columns that bear the values' names, or names with their sources.
-    fn routing(self, mistakes: &mut Vec<Mistake>) -> Result<Vec<(String, Source)>, Mistake> {
+    fn routing(self, noted: &mut Noted) -> Result<Vec<(String, Source)>, Mistake> {
         if let ValueKind::Table(_) = self.value {
-            return self.members(mistakes, Source::Constant("-".to_owned()), |at| at.source());
+            return self.members(noted, Source::Constant("-".to_owned()), |at, noted| at.source(noted));
         }
-        let named = items_of(self.value)
-            .ok_or_else(|| self.wrong("a list of columns, or names with the column each comes from"))?;
-        Ok(named.into_iter().map(|name| (name.to_owned(), Source::Column(name.to_owned()))).collect())
+        if !matches!(self.value, ValueKind::Array(_) | ValueKind::String(_)) {
+            return Err(self.wrong("a list of columns, or names with the column each comes from"));
+        }
+        Ok(self.texts(noted)?.into_iter().map(|name| (name.clone(), Source::Column(name))).collect())
     }
 
-    fn source(self) -> Result<Source, Mistake> {
+    fn source(self, noted: &mut Noted) -> Result<Source, Mistake> {
         if let Some(column) = text_of(self.value) {
             return Ok(Source::Column(column.to_owned()));
         }
         let text = |name: &str| self.member(name).and_then(text_of).map(str::to_owned);
-        let read = match (self.names().as_deref(), text("column"), text("pointer")) {
-            (Some(["column", "pointer"]), Some(column), Some(pointer)) => Some(Source::Pointer { column, pointer }),
-            (Some(["column"]), Some(column), _) => Some(Source::Column(column)),
-            (Some(["schema"]), ..) => text("schema").map(Source::Schema),
-            (Some(["constant"]), ..) => text("constant").map(Source::Constant),
-            _ => None,
-        };
-        read.ok_or_else(|| {
-            self.wrong("a column, {column: …, pointer: /…}, {schema: …} or {constant: …}, each a text in quotes")
-        })
+        let wrong =
+            || self.wrong("a column, {column: …, pointer: /…}, {schema: …} or {constant: …}, each a text in quotes");
+        match (self.names().as_deref(), text("column"), text("pointer")) {
+            (Some(["column", "pointer"]), Some(column), Some(pointer)) => Ok(Source::Pointer { column, pointer }),
+            (Some(["column"]), Some(column), _) => Ok(Source::Column(column)),
+            (Some(["schema"]), ..) => text("schema").map(Source::Schema).ok_or_else(wrong),
+            (Some(["constant"]), ..) => text("constant").map(Source::Constant).ok_or_else(wrong),
+            (_, Some(column), _) => {
+                // Whatever else is meant, the column should be there.
+                noted.unread(wrong());
+                Ok(Source::Column(column))
+            }
+            _ => Err(wrong()),
+        }
     }
 
     /// The names in a section, in alphabetical order.
@@ -365,57 +433,91 @@ impl<'v> At<'v> {
         members.get(name).map(|node| &node.kind)
     }
 
-    /// Reads a condition. What of a list could not be read is noted, and has a condition in its place that says nothing.
-    fn condition(self, mistakes: &mut Vec<Mistake>) -> Result<Condition, Mistake> {
+    /// Reads a condition. What cannot be read is noted.
+    fn condition(self, noted: &mut Noted) -> Condition {
         let column = self.member("column").and_then(text_of).map(str::to_owned);
         let place = |name: &str| format!("{}.{name}", self.place);
         let value = |name: &str| self.member(name).unwrap_or(&ValueKind::Nil);
-        Ok(match (self.names().as_deref(), column) {
-            (Some(&[name @ ("and" | "or")]), _) => {
-                let of = if name == "and" { Condition::And } else { Condition::Or };
-                At { place: &place(name), value: value(name) }.conditions(mistakes).map(of)?
-            }
+        match (self.names().as_deref(), column) {
+            (Some(["and"]), _) => self.conditions("and", noted),
+            (Some(["or"]), _) => self.conditions("or", noted),
             (Some(["not"]), _) => {
-                let inner = At { place: &place("not"), value: value("not") }.condition(mistakes)?;
-                Condition::Not(Box::new(inner))
+                Condition::Not(Box::new(At { place: &place("not"), value: value("not") }.condition(noted)))
             }
             (Some(["column", "equals"]), Some(column)) => {
-                let literal = At { place: &place("equals"), value: value("equals") }.literal()?;
-                Condition::In { column, values: vec![literal] }
+                let values = At { place: &place("equals"), value: value("equals") }.literals(noted, false);
+                Condition::In { column, values }
             }
             (Some(["column", "in"]), Some(column)) => {
-                let (place, value) = (place("in"), value("in"));
-                let ValueKind::Array(items) = value else {
-                    return Err(At { place: &place, value }.wrong("a list of values"));
-                };
-                let literals = items.iter().map(|item| At { place: &place, value: &item.kind }.literal());
-                Condition::In { column, values: literals.collect::<Result<_, _>>()? }
+                let values = At { place: &place("in"), value: value("in") }.literals(noted, true);
+                Condition::In { column, values }
             }
             (Some(["column", "is_null"]), Some(column)) => {
                 let is_null = Condition::IsNull { column };
-                let wanted = At { place: &place("is_null"), value: value("is_null") }.flag()?;
-                if wanted { is_null } else { Condition::Not(Box::new(is_null)) }
+                match (At { place: &place("is_null"), value: value("is_null") }).flag() {
+                    Ok(true) => is_null,
+                    Ok(false) => Condition::Not(Box::new(is_null)),
+                    Err(mistake) => {
+                        noted.unread(mistake);
+                        is_null
+                    }
+                }
             }
-            _ => {
-                return Err(self.wrong(
+            (_, column) => {
+                noted.unread(self.wrong(
                     "{column: …, equals: …}, {column: …, in: […]}, {column: …, is_null: true}, {and: […]}, {or: […]} or {not: …}",
                 ));
+                self.parts(column, noted)
             }
-        })
+        }
     }
 
-    fn conditions(self, mistakes: &mut Vec<Mistake>) -> Result<Vec<Condition>, Mistake> {
-        let ValueKind::Array(items) = self.value else { return Err(self.wrong("a list of conditions")) };
-        let numbered = items.iter().enumerate();
-        let read = numbered.map(|(number, item)| {
-            let place = format!("{}.{number}", self.place);
-            let condition = At { place: &place, value: &item.kind }.condition(mistakes);
-            condition.unwrap_or_else(|mistake| {
-                mistakes.push(mistake);
-                Condition::And(Vec::new())
-            })
-        });
-        Ok(read.collect())
+    /// What there is of a condition that cannot be read: conditions within it, and the column.
+    fn parts(self, column: Option<String>, noted: &mut Noted) -> Condition {
+        let mut parts: Vec<_> = column.map(|column| Condition::IsNull { column }).into_iter().collect();
+        for name in ["and", "or"] {
+            if let Some(ValueKind::Array(_)) = self.member(name) {
+                parts.push(self.conditions(name, noted));
+            }
+        }
+        if let Some(value @ ValueKind::Table(_)) = self.member("not") {
+            let place = format!("{}.not", self.place);
+            parts.push(Condition::Not(Box::new(At { place: &place, value }.condition(noted))));
+        }
+        Condition::Unread(parts)
+    }
+
+    /// Reads the conditions under `and` or `or`.
+    fn conditions(self, name: &str, noted: &mut Noted) -> Condition {
+        let place = format!("{}.{name}", self.place);
+        let value = self.member(name).unwrap_or(&ValueKind::Nil);
+        let ValueKind::Array(items) = value else {
+            noted.unread(At { place: &place, value }.wrong("a list of conditions"));
+            return Condition::Unread(Vec::new());
+        };
+        let mut conditions = Vec::new();
+        for (number, item) in items.iter().enumerate() {
+            let place = format!("{place}.{number}");
+            conditions.push(At { place: &place, value: &item.kind }.condition(noted));
+        }
+        if name == "and" { Condition::And(conditions) } else { Condition::Or(conditions) }
+    }
+
+    /// Reads one value to compare with, or a list of them; those that cannot be are noted.
+    fn literals(self, noted: &mut Noted, is_list: bool) -> Vec<Literal> {
+        let mut literals = Vec::new();
+        let mut take = |read: Result<Literal, Mistake>| match read {
+            Ok(literal) => literals.push(literal),
+            Err(mistake) => noted.unread(mistake),
+        };
+        match self.value {
+            ValueKind::Array(items) if is_list => {
+                items.iter().for_each(|item| take(At { value: &item.kind, ..self }.literal()));
+            }
+            _ if is_list => take(Err(self.wrong("a list of values"))),
+            _ => take(self.literal()),
+        }
+        literals
     }
 
     /// A value to compare with.

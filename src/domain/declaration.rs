@@ -43,6 +43,9 @@ pub struct Declaration {
     pub filter: Option<Condition>,
     /// What a schema is called by a routing value: `daisi_{company_id}`.
     pub tenant_guard: Option<String>,
+    /// Places, as of [`Mistake::at`](super::Mistake::at), that could not be read. Something else stands there, of which nothing is
+    /// to be said; with any of them no table comes of it.
+    pub unread: Vec<String>,
 }
 
 impl Declaration {
@@ -72,7 +75,21 @@ impl Declaration {
             redact: Vec::new(),
             filter: None,
             tenant_guard: None,
+            unread: Vec::new(),
         }
+    }
+
+    /// Whether a place could not be read.
+    pub(super) fn is_unread(&self, place: &str) -> bool {
+        self.unread.iter().any(|unread| unread == place)
+    }
+
+    /// The name of the value that stands behind the prefix of every subject, which tells tenants apart; `None` where none does.
+    pub fn tenant(&self) -> Option<&str> {
+        let token = self.subject.strip_prefix("{prefix}.")?.split('.').next()?;
+        let name = token.strip_prefix('{')?.strip_suffix('}')?;
+        let is_value = name == "schema" || self.routing.iter().any(|(value, _)| value == name);
+        is_value.then_some(name)
     }
 }
 
@@ -168,4 +185,6 @@ pub enum Condition {
         /// The column.
         column: String,
     },
+    /// No condition could be made of this; what it holds are these.
+    Unread(Vec<Condition>),
 }

@@ -246,15 +246,6 @@ impl Layout {
             ValueSource::Constant(_) => Origin::Constant(value.name.clone()),
         }
     }
-
-    /// The name of the value that stands behind the prefix of every subject, which tells tenants apart.
-    pub fn tenant(&self) -> Option<&str> {
-        match self.subject.first() {
-            Some(Token::Value(value)) => Some(&self.values[*value].name),
-            Some(Token::Schema) => Some("schema"),
-            Some(Token::Text(_) | Token::Action) | None => None,
-        }
-    }
 }
 
 /// The values of one row.

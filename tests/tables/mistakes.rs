@@ -151,6 +151,181 @@ fn a_condition_that_cannot_be_read_hides_no_mistake_of_the_others() {
     assert_eq!(places, ["0", "1.column", "2.not"].map(|at| format!("tables.orders.filter.and.{at}")));
 }
 
+/// The problems of the sound file with one text replaced, each as its place below the table and a part of what is expected.
+#[track_caller]
+fn refused_for(from: &str, to: &str, expected: &[(&str, &str)]) {
+    let problems = problems(from, to);
+    let fits = |problem: &Problem, (at, expected): &(&str, &str)| {
+        problem.key == format!("tables.orders{at}") && problem.expected.contains(expected) && problem.line.is_some()
+    };
+    for one in expected {
+        assert_eq!(problems.iter().filter(|problem| fits(problem, one)).count(), 1, "{one:?} in {problems:#?}");
+    }
+    assert_eq!(problems.len(), expected.len(), "{problems:#?}");
+}
+
+#[test]
+fn what_cannot_be_read_hides_nothing_of_the_rest() {
+    let key = "    key: id\n";
+    let more = |text: &str| format!("    key: id\n    {text}\n");
+    let several =
+        "    key: no\n    order_by: company_id\n    event_id: 5\n    actions: [upsert]\n    redact: {origin: blur}\n";
+    refused_for(
+        key,
+        several,
+        &[(".key", "declared"), (".event_id", "quotes"), (".actions", "insert"), (".redact.origin", "hash, mask")],
+    );
+    // Whatever the values are called, they are none of these mistakes.
+    let routing = SOUND[SOUND.find("    routing").unwrap()..].split_once("    columns").unwrap().0;
+    refused_for(
+        routing,
+        "    routing: 5\n    subject: \"{prefix}.{company_id}..orders\"\n    required: [agent_id]\n    tenant_guard: \"{x}\"\n    drop: [no]\n",
+        &[(".routing", "a list of columns"), (".subject", "tokens joined"), (".drop", "declared")],
+    );
+    let columns = SOUND[SOUND.find("    columns").unwrap()..].to_owned();
+    refused_for(
+        &columns,
+        "    columns: [id, c]\n    drop: [origin]\n    filter: {column: x, in: []}\n    order_by: nobody\n",
+        &[(".columns", "names, each with its type"), (".filter", "at least one value"), (".order_by", "row or one of")],
+    );
+    refused_for(
+        &columns,
+        "    kolumns: {id: string}\n    order_by: nobody\n    enabled: perhaps\n",
+        &[
+            ("", "columns that declare one"),
+            (".kolumns", "a known entry"),
+            (".order_by", "row or one of"),
+            (".enabled", "true"),
+        ],
+    );
+    refused_for("key: id", "key: [id, 5, no]", &[(".key", "quotes"), (".key", "declared")]);
+    refused_for(key, &more("actions: [upsert, delete, delete]"), &[(".actions", "a list of"), (".actions", "once")]);
+    refused_for(
+        key,
+        &more("redact: {total: blur, zip: blur}\n    drop: total"),
+        &[
+            (".redact.total", "hash, mask"),
+            (".redact.total", "not dropped as well"),
+            (".redact.zip", "hash, mask"),
+            (".redact.zip", "declared"),
+        ],
+    );
+    refused_for(
+        key,
+        &more("rename: {missing: 5, total: 6}\n    drop: [total]"),
+        &[
+            (".rename.missing", "quotes"),
+            (".rename.missing", "declared"),
+            (".rename.total", "quotes"),
+            (".rename.total", "dropped"),
+        ],
+    );
+    let long = "n".repeat(64);
+    refused_for(
+        "total: numeric",
+        &format!("{long}: float"),
+        &[(&format!(".columns.{long}"), "one of string"), (&format!(".columns.{long}"), "63 bytes")],
+    );
+    // What a column of a type that cannot be read may be used for, nobody knows.
+    refused_for("id: bigint not null", "id: 5", &[(".columns.id", "one of string")]);
+}
+
+#[test]
+fn of_a_routing_value_and_of_a_template_every_mistake_is_told() {
+    refused_for(
+        "[company_id]",
+        "{company_id: {column: gone, pointer: bad}}",
+        &[(".routing.company_id.column", "declared"), (".routing.company_id.pointer", "JSON pointer")],
+    );
+    refused_for(
+        "[company_id]",
+        "{company_id: {column: gone, pointer: 5}}",
+        &[(".routing.company_id", "each a text in quotes"), (".routing.company_id", "declared")],
+    );
+    let subject = "{prefix}.{company_id}.orders";
+    refused_for(
+        subject,
+        "wa.{nobody}..a*",
+        &[
+            (".subject", "begins with {prefix}"),
+            (".subject", "{nobody} is none"),
+            (".subject", "\"\" is neither"),
+            (".subject", "\"a*\" is neither"),
+        ],
+    );
+    refused_for(
+        subject,
+        "{prefix}.orders.{nobody}",
+        &[(".subject", "tells tenants"), (".subject", "{nobody} is none")],
+    );
+    refused_for(subject, "{prefix}", &[(".subject", "begins with {prefix}")]);
+    refused_for(
+        "    key: id\n",
+        "    key: id\n    event_id: \"{commit_lsn}:{nobody}:{table\"\n",
+        &[(".event_id", "every { has its }"), (".event_id", "{nobody} is none"), (".event_id", "{key} in it")],
+    );
+}
+
+#[test]
+fn of_a_condition_that_cannot_be_read_the_rest_is_told() {
+    let of = |filter: &str| format!("key: id\n    filter: {filter}");
+    let nix = "{column: nix, equals: 1}";
+    refused_for(
+        "key: id",
+        &of("{and: [{column: nix, equals: [1]}, {column: id, equals: [1]}]}"),
+        &[
+            (".filter.and.0.equals", "a text, a number"),
+            (".filter.and.0.column", "declared"),
+            (".filter.and.1.equals", "a text, a number"),
+        ],
+    );
+    refused_for(
+        "key: id",
+        &of("{column: id, in: [1, null, {a: b}, x]}"),
+        &[(".filter.in", "null is"), (".filter.in", "true or false"), (".filter", "an integer")],
+    );
+    refused_for(
+        "key: id",
+        &of("{column: nix, is_null: x}"),
+        &[(".filter.is_null", "true"), (".filter.column", "declared")],
+    );
+    refused_for("key: id", &of("{column: nix, like: x}"), &[(".filter", "{not: …}"), (".filter.column", "declared")]);
+    refused_for(
+        "key: id",
+        &of(&format!("{{and: [{nix}], or: [{nix}], not: {nix}}}")),
+        &[
+            (".filter", "{not: …}"),
+            (".filter.and.0.column", "declared"),
+            (".filter.or.0.column", "declared"),
+            (".filter.not.column", "declared"),
+        ],
+    );
+    refused_for("key: id", &of("{and: {a: b}}"), &[(".filter.and", "a list of conditions")]);
+}
+
+#[test]
+fn columns_that_are_too_many_are_declared_all_the_same() {
+    let columns: String = (0..257).map(|n| format!("      c{n}: string\n")).collect();
+    let many = format!("      id: bigint not null\n{columns}");
+    let text = SOUND.replacen("      id: bigint not null\n", &many, 1).replacen(
+        "key: id",
+        "key: id\n    redact: {c256: mask}",
+        1,
+    );
+    let error = Config::load(Some(file(&text).path()), []).unwrap_err();
+    let [problem] = &error.problems[..] else { panic!("{error}") };
+    assert!(problem.key == "tables.orders.columns" && problem.expected.contains("256 columns"), "{problem}");
+}
+
+#[test]
+fn a_table_that_cannot_be_used_is_held_against_the_others_all_the_same() {
+    refused_for(
+        "    key: id\n    routing: [company_id]\n    subject: \"{prefix}.{company_id}.orders\"\n",
+        "    key: no\n    routing: {owner: company_id}\n    subject: \"{prefix}.{owner}.orders\"\n",
+        &[(".key", "declared"), (".subject", "{company_id} behind {prefix}")],
+    );
+}
+
 #[test]
 fn mistakes_further_in_have_their_own_lines() {
     let filter = "    key: id\n    filter:\n      or:\n        - {column: id, equals: 1}\n        - not:\n            column: no\n            equals: 2\n";
@@ -223,14 +398,20 @@ fn tables_that_contradict_each_other_are_refused() {
     );
     let unknown = file("tables: {ordres: {enabled: true}}\n");
     let error = Config::load(Some(unknown.path()), []).unwrap_err().to_string();
-    assert!(error.contains("tables.ordres.enabled") && error.contains("agents, chats, contacts, messages"), "{error}");
+    assert!(error.contains("tables.ordres = {enabled} (file") && error.lines().count() == 1, "{error}");
+    assert!(error.contains("line 1") && error.contains("agents, chats, contacts, messages"), "{error}");
+    for nothing in ["tables:\n  ordres:\n", "tables:\n  ordres: {}\n"] {
+        let error = Config::load(Some(file(nothing).path()), []).unwrap_err().to_string();
+        assert!(error.contains("tables.ordres") && error.contains("line 2"), "{error}");
+    }
     let none = file("tables:\n  ordres:\n");
     let error = Config::load(Some(none.path()), []).unwrap_err().to_string();
     assert!(error.contains("tables.ordres") && error.contains("agents, chats, contacts, messages"), "{error}");
     let list = file("tables:\n  orders:\n    columns: [id, c]\n");
     let error = Config::load(Some(list.path()), []).unwrap_err().to_string();
     assert!(error.contains("tables.orders.columns") && error.contains("line 3"), "{error}");
-    assert!(error.contains("names, each with its type") && error.lines().count() == 1, "{error}");
+    // Nor does it hide what is missing beside it: key, values and subject.
+    assert!(error.contains("names, each with its type") && error.lines().count() == 4, "{error}");
     let more = file("tables: {messages: {redact: {text: mask}}}\n");
     let error = Config::load(Some(more.path()), []).unwrap_err().to_string();
     assert!(error.contains("tables.messages.redact") && error.contains("examples/tables/typed.yaml"), "{error}");

@@ -32,6 +32,12 @@ impl Compiler<'_> {
                 Some(Filter::IsNull(self.slot(place, Vec::new())))
             }
             Condition::In { column, values } => self.is_in(at, column, values),
+            Condition::Unread(parts) => {
+                for part in parts {
+                    self.condition(at, part, depth);
+                }
+                None
+            }
         }
     }
 
@@ -45,11 +51,30 @@ impl Compiler<'_> {
     }
 
     fn is_in(&mut self, at: &str, column: &str, values: &[Literal]) -> Option<Filter> {
-        let name = format!("{at}.column");
-        let place = self.place(&name, column)?;
-        let kind = self.columns[place].kind;
-        let fits: (fn(&str) -> bool, &str) = match kind {
-            _ if self.columns[place].is_array => (|_| false, "a column that is no array"),
+        let is_unread = ["equals", "in"].iter().any(|name| self.from.is_unread(&format!("{at}.{name}")));
+        if values.is_empty() && !is_unread {
+            self.wrong(at, "", "at least one value");
+        }
+        let texts: Vec<_> = values.iter().map(|(Literal::Text(text) | Literal::Bare(text))| text.clone()).collect();
+        self.no_twice(at, texts.iter().map(String::as_str));
+        let place = self.place(&format!("{at}.column"), column)?;
+        let (kind, is_array) = self.type_of(place)?;
+        for value in values {
+            self.fits(at, kind, is_array, value);
+        }
+        let slot = self.slot(place, Vec::new());
+        Some(Filter::In { slot, texts, any_case: kind == Kind::Uuid })
+    }
+
+    /// Whether a column can be compared with a value.
+    fn fits(&mut self, at: &str, kind: Kind, is_array: bool, value: &Literal) {
+        let (text, is_bare) = match value {
+            Literal::Text(text) => (text, false),
+            Literal::Bare(text) => (text, true),
+        };
+        let (fits, expected): (fn(&str) -> bool, &str) = match kind {
+            _ if is_array => (|_| false, "a column that is no array"),
+            Kind::Text | Kind::Date | Kind::Uuid if is_bare => (|_| false, "a text; put it in quotes"),
             Kind::Text => (|_| true, "a string"),
             Kind::Integer => (is_integer, "an integer"),
             Kind::Boolean => (|text| matches!(text, "true" | "false"), "true or false"),
@@ -59,25 +84,8 @@ impl Compiler<'_> {
                 (|_| false, "a column of type string, integer, bigint, boolean, date or uuid; of others only is_null")
             }
         };
-        if values.is_empty() {
-            self.wrong(at, "", "at least one value");
+        if !fits(text) {
+            self.wrong(at, text, expected);
         }
-        let is_of_text = matches!(kind, Kind::Text | Kind::Date | Kind::Uuid);
-        let mut texts = Vec::new();
-        for value in values {
-            let (text, is_bare) = match value {
-                Literal::Text(text) => (text, false),
-                Literal::Bare(text) => (text, true),
-            };
-            if is_bare && is_of_text && !self.columns[place].is_array {
-                self.wrong(at, text, "a text; put it in quotes");
-            } else if !fits.0(text) {
-                self.wrong(at, text, fits.1);
-            }
-            texts.push(text.clone());
-        }
-        self.no_twice(at, texts.iter().map(String::as_str));
-        let slot = self.slot(place, Vec::new());
-        Some(Filter::In { slot, texts, any_case: kind == Kind::Uuid })
     }
 }

@@ -1,6 +1,6 @@
 //! Makes a table of a declaration, or tells everything that is wrong with it.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use super::column::Kind;
 use super::declaration::{Declaration, Source};
@@ -36,12 +36,12 @@ impl Declaration {
     /// Makes a table of it.
     ///
     /// # Errors
-    /// Everything that is wrong with it, never empty.
+    /// Everything that is wrong with it, beside what could not be read.
     pub fn compile(&self) -> Result<DeclaredTable, Vec<Mistake>> {
         let mut compiler = Compiler::new(self);
         let plan = compiler.plan();
         match compiler.mistakes {
-            none if none.is_empty() => Ok(DeclaredTable::new(plan)),
+            none if none.is_empty() && self.unread.is_empty() => Ok(DeclaredTable::new(plan)),
             mistakes => Err(mistakes),
         }
     }
@@ -52,6 +52,8 @@ struct Compiler<'d> {
     from: &'d Declaration,
     mistakes: Vec<Mistake>,
     columns: Vec<Column>,
+    /// Their places by name.
+    places: HashMap<&'d str, usize>,
     slots: Vec<Slot>,
     /// Where each slot is taken from.
     paths: Vec<FieldPath>,
@@ -68,6 +70,7 @@ impl<'d> Compiler<'d> {
             from,
             mistakes: Vec::new(),
             columns: Vec::new(),
+            places: HashMap::new(),
             slots: Vec::new(),
             paths: Vec::new(),
             values: first.chain(later).collect(),
@@ -96,7 +99,7 @@ impl<'d> Compiler<'d> {
         layout.required = self.required(&layout);
         layout.actions = from.actions.iter().copied().collect();
         self.no_twice("actions", from.actions.iter().map(|action| action.name()));
-        if from.actions.is_empty() {
+        if from.actions.is_empty() && !from.is_unread("actions") {
             self.wrong("actions", "", "at least one of insert, update, delete, read");
         }
         layout.filter = self.filter();
@@ -107,14 +110,15 @@ impl<'d> Compiler<'d> {
         }
         layout.slots = std::mem::take(&mut self.paths);
         let columns = std::mem::take(&mut self.columns);
-        let places = columns.iter().zip(0..).map(|(column, place)| (column.name.clone(), place)).collect();
+        let place = |place| u16::try_from(place).ok();
+        let places = columns.iter().enumerate().filter_map(|(at, column)| Some((column.name.clone(), place(at)?)));
         Plan {
             usual: UsualOrder::declared(u16::try_from(columns.len()).unwrap_or_default()),
             name: from.name,
             enabled: from.enabled,
             unhandled: from.unhandled_fields,
             layout,
-            places,
+            places: places.collect(),
             columns,
             slots: std::mem::take(&mut self.slots),
         }
@@ -123,10 +127,12 @@ impl<'d> Compiler<'d> {
     fn read_columns(&mut self) {
         let from = self.from;
         let count = from.columns.len();
-        if !(1..=MAX_COLUMNS).contains(&count) {
+        if !(1..=MAX_COLUMNS).contains(&count) && !from.is_unread("columns") {
             self.wrong("columns", count.to_string(), format!("from 1 to {MAX_COLUMNS} columns"));
         }
-        for (name, column) in from.columns.iter().take(MAX_COLUMNS) {
+        // Those that are too many are declared all the same.
+        for (place, (name, column)) in from.columns.iter().enumerate() {
+            self.places.entry(name.as_str()).or_insert(place);
             let own = from.key.contains(name) || from.primary_key.contains(name);
             self.columns.push(Column {
                 name: name.clone(),
@@ -146,11 +152,28 @@ impl<'d> Compiler<'d> {
 
     /// The place of a column that is declared.
     fn place(&mut self, at: &str, name: &str) -> Option<usize> {
-        let place = self.columns.iter().position(|column| column.name == name);
-        if place.is_none() {
+        let place = self.places.get(name).copied();
+        if place.is_none() && !self.from.is_unread("columns") {
             self.wrong(at, name, "a column that is declared under columns");
         }
         place
+    }
+
+    /// The type of a column, and whether it is an array; `None` where it could not be read.
+    fn type_of(&self, place: usize) -> Option<(Kind, bool)> {
+        let column = &self.columns[place];
+        let is_unread = self.from.is_unread(&format!("columns.{}", column.name));
+        (!is_unread).then_some((column.kind, column.is_array))
+    }
+
+    /// The place of a routing value.
+    fn value(&self, name: &str) -> Option<usize> {
+        self.values.iter().position(|known| *known == name)
+    }
+
+    /// The place of a routing value; where these could not be read, any name may be one.
+    fn probable_value(&self, name: &str) -> Option<usize> {
+        self.value(name).or_else(|| self.from.is_unread("routing").then_some(0))
     }
 
     /// The slot of a column, or of a place within it.
@@ -175,7 +198,7 @@ impl<'d> Compiler<'d> {
 
     fn routing(&mut self) -> Vec<RoutingValue> {
         let from = self.from;
-        if from.routing.is_empty() {
+        if from.routing.is_empty() && !from.is_unread("routing") {
             self.wrong("routing", "", "at least one value, which the subject names behind {prefix}");
         }
         let given = |name: &str| from.routing.iter().find(|(given, _)| given == name).map(|(_, source)| source);
@@ -188,33 +211,33 @@ impl<'d> Compiler<'d> {
 
     fn source(&mut self, name: &str, source: &Source) -> ValueSource {
         let at = format!("routing.{name}");
+        let unknown = ValueSource::Constant(String::new());
         match source {
             Source::Column(column) => {
-                let Some(place) = self.place(&at, column) else { return ValueSource::Slot(0) };
-                if self.columns[place].is_array || self.columns[place].kind == Kind::Json {
+                let Some(place) = self.place(&at, column) else { return unknown };
+                let is_one_value = self.type_of(place).is_none_or(|(kind, is_array)| !is_array && kind != Kind::Json);
+                if !is_one_value && !self.from.is_unread(&at) {
                     self.wrong(&at, column, "a column that is neither json (unless with a pointer) nor an array");
                 }
                 ValueSource::Slot(self.slot(place, Vec::new()))
             }
             Source::Pointer { column, pointer } => {
-                let Some(place) = self.place(&format!("{at}.column"), column) else { return ValueSource::Slot(0) };
-                if self.columns[place].is_array || self.columns[place].kind != Kind::Json {
+                let way = way(pointer);
+                if way.is_none() {
+                    self.wrong(format!("{at}.pointer"), pointer, "a JSON pointer such as /remoteJid or /a/0");
+                }
+                let Some(place) = self.place(&format!("{at}.column"), column) else { return unknown };
+                if self.type_of(place).is_some_and(|(kind, is_array)| is_array || kind != Kind::Json) {
                     self.wrong(format!("{at}.column"), column, "a json column, since a pointer is given");
                 }
-                match way(pointer) {
-                    Some(way) => ValueSource::Slot(self.slot(place, way)),
-                    None => {
-                        self.wrong(format!("{at}.pointer"), pointer, "a JSON pointer such as /remoteJid or /a/0");
-                        ValueSource::Slot(0)
-                    }
-                }
+                ValueSource::Slot(self.slot(place, way.unwrap_or_default()))
             }
             Source::Schema(template) => match around(template, name) {
                 Some(pattern) => ValueSource::Schema(pattern),
                 None => {
                     let expected = format!("a schema's name with {{{name}}} in it once, such as daisi_{{{name}}}");
                     self.wrong(format!("{at}.schema"), template, expected);
-                    ValueSource::Constant(String::new())
+                    unknown
                 }
             },
             Source::Constant(text) => {
@@ -228,15 +251,15 @@ impl<'d> Compiler<'d> {
 
     fn key(&mut self) -> Vec<usize> {
         let from = self.from;
-        if from.key.is_empty() {
+        if from.key.is_empty() && !from.is_unread("key") {
             self.wrong("key", "", "at least one column");
         }
         self.no_twice("key", from.key.iter().map(String::as_str));
         let mut key = Vec::new();
         for name in &from.key {
             let Some(place) = self.place("key", name) else { continue };
-            let column = &self.columns[place];
-            if column.is_array || matches!(column.kind, Kind::Json | Kind::Numeric | Kind::Scalar) {
+            let in_many_ways = |(kind, is_array)| is_array || matches!(kind, Kind::Json | Kind::Numeric | Kind::Scalar);
+            if self.type_of(place).is_some_and(in_many_ways) {
                 let one_way = "a column whose values are written in one way: string, integer, bigint, boolean, date, timestamp or uuid";
                 self.wrong("key", name, one_way);
             }
@@ -263,7 +286,7 @@ impl<'d> Compiler<'d> {
             Piece::Name(name) => Some(name),
             Piece::Text(_) => None,
         });
-        let place = value.as_deref().and_then(|name| self.values.iter().position(|known| *known == name));
+        let place = value.as_deref().and_then(|name| self.probable_value(name));
         let pattern = value.as_deref().and_then(|name| around(text, name));
         let (Some(place), Some(pattern)) = (place, pattern) else {
             self.wrong(
@@ -273,8 +296,8 @@ impl<'d> Compiler<'d> {
             );
             return None;
         };
-        let source = self.from.routing.iter().find(|(name, _)| name == self.values[place]).map(|(_, source)| source);
-        if matches!(source, Some(Source::Schema(_))) {
+        let is_it = |name: &str| value.as_deref() == Some(name);
+        if self.from.routing.iter().any(|(name, source)| is_it(name) && matches!(source, Source::Schema(_))) {
             self.wrong("tenant_guard", text, "a value that does not come from the schema itself");
         }
         Some((place, pattern))
@@ -282,8 +305,11 @@ impl<'d> Compiler<'d> {
 
     fn order(&mut self) -> Option<usize> {
         let by = self.from.order_by.as_str();
-        let place = self.values.iter().position(|name| *name == by);
-        if place.is_none() && by != Declaration::BY_ROW {
+        if by == Declaration::BY_ROW {
+            return None;
+        }
+        let place = self.probable_value(by);
+        if place.is_none() {
             self.wrong("order_by", by, format!("{} or one of {}", Declaration::BY_ROW, self.named_values()));
         }
         place
@@ -293,7 +319,7 @@ impl<'d> Compiler<'d> {
     fn required(&mut self, layout: &Layout) -> Vec<usize> {
         let mut required: Vec<usize> = Vec::new();
         for name in &self.from.required {
-            match self.values.iter().position(|known| known == name) {
+            match self.probable_value(name) {
                 Some(place) => required.push(place),
                 None => self.wrong("required", name, format!("one of {}", self.named_values())),
             }
@@ -368,7 +394,8 @@ impl<'d> Compiler<'d> {
         let is_taken =
             self.columns.iter().any(|known| known.name == name && (known.name == column || !gone(&known.name)));
         let twice = from.rename.iter().filter(|(_, other)| other == name).count() > 1;
-        if name.is_empty() || name.len() > LONGEST_NAME || is_taken || twice {
+        let is_wrong = name.is_empty() || name.len() > LONGEST_NAME || is_taken || twice;
+        if is_wrong && !from.is_unread(&at) {
             self.wrong(&at, name, format!("a name of 1 to {LONGEST_NAME} bytes that no other column goes out under"));
         }
     }

@@ -2,7 +2,7 @@
 
 use super::super::layout::{IdPart, Layout, Token};
 use super::super::subject::{MAX_SUBJECT, is_illegal};
-use super::super::template::{Piece, pieces};
+use super::super::template::{Piece, meant, pieces};
 use super::Compiler;
 
 impl Compiler<'_> {
@@ -15,29 +15,37 @@ impl Compiler<'_> {
     /// that a row might reach another tenant's subjects.
     fn subject(&mut self) -> Vec<Token> {
         let template = self.from.subject.as_str();
-        let Some(rest) = template.strip_prefix("{prefix}.").filter(|_| template.len() <= MAX_SUBJECT) else {
+        if self.from.is_unread("subject") {
+            return Vec::new();
+        }
+        let behind = template.strip_prefix("{prefix}.");
+        if behind.is_none() || template.len() > MAX_SUBJECT {
             let expected = format!("a subject of at most {MAX_SUBJECT} bytes that begins with {{prefix}}.");
             self.wrong("subject", template, expected);
-            return Vec::new();
+        }
+        // Without its prefix a subject is looked at all the same, but for what should stand behind it.
+        let without = || template.strip_prefix("{prefix}").unwrap_or(template);
+        let tokens: Vec<_> = match behind.unwrap_or_else(without) {
+            "" if behind.is_none() => Vec::new(),
+            rest => rest.split('.').map(|token| self.token(template, token)).collect(),
         };
-        let read: Vec<_> = rest.split('.').map(|token| self.token(template, token)).collect();
-        let Some(tokens) = read.into_iter().collect::<Option<Vec<_>>>() else { return Vec::new() };
-        if !matches!(tokens.first(), Some(Token::Value(_) | Token::Schema)) {
+        if behind.is_some() && matches!(tokens.first(), Some(Some(Token::Text(_) | Token::Action))) {
             let expected = "a value in braces behind {prefix}, which tells tenants apart: {prefix}.{company_id}. …; \
                             a routing value that is a constant where a table belongs to no tenant";
             self.wrong("subject", template, expected);
         }
-        tokens
+        tokens.into_iter().flatten().collect()
     }
 
     fn token(&mut self, template: &str, token: &str) -> Option<Token> {
         match pieces(token).as_deref() {
             Some([Piece::Text(text)]) if !text.contains(is_illegal) => Some(Token::Text(text.clone())),
-            Some([Piece::Name(name)]) => match (name.as_str(), self.values.iter().position(|known| known == name)) {
+            Some([Piece::Name(name)]) => match (name.as_str(), self.value(name)) {
                 (_, Some(place)) => Some(Token::Value(place)),
                 ("table", _) => Some(Token::Text(self.from.name.to_owned())),
                 ("schema", _) => Some(Token::Schema),
                 ("action", _) => Some(Token::Action),
+                _ if self.from.is_unread("routing") => Some(Token::Value(0)),
                 _ => {
                     let expected =
                         format!("in braces one of table, schema, action, {}; {{{name}}} is none", self.named_values());
@@ -57,12 +65,15 @@ impl Compiler<'_> {
 
     fn event_id(&mut self) -> Vec<IdPart> {
         let template = self.from.event_id.as_str();
-        let Some(found) = pieces(template).filter(|_| template.len() <= MAX_SUBJECT) else {
+        if template.len() > MAX_SUBJECT {
+            self.wrong("event_id", template, format!("a text of at most {MAX_SUBJECT} bytes"));
+        }
+        let found = pieces(template);
+        if found.is_none() {
             self.wrong("event_id", template, "a text in which every { has its }");
-            return Vec::new();
-        };
+        }
         let mut parts = Vec::new();
-        for piece in found {
+        for piece in found.unwrap_or_else(|| meant(template)) {
             match piece {
                 Piece::Text(text) => parts.push(IdPart::Text(text)),
                 Piece::Name(name) => parts.extend(self.id_part(template, &name)),
@@ -75,7 +86,7 @@ impl Compiler<'_> {
     }
 
     fn id_part(&mut self, template: &str, name: &str) -> Option<IdPart> {
-        Some(match (name, self.values.iter().position(|known| *known == name)) {
+        Some(match (name, self.value(name)) {
             (_, Some(place)) => IdPart::Value(place),
             ("commit_lsn", _) => IdPart::Lsn,
             ("commit_idx", _) => IdPart::Idx,
@@ -83,6 +94,7 @@ impl Compiler<'_> {
             ("schema", _) => IdPart::Schema,
             ("action", _) => IdPart::Action,
             ("key", _) => IdPart::Key,
+            _ if self.from.is_unread("routing") => IdPart::Value(0),
             _ => {
                 let known = "commit_lsn, commit_idx, table, schema, action, key";
                 let expected = format!("in braces one of {known}, {}; {{{name}}} is none", self.named_values());
