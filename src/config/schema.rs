@@ -92,7 +92,8 @@ fn tables<'n>(typed: Section, declared: impl Iterator<Item = &'n String>) -> Val
     let new = || json!({ "$ref": "#/definitions/new_table" });
     let known = |changed: Value| json!({ "if": anew(), "then": new(), "else": changed });
     let typed = typed.sections.into_iter().map(|(name, section)| (name, known(section.schema())));
-    let declared = declared.map(|name| (name.clone(), known(json!({ "$ref": "#/definitions/table" }))));
+    let changed = || any_of([json!({ "type": "null" }), json!({ "$ref": "#/definitions/table" })]);
+    let declared = declared.map(|name| (name.clone(), known(changed())));
     let properties: Map<_, _> = typed.chain(declared).collect();
     json!({ "type": ["object", "null"], "properties": properties, "additionalProperties": new() })
 }

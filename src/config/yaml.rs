@@ -69,6 +69,8 @@ pub(super) fn written(value: &ValueKind) -> String {
                 in_order(members).into_iter().map(|(name, value)| format!("{name}: {}", written(&value.kind)));
             format!("{{{}}}", members.collect::<Vec<_>>().join(", "))
         }
+        // A fraction is not to look like an integer.
+        ValueKind::Float(number) => format!("{number:?}"),
         other => other.to_string(),
     }
 }
@@ -135,7 +137,13 @@ impl Loader {
                 self.put(at(mark, value), mark, anchor)?;
             }
             Event::Scalar(text, style, anchor, tag) => {
-                self.put(at(mark, scalar(text, style, tag)), mark, anchor)?;
+                let is_name = matches!(self.stack.last(), Some(Frame { open: Open::Table(_, None), .. }));
+                let kind = match scalar(text.clone(), style, tag) {
+                    // Names are texts, whatever they look like.
+                    kind if is_name && kind != ValueKind::Nil => ValueKind::String(text),
+                    kind => kind,
+                };
+                self.put(at(mark, kind), mark, anchor)?;
             }
             Event::Alias(anchor) => {
                 let Some((value, size)) = self.anchors.get(&anchor).cloned() else {
@@ -185,8 +193,8 @@ impl Loader {
                     self.twice.push(Twice { key, line: begin.line(), first });
                     return Ok(());
                 }
-                // A section begins where its name stands.
-                let is_section = matches!(value.kind, ValueKind::Array(_) | ValueKind::Table(_));
+                // A section begins where its name stands, one with nothing in it, too.
+                let is_section = matches!(value.kind, ValueKind::Array(_) | ValueKind::Table(_) | ValueKind::Nil);
                 members.insert(name, if is_section { at(begin, value.kind) } else { value });
             }
         }
@@ -218,7 +226,7 @@ fn size(value: &Value) -> usize {
     }
 }
 
-/// What a text stands for. A number that is no integer of 64 bits stays as it is written.
+/// What a text stands for.
 fn scalar(text: String, style: TScalarStyle, tag: Option<Tag>) -> ValueKind {
     if style != TScalarStyle::Plain || tag.is_some() {
         return ValueKind::String(text);
@@ -227,6 +235,10 @@ fn scalar(text: String, style: TScalarStyle, tag: Option<Tag>) -> ValueKind {
         Yaml::Null => ValueKind::Nil,
         Yaml::Boolean(flag) => ValueKind::Boolean(flag),
         Yaml::Integer(number) => ValueKind::I64(number),
+        real @ Yaml::Real(_) => match text.parse() {
+            Ok(number) => ValueKind::I128(number),
+            Err(_) => ValueKind::Float(real.as_f64().unwrap_or(f64::NAN)),
+        },
         _ => ValueKind::String(text),
     }
 }
@@ -254,6 +266,20 @@ mod tests {
     }
 
     #[test]
+    fn numbers_are_no_texts() {
+        for (text, kind) in [
+            ("1.50", ValueKind::Float(1.5)),
+            ("1e5", ValueKind::Float(100_000.0)),
+            ("99999999999999999999", ValueKind::I128(99_999_999_999_999_999_999)),
+            ("'1.5'", ValueKind::String("1.5".to_owned())),
+            ("1.5.0", ValueKind::String("1.5.0".to_owned())),
+        ] {
+            assert_eq!(load(&format!("a: {text}")).unwrap().members["a"].kind, kind, "{text}");
+        }
+        assert_eq!(loaded("a: 7.0\nb: 99999999999999999999\n"), "{a: 7.0, b: 99999999999999999999}");
+    }
+
+    #[test]
     fn a_name_that_comes_twice_is_told_with_both_lines() {
         let document = load("a:\n  b: {c: 1}\n  d: 2\n  b:\n    c: 3\n").unwrap();
         assert_eq!(document.twice, [Twice { key: "a.b".to_owned(), line: 4, first: 2 }]);
@@ -276,7 +302,7 @@ mod tests {
     #[test]
     fn names_are_texts_and_documents_single() {
         assert_eq!((loaded(""), loaded("# x\n"), loaded("---\n# x\n")), ("{}".into(), "{}".into(), "{}".into()));
-        assert_eq!(loaded("1: x\ntrue: y\n"), "{1: x, true: y}");
+        assert_eq!(loaded("1: x\nTrue: y\n007: z\n1e5: a\n"), "{1: x, True: y, 007: z, 1e5: a}");
         for text in ["~: x", "[a]: x", "a: 1\n---\nb: 2\n", "- a", "text"] {
             assert!(loaded(text).starts_with("no: "), "{text}");
         }

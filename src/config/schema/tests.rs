@@ -29,6 +29,8 @@ fn json(value: &ValueKind) -> Value {
         ValueKind::Nil => Value::Null,
         ValueKind::Boolean(flag) => json!(flag),
         ValueKind::I64(number) => json!(number),
+        ValueKind::I128(number) => json!(*number as f64),
+        ValueKind::Float(number) => json!(number),
         ValueKind::Array(items) => items.iter().map(|item| json(&item.kind)).collect(),
         ValueKind::Table(members) => members.iter().map(|(name, value)| (name.clone(), json(&value.kind))).collect(),
         text => json!(text.to_string()),
@@ -127,6 +129,10 @@ fn whatever_the_program_takes_fits() {
             assert_eq!(schema.refuses(text), None, "{text}");
         }
     };
+    for nothing in ["tables: {contacts: }", "tables: {contacts: {}, messages: }", "tables: {agents: {}}", "nats: "] {
+        assert!(is_loaded(nothing), "{nothing}");
+        agree(nothing);
+    }
     for key in Layers::read(None, [], &mut Vec::new()).defaults.keys() {
         let depth = key.matches('.').count();
         for value in VALUES {
@@ -185,6 +191,8 @@ fn mistakes_do_not_fit() {
         "tables: {messages: {unhandled_fields: ignore}}",
         "tables: {t: {enabled: true}}",
         "tables: {t: null}",
+        "tables: {t: {}}",
+        "tables: {contacts: {schema: 1.5}}",
         "tables: {messages: {columns: {a: string}}}",
         "tables: {contacts: {colums: {a: string}}}",
         "tables: {contacts: {colums: null}}",
