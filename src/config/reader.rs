@@ -15,7 +15,7 @@ use super::problem::Problem;
 use super::reload::{Digests, TableNames};
 use super::shape::Shape;
 use super::values::{self, Choice, redact_url, written_duration, written_size};
-use super::yaml::written;
+use super::yaml::{exact, written};
 use crate::domain::event_key::sha256_hex;
 use crate::domain::{Declaration, Mistake};
 use crate::secret::Secret;
@@ -80,7 +80,7 @@ impl<'a> Reader<'a> {
     /// What tells whether another configuration says the same.
     pub fn digests(&self) -> Digests {
         let settings = self.layers.all().into_iter();
-        Digests(settings.map(|(key, setting)| (key, sha256_hex(written(&setting.value).as_bytes()))).collect())
+        Digests(settings.map(|(key, setting)| (key, sha256_hex(exact(&setting.value).as_bytes()))).collect())
     }
 
     /// Every key that was asked for.

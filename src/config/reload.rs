@@ -118,6 +118,20 @@ mod tests {
     }
 
     #[test]
+    fn no_change_of_a_list_goes_unnoticed() {
+        let noted = |entry: &str| config(&NOTES.replace("{key: id,", &format!("{{key: id, {entry},")));
+        for (before, after, entry) in [
+            ("filter: {column: id, in: ['a,b']}", "filter: {column: id, in: [a, b]}", "filter"),
+            ("filter: {column: id, in: ['{a: b}']}", "filter: {column: id, in: ['{a', ' b}']}", "filter"),
+            ("filter: {column: id, equals: 'null'}", "filter: {column: id, is_null: true}", "filter"),
+            ("rename: {id: 'a, company_id: b'}", "rename: {id: a, company_id: b}", "rename"),
+        ] {
+            let Reload { changed, .. } = noted(before).reload(noted(after));
+            assert_eq!(changed, [format!("tables.notes.{entry}")], "{before}");
+        }
+    }
+
+    #[test]
     fn levels_retries_guard_and_tables_change_and_the_rest_stays_and_is_named() {
         let old = config("nats: {user: one, password: before}");
         let new = config(&format!(

@@ -75,6 +75,21 @@ pub(super) fn written(value: &ValueKind) -> String {
     }
 }
 
+/// A value so that no two which mean something else are written alike: a list of `a,b` is not one of `a` and `b`. Whether a
+/// number stands in quotes makes no difference.
+pub(super) fn exact(value: &ValueKind) -> String {
+    let joined = |parts: Vec<String>| parts.join(", ");
+    match value {
+        ValueKind::Nil => written(value),
+        ValueKind::Array(items) => format!("[{}]", joined(items.iter().map(|item| exact(&item.kind)).collect())),
+        ValueKind::Table(members) => {
+            let member = |(name, value): (&String, &Value)| format!("{name:?}: {}", exact(&value.kind));
+            format!("{{{}}}", joined(in_order(members).into_iter().map(member).collect()))
+        }
+        one => format!("{:?}", written(one)),
+    }
+}
+
 /// Something that is open while a document is read.
 enum Open {
     Array(Vec<Value>),
@@ -101,7 +116,8 @@ struct Loader {
 /// Reads one document: a table, or nothing at all.
 pub(super) fn load(text: &str) -> Result<Document, NotYaml> {
     let mut loader = Loader::default();
-    let mut parser = Parser::new_from_str(text);
+    // Some editors put a mark before the first character.
+    let mut parser = Parser::new_from_str(text.strip_prefix('\u{feff}').unwrap_or(text));
     loop {
         let (event, mark) = parser.next_token()?;
         if event == Event::StreamEnd {
@@ -301,6 +317,7 @@ mod tests {
 
     #[test]
     fn names_are_texts_and_documents_single() {
+        assert_eq!(loaded("\u{feff}a: {b: 1}\n"), "{a: {b: 1}}");
         assert_eq!((loaded(""), loaded("# x\n"), loaded("---\n# x\n")), ("{}".into(), "{}".into(), "{}".into()));
         assert_eq!(loaded("1: x\nTrue: y\n007: z\n1e5: a\n"), "{1: x, True: y, 007: z, 1e5: a}");
         for text in ["~: x", "[a]: x", "a: 1\n---\nb: 2\n", "- a", "text"] {
