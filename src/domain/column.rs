@@ -111,8 +111,8 @@ raw_type! {
     Json, "any JSON value", |_| true
 }
 raw_type! {
-    /// A day: a string `YYYY-MM-DD`.
-    Date, "a string YYYY-MM-DD", |raw| json::inner(raw).is_some_and(is_date)
+    /// A day of the calendar, as PostgreSQL writes it: a string `YYYY-MM-DD`, `0044-03-15 BC` or `infinity`.
+    Date, "a string YYYY-MM-DD with a day that there is", |raw| json::inner(raw).is_some_and(is_date)
 }
 raw_type! {
     /// A point in time: a string or a number, as the database and the sink's settings have it.
@@ -134,7 +134,7 @@ pub enum Kind {
     Numeric,
     /// A boolean.
     Boolean,
-    /// A day: a string `YYYY-MM-DD`.
+    /// A day of the calendar, as PostgreSQL writes it: `YYYY-MM-DD`, `0044-03-15 BC` or `infinity`.
     Date,
     /// A point in time, as the database and the sink's settings have it.
     Timestamp,
@@ -182,7 +182,7 @@ impl Kind {
             (Self::Integer, true) => "an array of integers",
             (Self::Numeric, true) => "an array of numbers",
             (Self::Boolean, true) => "an array of booleans",
-            (Self::Date, true) => "an array of strings YYYY-MM-DD",
+            (Self::Date, true) => "an array of strings YYYY-MM-DD with days that there are",
             (Self::Timestamp | Self::Scalar, true) => "an array of strings or numbers",
             (Self::Uuid, true) => "an array of strings with UUIDs",
             (Self::Json, true) => "an array",
@@ -307,15 +307,30 @@ fn is_uuid(text: &str) -> bool {
     json::has_form(text, FORM, u8::is_ascii_hexdigit)
 }
 
-/// Whether a text is a day, `YYYY-MM-DD`.
+/// Whether a text is a day of the calendar as PostgreSQL writes it: years of four digits and, from 10000 on, of more, with ` BC`
+/// before the first; also `infinity` and `-infinity`.
 pub(super) fn is_date(text: &str) -> bool {
-    let [y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2] = text.as_bytes() else {
-        return false;
+    let (day, is_before_first) = text.strip_suffix(" BC").map_or((text, false), |day| (day, true));
+    let Some((year, [b'-', m1, m2, b'-', d1, d2])) = day.as_bytes().split_last_chunk() else {
+        return matches!(text, "infinity" | "-infinity");
     };
-    let two = |tens: &u8, ones: &u8| 10 * u32::from(tens.wrapping_sub(b'0')) + u32::from(ones.wrapping_sub(b'0'));
-    [y1, y2, y3, y4, m1, m2, d1, d2].into_iter().all(u8::is_ascii_digit)
-        && (1..=12).contains(&two(m1, m2))
-        && (1..=31).contains(&two(d1, d2))
+    let digits = [m1, m2, d1, d2];
+    let is_year = year.len() == 4 || ((5..=7).contains(&year.len()) && year.first() != Some(&b'0'));
+    if !is_year || !year.iter().chain(digits).all(u8::is_ascii_digit) {
+        return false;
+    }
+    let number = |digits: &[u8]| digits.iter().fold(0, |number: u32, digit| 10 * number + u32::from(digit - b'0'));
+    let (year, month, day) = (number(year), number(&[*m1, *m2]), number(&[*d1, *d2]));
+    // The year before the first is the first BC.
+    let counted = year.wrapping_sub(u32::from(is_before_first));
+    let is_leap = counted.is_multiple_of(4) && (!counted.is_multiple_of(100) || counted.is_multiple_of(400));
+    let days = match month {
+        2 => 28 + u32::from(is_leap),
+        4 | 6 | 9 | 11 => 30,
+        1..=12 => 31,
+        _ => 0,
+    };
+    year > 0 && (1..=days).contains(&day)
 }
 
 #[cfg(test)]
@@ -370,8 +385,49 @@ mod tests {
     }
 
     #[test]
-    fn dates_have_a_month_and_a_day() {
-        for bad in ["2024-13-01", "2024-00-01", "2024-01-00", "2024-01-32", "2024-1-1", "24-01-01", "2024-01-0é", ""] {
+    fn dates_are_days_of_the_calendar_as_postgresql_writes_them() {
+        for good in [
+            "2024-02-29",
+            "2000-02-29",
+            "2023-12-31",
+            "2024-04-30",
+            "0001-01-01",
+            "0044-03-15 BC",
+            "0001-02-29 BC",
+            "4713-11-24 BC",
+            "10000-01-01",
+            "5874897-12-31",
+            "infinity",
+            "-infinity",
+        ] {
+            assert!(is_date(good), "{good}");
+        }
+        for bad in [
+            "2024-13-01",
+            "2024-00-01",
+            "2024-01-00",
+            "2024-01-32",
+            "2024-1-1",
+            "24-01-01",
+            "2024-01-0é",
+            "",
+            "2026-02-29",
+            "2026-02-31",
+            "1900-02-29",
+            "2024-04-31",
+            "2026-06-31",
+            "0000-01-01",
+            "02024-01-01",
+            "58748970-01-01",
+            "-2024-01-01",
+            "0044-03-15 AD",
+            "0044-03-15BC",
+            "0002-02-29 BC",
+            "Infinity",
+            " BC",
+            "+infinity",
+            "infinity BC",
+        ] {
             assert!(!is_date(bad), "{bad}");
         }
     }

@@ -242,10 +242,12 @@ impl Plan {
         }
         let column = &self.columns[usize::from(slot.column)];
         let value = match &slot.pointer[..] {
-            [] => Some(raw),
-            _ => within(raw, slot, column, payload)?,
+            [] => raw,
+            _ => match within(raw, slot, column, payload)? {
+                Ok(value) => value,
+                Err(nothing) => return Ok(nothing),
+            },
         };
-        let Some(value) = value.filter(|value| *value != "null") else { return Ok(Id::Missing) };
         let field = || FieldPath::new(&column.name, &slot.pointer);
         let undecodable = |source| Poison::Undecodable { part: Part::Record, field: field(), source };
         match text(value).map_err(undecodable)? {
@@ -264,11 +266,11 @@ impl Plan {
     }
 }
 
-/// The raw value at the place of a slot within the value of its column, if there is one.
+/// The raw value at the place of a slot within the value of its column, or why there is none.
 ///
 /// # Errors
 /// [`Poison::Twice`] where a name on the way comes twice: which value counts would be a guess.
-fn within<'a>(raw: &'a str, slot: &Slot, column: &Column, payload: &str) -> Result<Option<&'a str>, Poison> {
+fn within<'a>(raw: &'a str, slot: &Slot, column: &Column, payload: &str) -> Result<Result<&'a str, Id>, Poison> {
     let mut value = raw;
     for (done, step) in slot.pointer.iter().enumerate() {
         let twice = || Poison::Twice {
@@ -278,14 +280,14 @@ fn within<'a>(raw: &'a str, slot: &Slot, column: &Column, payload: &str) -> Resu
         let found = match value.as_bytes().first() {
             Some(b'{') => member(value, step, twice),
             Some(b'[') => element(value, step).map(Ok),
-            _ => return Ok(None),
+            _ => return Ok(Err(Id::Within(type_of(value)))),
         };
         match found.map_err(|malformed| Poison::not_json_within(payload, value, malformed))?? {
+            Some("null") | None => return Ok(Err(Id::Missing)),
             Some(inner) => value = inner,
-            None => return Ok(None),
         }
     }
-    Ok(Some(value))
+    Ok(Ok(value))
 }
 
 /// The raw value of an object's member.

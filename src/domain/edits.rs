@@ -71,7 +71,7 @@ impl Edits {
     /// Appends the object `raw` of `payload` with the changes made; fields that `keeps` is not true of are left out.
     ///
     /// # Errors
-    /// [`Poison::Twice`] if a field that is not declared bears the new name of a column.
+    /// [`Poison::NameTaken`] if a field that is not declared bears the new name of a column.
     pub(super) fn push(
         &self,
         out: &mut Vec<u8>,
@@ -89,7 +89,7 @@ impl Edits {
             let edit = self.columns.get(name);
             let Some(new) = self.name(name) else { return Ok(Ok(())) };
             if self.names.contains(name) && edit.is_none_or(|edit| edit.name.is_none()) {
-                return Ok(Err(Poison::Twice { part, field: FieldPath::new(name, &[]) }));
+                return Ok(Err(Poison::NameTaken { part, field: FieldPath::new(name, &[]) }));
             }
             out.extend_from_slice(before);
             before = b",";

@@ -1,6 +1,7 @@
 //! Why an event can never be published.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use cdc_actors::message::Reason;
 
@@ -32,6 +33,24 @@ impl Part {
             Self::Changes => "changes",
             Self::Metadata => "metadata",
             Self::Database => "metadata.database",
+        }
+    }
+}
+
+/// What a value that is not there should be in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Around {
+    /// Something that might hold it.
+    Any,
+    /// Something that holds no values: this.
+    No(&'static str),
+}
+
+impl fmt::Display for Around {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => f.write_str("empty, null or absent"),
+            Self::No(found) => write!(f, "sought within {found}, which is neither an object nor an array"),
         }
     }
 }
@@ -69,6 +88,18 @@ pub enum Poison {
     /// One name twice in an object: which value counts would be a guess.
     #[error("{}: field {field} appears twice", part.name())]
     Twice {
+        /// Where.
+        part: Part,
+        /// The field.
+        field: FieldPath,
+    },
+    /// A field that is not declared and is called as a column of another name goes out.
+    #[error(
+        "{}: field {field} is not declared, and a column goes out under its name: rename the column to something else, or let \
+         unhandled_fields be drop",
+        part.name()
+    )]
+    NameTaken {
         /// Where.
         part: Part,
         /// The field.
@@ -114,12 +145,14 @@ pub enum Poison {
         column: FieldPath,
     },
     /// A routing column holds nothing.
-    #[error("routing column {value} of table {table} is empty, null or absent, so the event has no subject")]
+    #[error("routing column {value} of table {table} is {around}, so the event has no subject")]
     MissingRouting {
         /// The table.
         table: &'static str,
         /// The routing value.
         value: Origin,
+        /// What it should be in.
+        around: Around,
     },
     /// A schema that a routing value cannot be taken from.
     #[error("{value} of table {table} is taken from the schema's name, which does not fit its pattern")]
@@ -151,9 +184,9 @@ pub enum Poison {
         /// What follows from it.
         so: &'static str,
     },
-    /// A key or routing column that arrived without its value.
+    /// A column that identifies, routes or decides, and arrived without its value.
     #[error(
-        "column {column} of table {table} arrived as unchanged_toast, so the event has no identity or subject: \
+        "column {column} of table {table} arrived as unchanged_toast, {so}: \
          run ALTER TABLE … REPLICA IDENTITY FULL on the table in PostgreSQL"
     )]
     UnchangedToast {
@@ -161,6 +194,8 @@ pub enum Poison {
         table: &'static str,
         /// The column, or the place within it.
         column: FieldPath,
+        /// What follows from it.
+        so: &'static str,
     },
     /// A field that is not known, where such are rejected.
     #[error(
@@ -217,6 +252,7 @@ impl Poison {
             Self::NotObject { .. }
             | Self::Absent { .. }
             | Self::Twice { .. }
+            | Self::NameTaken { .. }
             | Self::WrongType { .. }
             | Self::Undecodable { .. }
             | Self::UnknownAction

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::change::Change;
 use super::edits::Edits;
-use super::error::Poison;
+use super::error::{Around, Poison};
 use super::event_key::joined;
 use super::filter::Filter;
 use super::path::{FieldPath, Origin};
@@ -271,7 +271,7 @@ impl<'a> Values<'a> {
     pub(super) fn slot(&self, slot: usize) -> Option<&'a str> {
         match self.row.id(slot) {
             Id::Value(value) => Some(value.within(self.payload)),
-            Id::Missing | Id::Unchanged => None,
+            Id::Missing | Id::Unchanged | Id::Within(_) => None,
         }
     }
 
@@ -329,7 +329,8 @@ impl<'a> Values<'a> {
         let slot_of = |value: &usize| layout.values[*value].slot();
         let mut needed = layout.key.iter().copied().chain(layout.required.iter().filter_map(slot_of));
         if let Some(slot) = needed.find(|slot| *self.row.id(*slot) == Id::Unchanged) {
-            return Err(Poison::UnchangedToast { table, column: layout.slots[slot].clone() });
+            let (column, so) = (layout.slots[slot].clone(), "so the event has no identity or subject");
+            return Err(Poison::UnchangedToast { table, column, so });
         }
         let Some(key) = self.key() else {
             let is_missing = |slot: &&usize| self.slot(**slot).is_none_or(str::is_empty);
@@ -338,7 +339,13 @@ impl<'a> Values<'a> {
         };
         if let Some(value) = layout.required.iter().find(|value| self.get(**value).is_none()) {
             return Err(match slot_of(value) {
-                Some(_) => Poison::MissingRouting { table, value: layout.origin(*value) },
+                Some(slot) => {
+                    let around = match self.row.id(slot) {
+                        Id::Within(found) => Around::No(found),
+                        Id::Missing | Id::Unchanged | Id::Value(_) => Around::Any,
+                    };
+                    Poison::MissingRouting { table, value: layout.origin(*value), around }
+                }
                 None => Poison::NotInSchema { table, value: layout.values[*value].name.clone() },
             });
         }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 
-use super::error::Poison;
+use super::error::{Around, Poison};
 use super::json::Shown;
 use super::layout::{Token, Values};
 use super::path::Origin;
@@ -196,7 +196,11 @@ pub fn push_target(
             Token::Schema => push_token(out, rules, values.schema, || Origin::Schema("schema".to_owned()), table)?,
             Token::Value(value) => {
                 let origin = || values.layout.origin(*value);
-                let text = values.get(*value).ok_or_else(|| Poison::MissingRouting { table, value: origin() })?;
+                let text = values.get(*value).ok_or_else(|| Poison::MissingRouting {
+                    table,
+                    value: origin(),
+                    around: Around::Any,
+                })?;
                 push_token(out, rules, text, origin, table)?;
             }
         }
@@ -232,7 +236,7 @@ fn push_token(
     table: &'static str,
 ) -> Result<(), Poison> {
     match rules.unsafe_tokens {
-        _ if text.is_empty() => return Err(Poison::MissingRouting { table, value: origin() }),
+        _ if text.is_empty() => return Err(Poison::MissingRouting { table, value: origin(), around: Around::Any }),
         UnsafeTokens::Encode => push_encoded(out, text),
         UnsafeTokens::Reject if text.contains(is_illegal) => {
             return Err(Poison::IllegalToken { table, value: origin() });

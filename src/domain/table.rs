@@ -85,6 +85,8 @@ pub enum Id {
     Missing,
     /// Arrived as `unchanged_toast`.
     Unchanged,
+    /// A place within a value of this type, which holds none.
+    Within(&'static str),
     /// The value, which may be empty.
     Value(Excerpt),
 }

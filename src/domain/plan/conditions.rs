@@ -78,7 +78,7 @@ impl Compiler<'_> {
             Kind::Text => (|_| true, "a string"),
             Kind::Integer => (is_integer, "an integer"),
             Kind::Boolean => (|text| matches!(text, "true" | "false"), "true or false"),
-            Kind::Date => (is_date, "a date YYYY-MM-DD"),
+            Kind::Date => (is_date, "a date YYYY-MM-DD that there is"),
             Kind::Uuid => (|text| Kind::Uuid.accepts(&format!("\"{text}\"")), "a UUID"),
             Kind::Numeric | Kind::Timestamp | Kind::Json | Kind::Scalar => {
                 (|_| false, "a column of type string, integer, bigint, boolean, date or uuid; of others only is_null")

@@ -236,6 +236,9 @@ fn a_filter_decides_by_column_and_never_guesses() {
     // What did not come decides only where nothing else does.
     let toast = but("status", json!("unchanged_toast"));
     assert_eq!(passes(&is_in("status", &["open"]), &toast), Err(Reason::UnchangedToast));
+    let open = Declaration { filter: Some(is_in("status", &["open"])), ..orders() };
+    let (_, _, detail) = dead(decide_with(&configured(&open), &toast));
+    assert!(detail.contains("whether the filter holds") && !detail.contains("subject"), "{detail}");
     assert_eq!(passes(&Condition::Or(vec![is_in("status", &["open"]), is_in("id", &["7"])]), &toast), Ok(true));
     assert_eq!(passes(&Condition::And(vec![is_in("status", &["open"]), is_in("id", &["8"])]), &toast), Ok(false));
     // A delete that carries its key alone tells nothing that a filter could go by.
@@ -326,7 +329,7 @@ fn columns_are_renamed_dropped_and_redacted_wherever_they_stand() {
     assert!(!std::str::from_utf8(&event.payload).expect("text").contains("a@b.c"));
     // A field of that name that is not declared would stand there twice.
     let (_, reason, detail) = dead(decide_with(&config, &but("mail", json!(1))));
-    assert_eq!((reason, detail.contains("mail appears twice")), (Reason::WrongShape, true));
+    assert_eq!((reason, detail.contains("mail is not declared, and a column")), (Reason::WrongShape, true));
     declaration.unhandled_fields = UnhandledFields::Drop;
     published(decide_with(&configured(&declaration), &but("mail", json!(1))));
 }
@@ -389,6 +392,28 @@ fn what_was_read_by_one_configuration_is_decided_by_it_whatever_is_followed_mean
     assert_ne!(transform.order(&event).0, row);
     transform.follow(by_row);
     assert_eq!(transform.order(&event).0, row);
+}
+
+#[test]
+fn a_place_within_something_that_holds_no_values_is_told_by_what_there_is() {
+    let mut declaration = orders();
+    let pointer = Source::Pointer { column: "origin".to_owned(), pointer: "/chat/0/id".to_owned() };
+    declaration.routing.push(("chat_id".to_owned(), pointer));
+    published(decide_with(&configured(&declaration), &but("origin", json!("text"))));
+    declaration.subject = "{prefix}.{company_id}.{chat_id}".to_owned();
+    let config = configured(&declaration);
+    for (origin, told) in [
+        (json!("{\"chat\": 1}"), "sought within a string, which"),
+        (json!({"chat": 7}), "sought within an integer, which"),
+        (json!({"chat": [{"id": ""}]}), "empty, null or absent"),
+        (json!({"chat": null}), "empty, null or absent"),
+        (json!({"chat": [{"id": null}]}), "empty, null or absent"),
+        (Value::Null, "empty, null or absent"),
+    ] {
+        let (_, reason, detail) = dead(decide_with(&config, &but("origin", origin)));
+        assert_eq!(reason, Reason::MissingRouting);
+        assert!(detail.contains(told), "{detail}");
+    }
 }
 
 #[test]

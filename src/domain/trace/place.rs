@@ -39,14 +39,11 @@ pub(super) fn place(transform: &CdcTransform, delivery: &Delivery, table: Option
     if let Poison::NotJson { expected, line, column } = poison {
         return Some(Place { line, column, pointer: None, expected: expected.to_owned() });
     }
-    let (pointer, mut expected) = expectation(&poison);
+    let (pointer, expected) = expectation(&poison);
     let way: Vec<_> = steps(&pointer).collect();
     let found = found(payload, &way);
     let value = match poison {
-        Poison::Twice { .. } => second(payload, &way).or_else(|| {
-            expected = "no such field, since a column goes out under its name".to_owned();
-            None
-        }),
+        Poison::Twice { .. } => second(payload, &way),
         _ => found.iter().copied().find(|value| is_wrong(&poison, value, table)),
     };
     let value = value.or(found.first().copied()).unwrap_or(payload);
@@ -68,6 +65,10 @@ fn expectation(poison: &Poison) -> (String, String) {
         Poison::Absent { part, field } => (format!("{}/{}", pointer(*part), escaped(field)), "a value".to_owned()),
         Poison::Twice { part, field } => {
             (format!("{}{}", pointer(*part), field.pointer()), "the field once".to_owned())
+        }
+        Poison::NameTaken { part, field } => {
+            let expected = "no such field, since a column goes out under its name".to_owned();
+            (format!("{}{}", pointer(*part), field.pointer()), expected)
         }
         Poison::WrongType { part, field, expected, .. } => {
             (format!("{}{}", pointer(*part), field.pointer()), (*expected).to_owned())
