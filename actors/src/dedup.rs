@@ -125,12 +125,13 @@ impl DedupActor {
         let asked = batch.len();
         let (mut fresh, mut failed, mut last) = (Vec::with_capacity(asked), Vec::new(), None);
         let (mut stuck, mut hits) = (HashSet::new(), 0);
-        if let Some(target) = &mut self.target
-            && target.generation != checked.generation
-        {
-            // Another replica found that the target had lost something: nobody here may go on by what it had.
+        if let Some(target) = &mut self.target {
+            // Another replica found that the target had lost something: nobody here may go on by what it had. There is none of a store
+            // that was bypassed.
+            if target.generation != checked.generation && target.generation > 0 {
+                self.core.look_at_target.send(LookAtTarget { created: None });
+            }
             target.generation = checked.generation;
-            self.core.look_at_target.send(LookAtTarget { created: None });
         }
         for (pending, record) in batch.into_iter().zip(checked.records) {
             match record {

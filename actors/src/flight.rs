@@ -115,7 +115,7 @@ pub struct Flight {
     entries: HashMap<DeliveryId, Entry>,
     /// By sequence, modulo their number: what is finished later takes the place of what was finished before.
     finished: Vec<Option<DeliveryId>>,
-    /// The highest of the stream's present life that was taken in.
+    /// The highest that was taken in of the stream's life that the last one was of.
     newest: Option<DeliveryId>,
 }
 

@@ -236,6 +236,9 @@ impl<T> Lanes<T> {
                 lane.retry_at = Some(retry_at(lane.failures));
                 return Vec::new();
             }
+        } else if sent == Sent::NotStored {
+            // It goes back: when it comes again, nothing newer of its row is stored on its account.
+            memory.correct(place.row, lane.floor);
         }
         let released = std::mem::take(&mut lane.waiting);
         let departures: Vec<_> =

@@ -108,8 +108,8 @@ pub trait Source: Send + Sync {
     /// Withdraws outstanding pull requests and returns what had already arrived, unsettled.
     fn stop(&self) -> BoxFuture<'_, Vec<Delivery>>;
 
-    /// Asks the server to have received every settlement handed in before, and returns once it has. Some may have gone down with
-    /// their connection since [`Self::stop`].
+    /// Returns once the server has received every settlement handed in before, but for those that may lately have gone down with
+    /// their connection.
     fn confirm_settled(&self) -> BoxFuture<'_, Result<Heard, Failure>>;
 
     /// How far behind the consumer is.

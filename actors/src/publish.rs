@@ -431,8 +431,13 @@ impl PublishActor {
     }
 
     /// Gives back what was never sent. Nothing has failed by that: the target was not looked at yet.
-    fn hand_back_unsent(&mut self) {
+    fn hand_back_unsent(&mut self, why: HandBack) {
+        if self.outbox.is_empty() {
+            return;
+        }
         let (core, now) = (Arc::clone(&self.core), self.core.clock.now());
+        let (deliveries, why) = (self.outbox.len(), why.why());
+        core.observer.observe(Telemetry::HandedBack { deliveries, why });
         let (mut rows, mut departures) = (core.lock_rows(), Vec::new());
         for Attempt { ticket, .. } in std::mem::take(&mut self.outbox) {
             let Some(Flying { pending, place, .. }) = self.flying.remove(&ticket) else { continue };
@@ -610,7 +615,7 @@ impl Handler<HandBack> for PublishActor {
             self.handing_back = !leaving;
             self.hand_back_waiting(why);
             if self.is_in_doubt() {
-                self.hand_back_unsent();
+                self.hand_back_unsent(why);
             }
         } else if why == HandBack::Change {
             self.hand_back_waiting(why);

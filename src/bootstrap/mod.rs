@@ -183,7 +183,10 @@ impl Service {
         if ended.drained {
             info!(self.logger, "drained: everything in flight is settled and the server has heard of it");
         } else {
-            warn!(self.logger, "ended before everything in flight was settled: the source delivers the rest again");
+            warn!(
+                self.logger,
+                "ended before the server had heard that everything in flight is settled: the source delivers the rest again"
+            );
         }
     }
 }

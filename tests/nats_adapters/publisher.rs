@@ -382,6 +382,11 @@ async fn a_target_that_goes_back_is_noticed_while_the_connection_stands(binary: 
         assert_eq!(confirmed(last, false).await, (last, 1), "told once: it goes on from there");
     }
     assert_eq!(confirmed(5, false).await, (5, 2), "and back again");
+    // What it has stored since does not hide it from the look that is due, but from the next.
+    target.last.store(50, Ordering::SeqCst);
+    assert_eq!(publisher.target().await.unwrap().last_sequence, 4);
+    assert_eq!(confirmed(51, false).await, (51, 2));
+    assert_eq!(publisher.target().await.unwrap().last_sequence, 51);
 }
 
 /// A target that confirms what it is told to, at a server without JetStream of its own.

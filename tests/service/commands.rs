@@ -209,7 +209,7 @@ async fn servers_that_hang_hold_the_end_up_for_no_longer_than_kubernetes_waits()
     assert_eq!(status, Some(0));
     assert!(took < grace + CLOSING, "{took:?}");
     assert_eq!(
-        service.log().find("ended before everything in flight was settled: the source delivers the rest again").len(),
+        service.log().find("ended before the server had heard that everything in flight is settled: the source delivers the rest again").len(),
         1
     );
     println!("ended {took:?} after SIGTERM, with a grace of {grace:?}");

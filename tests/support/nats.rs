@@ -51,6 +51,11 @@ impl NatsServer {
         format!("nats://127.0.0.1:{}", self.port)
     }
 
+    /// Where it keeps a consumer.
+    pub fn consumer_directory(&self, stream: &str, consumer: &str) -> PathBuf {
+        self.data.path().join(format!("store/jetstream/$G/streams/{stream}/obs/{consumer}"))
+    }
+
     /// Where other servers of its cluster reach it, if it is configured for one.
     pub fn routes(&self) -> &str {
         self.routes.as_deref().unwrap()

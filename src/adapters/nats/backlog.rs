@@ -14,6 +14,9 @@ use super::lives::ConsumerLives;
 use super::stall::{Finding, Look, StallWatch};
 use super::streams::parse_time;
 
+/// In how many milliseconds replicas that see the same have their turns.
+const TURNS: u64 = 2_000;
+
 /// A stream and its consumer.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Consumed<'a> {
@@ -50,7 +53,8 @@ impl BacklogWatch {
     pub(super) async fn look(&self, consumed: Consumed<'_>) -> Result<(Backlog, Option<Note>), Failure> {
         let (mut backlog, look) = consumed.look().await?;
         let consumer_created = look.consumer_created.clone();
-        consumed.lives.saw(&consumer_created);
+        let seen = parse_time(&consumer_created);
+        consumed.lives.saw(seen.map_err(|cause| Failure::new(consumed.action(), FailureClass::Protocol, cause))?);
         let finding = self.stalls().saw(look, Instant::now());
         let Some(Finding { stall, curable }) = finding else {
             return Ok((backlog, None));
@@ -135,8 +139,9 @@ impl Consumed<'_> {
 
     /// Whether the consumer is another one now, and why not.
     async fn recreate(&self, created: &str) -> (bool, Option<Note>) {
-        let about_to_delete = || self.lives.end();
-        match recreate_consumer(self.connection, self.stream, &self.consumer.name, created, about_to_delete).await {
+        // Every replica sees it at the same time, and one of them is enough: two at once can leave a server with half a consumer.
+        tokio::time::sleep(Duration::from_millis(fastrand::u64(..TURNS))).await;
+        match recreate_consumer(self.connection, self.stream, &self.consumer.name, created, self.lives).await {
             Ok(()) => (true, None),
             Err(failure) => {
                 let (consumer, refused) = (self.consumer.name.clone(), failure.cause.to_string());

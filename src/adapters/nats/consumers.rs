@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::api::ApiError;
 use super::connection::Connection;
+use super::lives::ConsumerLives;
 use super::streams::{Plan, SetupError, nanos};
 use crate::config::overlap;
 
@@ -141,27 +142,30 @@ pub(super) async fn find_consumer(
 }
 
 /// Deletes a consumer that was created then, and creates it anew as it was, to be given all that its stream holds. One that is gone
-/// already, or is another by now, is as good. Without the right to create it, which is tried first, it stays. `about_to_delete` is
-/// called right before.
+/// already, or is another by now, is as good. Without the right to create it, which is tried first, it stays.
 pub(super) async fn recreate_consumer(
     connection: &Connection,
     stream: &str,
     name: &str,
     created: &str,
-    about_to_delete: impl FnOnce(),
+    lives: &ConsumerLives,
 ) -> Result<(), Failure> {
     let action = format!("delete consumer {name} of {stream}");
     let Some(found) = find_consumer(connection, stream, name).await? else { return Ok(()) };
-    let now = put_consumer(connection, stream, name, &found.config).await?;
+    // A server that answers at all lets it be asked. What stands against it may be the very thing that stands still.
+    let now = put_consumer(connection, stream, name, &found.config).await?.map_or(found.created, |now| now.created);
     // Another replica may have been faster.
-    if now.map_err(|error| error.into_failure(&action))?.created != created {
+    if now != created {
         return Ok(());
     }
-    about_to_delete();
-    match connection.api::<Value>(&action, &format!("CONSUMER.DELETE.{stream}.{name}"), &json!({})).await? {
-        Err(error) if error.err_code != ApiError::CONSUMER_NOT_FOUND => return Err(error.into_failure(&action)),
-        _ => {}
-    }
+    lives.end();
+    let deleted = async {
+        match connection.api::<Value>(&action, &format!("CONSUMER.DELETE.{stream}.{name}"), &json!({})).await? {
+            Err(error) if error.err_code != ApiError::CONSUMER_NOT_FOUND => Err(error.into_failure(&action)),
+            _ => Ok(()),
+        }
+    };
+    deleted.await.inspect_err(|_| lives.resume())?;
     let mut config = found.config;
     config.insert("deliver_policy".to_owned(), "all".into());
     for start in ["opt_start_seq", "opt_start_time"] {

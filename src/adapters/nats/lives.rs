@@ -12,8 +12,10 @@ pub(super) struct ConsumerLives(Mutex<Lives>);
 
 #[derive(Debug, Default)]
 struct Lives {
-    /// When the present one was created, as the server writes it; unknown until it is seen.
-    created: Option<String>,
+    /// When the last one that was seen was created, nanoseconds since the Unix epoch.
+    created: Option<i64>,
+    /// That one is no more, or will not be for long.
+    ended: bool,
     number: u64,
 }
 
@@ -27,20 +29,29 @@ impl ConsumerLives {
         self.lock().number
     }
 
-    /// The one that is there was created then: another one, if that is not when the present one was.
-    pub(super) fn saw(&self, created: &str) {
+    /// One that was created then was there when somebody looked, which may be a while ago.
+    pub(super) fn saw(&self, created: i64) {
         let mut lives = self.lock();
-        if lives.created.as_deref().is_some_and(|known| known != created) {
-            lives.number += 1;
+        if lives.created.is_some_and(|known| created <= known) {
+            return;
         }
-        lives.created = Some(created.to_owned());
+        let another = lives.created.is_some() && !lives.ended;
+        lives.number += u64::from(another);
+        (lives.created, lives.ended) = (Some(created), false);
     }
 
-    /// The present one is about to be deleted.
+    /// The present one was deleted, or is about to be.
     pub(super) fn end(&self) {
         let mut lives = self.lock();
-        lives.number += 1;
-        lives.created = None;
+        lives.number += u64::from(!lives.ended);
+        lives.ended = true;
+    }
+
+    /// It was not deleted after all.
+    pub(super) fn resume(&self) {
+        let mut lives = self.lock();
+        lives.number -= u64::from(lives.ended);
+        lives.ended = false;
     }
 }
 
@@ -52,14 +63,32 @@ mod tests {
     fn a_life_ends_with_the_consumer() {
         let lives = ConsumerLives::default();
         let mut numbers = Vec::new();
-        for created in ["a", "a", "b", "b"] {
+        for created in [5, 5, 7, 7, 5] {
             lives.saw(created);
             numbers.push(lives.present());
         }
+        assert_eq!(numbers, [0, 0, 1, 1, 1], "one that is older was seen before");
         lives.end();
-        numbers.push(lives.present());
-        lives.saw("c");
-        numbers.push(lives.present());
-        assert_eq!(numbers, [0, 0, 1, 1, 2, 2]);
+        lives.end();
+        assert_eq!(lives.present(), 2, "told twice");
+        lives.saw(7);
+        assert_eq!(lives.present(), 2, "seen before it ended");
+        lives.saw(9);
+        assert_eq!(lives.present(), 2, "the next one");
+        lives.saw(11);
+        assert_eq!(lives.present(), 3);
+    }
+
+    #[test]
+    fn one_that_could_not_be_deleted_lives_on() {
+        let lives = ConsumerLives::default();
+        lives.saw(5);
+        lives.end();
+        lives.resume();
+        lives.saw(5);
+        assert_eq!(lives.present(), 0);
+        lives.saw(7);
+        lives.resume();
+        assert_eq!(lives.present(), 1, "there was nothing to take back");
     }
 }

@@ -18,6 +18,7 @@ mod history;
 mod letters;
 mod lives;
 mod login;
+mod progress;
 mod publisher;
 mod reader;
 mod replay;

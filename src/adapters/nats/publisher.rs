@@ -22,7 +22,8 @@ use tokio::task::JoinHandle;
 use super::api::ApiError;
 use super::connection::{Connection, subject_of};
 use super::headers;
-use super::streams::{SetupError, find_stream};
+use super::progress::Progress;
+use super::streams::{SetupError, StreamInfo, find_stream};
 
 /// How often what is pending is looked through.
 const TICK: Duration = Duration::from_millis(50);
@@ -51,7 +52,6 @@ struct Facts {
     epoch: u64,
     created: i64,
     max_message_size: Option<usize>,
-    highest: u64,
     taken: Instant,
 }
 
@@ -90,8 +90,7 @@ struct Core {
     /// What has been sent and not answered, by token.
     pending: StdMutex<HashMap<u64, Pending>>,
     facts: StdMutex<Option<Facts>>,
-    /// How often the stream was found to have gone back.
-    setbacks: AtomicU64,
+    progress: StdMutex<Progress>,
     action: Arc<str>,
 }
 
@@ -127,7 +126,7 @@ impl JetStreamPublisher {
             next: AtomicU64::new(0),
             pending: StdMutex::default(),
             facts: StdMutex::default(),
-            setbacks: AtomicU64::new(0),
+            progress: StdMutex::default(),
             action,
         });
         let task = tokio::spawn(read_acks(core.clone(), subscriber));
@@ -156,7 +155,7 @@ impl Publisher for JetStreamPublisher {
     }
 
     fn connection_epoch(&self) -> u64 {
-        self.core.connection.epoch() + self.core.setbacks.load(Ordering::Acquire)
+        self.core.connection.epoch() + self.core.progress().setbacks()
     }
 }
 
@@ -169,6 +168,19 @@ impl Core {
         self.facts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks for the stream; with the last sequence to go by.
+    async fn look(&self, epoch: u64, action: &str) -> Result<StreamInfo, Failure> {
+        let (stream, then) = (&self.settings.stream, self.progress().known());
+        let missing = || SetupError::MissingStream(stream.clone()).into_failure(action);
+        let mut info = find_stream(&self.connection, stream).await?.ok_or_else(missing)?;
+        info.last_sequence = self.progress().seen(epoch, info.created, then, info.last_sequence, Instant::now());
+        Ok(info)
+    }
+
     fn size_limit(&self) -> usize {
         let own = self.facts().and_then(|facts| facts.max_message_size);
         own.unwrap_or(usize::MAX).min(self.connection.client().max_payload())
@@ -176,21 +188,14 @@ impl Core {
 
     /// Asks for the stream and remembers the answer.
     async fn take_facts(&self, epoch: u64) -> Result<Facts, Failure> {
-        let stream = &self.settings.stream;
-        let info = find_stream(&self.connection, stream)
-            .await?
-            .ok_or_else(|| SetupError::MissingStream(stream.clone()).into_failure(&self.action));
-        let mut known = self.facts();
-        let info = info.inspect_err(|_| *known = None)?;
-        let highest = known.filter(|facts| facts.created == info.created).map_or(0, |facts| facts.highest);
-        let facts = Facts {
-            epoch,
-            created: info.created,
-            max_message_size: info.max_message_size,
-            highest,
-            taken: Instant::now(),
-        };
-        *known = Some(facts);
+        let info = self.look(epoch, &self.action).await.inspect_err(|failure| {
+            if failure.class == FailureClass::Missing {
+                *self.facts() = None;
+            }
+        })?;
+        let facts =
+            Facts { epoch, created: info.created, max_message_size: info.max_message_size, taken: Instant::now() };
+        *self.facts() = Some(facts);
         Ok(facts)
     }
 
@@ -270,12 +275,9 @@ impl Core {
     async fn target(&self) -> Result<Target, Failure> {
         let action = format!("look up target {}", self.settings.stream);
         let epoch = self.connection.standing(&action)?;
-        let stream = &self.settings.stream;
-        let info = find_stream(&self.connection, stream)
-            .await?
-            .ok_or_else(|| SetupError::MissingStream(stream.clone()).into_failure(&action))?;
+        let info = self.look(epoch, &action).await?;
         if let Some(why) = info.refuses {
-            let cause = PublishProblem::Refuses { stream: stream.clone(), why };
+            let cause = PublishProblem::Refuses { stream: self.settings.stream.clone(), why };
             return Err(Failure::new(action, FailureClass::Unavailable, cause));
         }
         // The next publish takes what is known of the stream from an answer of its own, if it has changed.
@@ -317,7 +319,7 @@ impl Core {
                 PublishProblem::OtherStream { stored: stream.into_owned(), stream: self.settings.stream.clone() };
             return Err(rejected(FailureClass::Protocol, problem));
         }
-        let stream_created = self.life_of(sequence, duplicate, pending.epoch).await.map_err(PublishError::Unknown)?;
+        let stream_created = self.life_of(sequence, duplicate, pending).await.map_err(PublishError::Unknown)?;
         Ok(Stored { stream_created, sequence, duplicate })
     }
 
@@ -334,18 +336,16 @@ impl Core {
 
     /// When the stream that sent this acknowledgement was created. A sequence that is not above the last means that it may be
     /// another one of the same name, or the same with less than it had.
-    async fn life_of(&self, sequence: u64, duplicate: bool, epoch: u64) -> Result<i64, Failure> {
+    async fn life_of(&self, sequence: u64, duplicate: bool, pending: &Pending) -> Result<i64, Failure> {
+        let epoch = pending.epoch;
         let known = *self.facts();
-        let now = match known {
-            Some(facts) if duplicate || sequence > facts.highest => facts,
-            _ => self.take_facts(epoch).await?,
+        let ascends = |facts: &Facts| duplicate || sequence > self.progress().highest(epoch, facts.created);
+        let now = match known.filter(ascends) {
+            Some(facts) => facts,
+            None => self.take_facts(epoch).await?,
         };
-        if !duplicate && let Some(facts) = self.facts().as_mut() {
-            facts.highest = sequence;
-        }
-        if known.is_some_and(|known| !duplicate && known.created == now.created && sequence <= known.highest) {
-            // No reconnect told of it, as behind another server of a cluster, or when a backup was restored.
-            self.setbacks.fetch_add(1, Ordering::AcqRel);
+        if !duplicate {
+            self.progress().confirmed(epoch, now.created, sequence, pending.sent);
         }
         Ok(now.created)
     }

@@ -4,8 +4,7 @@
 //! stream and consumer opens a new inbox: what arrives in an inbox belongs to the life of the stream it was opened for.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex as StdMutex, PoisonError};
+use std::sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_nats::{Message, Subscriber};
@@ -26,7 +25,7 @@ use super::connection::{Connection, subject_of};
 use super::consumers::{ConsumerSettings, Note, ensure_consumer, find_consumer};
 use super::headers;
 use super::lives::ConsumerLives;
-use super::streams::{self, Retention, StreamInfo, StreamSettings, ensure_stream, find_stream};
+use super::streams::{self, Retention, StreamInfo, StreamSettings, ensure_stream, find_stream, parse_time};
 
 /// How long an empty pull waits for a first message.
 const IDLE_RETURN: Duration = Duration::from_secs(1);
@@ -84,6 +83,44 @@ impl Life {
     }
 }
 
+/// Settlements that no answer has confirmed yet.
+#[derive(Debug, Clone, Copy)]
+struct Carried {
+    /// Epoch of the connection.
+    by: u64,
+    last: Instant,
+}
+
+/// Which settlements may have gone down with their connection.
+#[derive(Debug, Default)]
+struct Settled {
+    carried: Option<Carried>,
+    /// When the last of those went out that an earlier connection carried.
+    perhaps_lost: Option<Instant>,
+}
+
+impl Settled {
+    /// More go out over this connection.
+    fn carried_by(&mut self, epoch: u64, now: Instant) {
+        self.gone(epoch);
+        self.carried = Some(Carried { by: epoch, last: now });
+    }
+
+    fn gone(&mut self, standing: u64) {
+        if let Some(carried) = self.carried.take_if(|carried| carried.by != standing) {
+            self.perhaps_lost = Some(carried.last);
+        }
+    }
+
+    /// The server has read what this connection carried. What another one did is delivered again after `ack_wait`, if it was not.
+    fn heard(&mut self, standing: u64, ack_wait: Duration, now: Instant) -> Heard {
+        self.gone(standing);
+        self.carried = None;
+        let lately = self.perhaps_lost.is_some_and(|at| now.saturating_duration_since(at) < ack_wait);
+        if lately { Heard::PerhapsNotAll } else { Heard::All }
+    }
+}
+
 #[derive(Debug)]
 struct Request {
     /// Messages that may still arrive.
@@ -124,10 +161,7 @@ pub struct JetStreamSource {
     pulling: Mutex<Pulling>,
     life: StdMutex<Option<Life>>,
     consumers: ConsumerLives,
-    /// Epoch of the connection that carries settlements not confirmed yet; 0 if there are none.
-    unconfirmed: AtomicU64,
-    /// Settlements have gone down with their connection, or may have, since [`Source::stop`].
-    lost_some: AtomicBool,
+    settled: StdMutex<Settled>,
     backlog: BacklogWatch,
     on_note: Arc<dyn Fn(Note) + Send + Sync>,
 }
@@ -146,8 +180,7 @@ impl JetStreamSource {
             pulling: Mutex::default(),
             life: StdMutex::default(),
             consumers: ConsumerLives::default(),
-            unconfirmed: AtomicU64::new(0),
-            lost_some: AtomicBool::new(false),
+            settled: StdMutex::default(),
             on_note: Arc::new(on_note),
         }
     }
@@ -196,7 +229,8 @@ impl JetStreamSource {
             .map_err(|e| e.into_failure(action))?;
         notes.into_iter().for_each(|note| (self.on_note)(note));
         if let Some(consumer) = find_consumer(&self.connection, self.stream(), &self.settings.consumer.name).await? {
-            self.consumers.saw(&consumer.created);
+            let created = parse_time(&consumer.created);
+            self.consumers.saw(created.map_err(|cause| Failure::new(action, FailureClass::Protocol, cause))?);
         }
         let consumer = self.consumers.present();
         let subject = self.connection.client().new_inbox();
@@ -299,6 +333,7 @@ impl JetStreamSource {
         pulling.inbox = None;
         self.set_life(None);
         if said.contains("Consumer Deleted") {
+            self.consumers.end();
             pulling.deleted = Some(Instant::now());
             return;
         }
@@ -422,10 +457,7 @@ impl JetStreamSource {
             }
             Ok(())
         };
-        let carried_by = self.unconfirmed.swap(life.epoch, Ordering::AcqRel);
-        if carried_by != 0 && carried_by != life.epoch {
-            self.lost_some.store(true, Ordering::Release);
-        }
+        self.settled().carried_by(life.epoch, Instant::now());
         tokio::select! {
             sent = send => sent?,
             () = self.connection.gone(life.epoch) => return Err(self.connection.broken(&action)),
@@ -434,30 +466,24 @@ impl JetStreamSource {
         if self.connection.standing(&action)? == life.epoch { Ok(()) } else { Err(self.connection.broken(&action)) }
     }
 
+    fn settled(&self) -> MutexGuard<'_, Settled> {
+        self.settled.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn confirm(&self) -> Result<Heard, Failure> {
         let action = self.action("confirm settlements at");
-        let carried_by = self.unconfirmed.load(Ordering::Acquire);
-        let heard = |all: bool| if all { Heard::All } else { Heard::PerhapsNotAll };
-        if carried_by == 0 {
-            return Ok(heard(!self.lost_some.load(Ordering::Acquire)));
+        let epoch = self.connection.standing(&action)?;
+        if self.settled().carried.is_some_and(|carried| carried.by == epoch) {
+            // The server reads a connection in order: an answer to this means that it has read what came before.
+            find_consumer(&self.connection, self.stream(), &self.settings.consumer.name).await?;
+            if self.connection.standing(&action)? != epoch {
+                return Err(self.connection.broken(&action));
+            }
         }
-        if self.connection.standing(&action)? != carried_by {
-            self.lost_some.store(true, Ordering::Release);
-            self.unconfirmed.store(0, Ordering::Release);
-            return Ok(Heard::PerhapsNotAll);
-        }
-        // The server reads a connection in order: an answer to this means that it has read what came before.
-        find_consumer(&self.connection, self.stream(), &self.settings.consumer.name).await?;
-        if self.connection.standing(&action)? != carried_by {
-            return Err(self.connection.broken(&action));
-        }
-        self.unconfirmed.store(0, Ordering::Release);
-        Ok(heard(!self.lost_some.load(Ordering::Acquire)))
+        Ok(self.settled().heard(epoch, self.settings.consumer.ack_wait, Instant::now()))
     }
 
     async fn withdraw(&self) -> Vec<Delivery> {
-        // What went down with an earlier connection has been delivered again.
-        self.lost_some.store(false, Ordering::Release);
         let mut pulling = self.pulling.lock().await;
         let pulling = &mut *pulling;
         if let Some(inbox) = pulling.inbox.as_mut() {

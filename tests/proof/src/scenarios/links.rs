@@ -62,7 +62,7 @@ pub(super) fn all() -> Vec<Scenario> {
                 Box::pin(async move {
                     w.until_flowing().await;
                     w.nats_link(0).block(Direction::ToClient);
-                    w.until_not_ready(0, "target").await;
+                    w.until_not_ready(0, "source").await;
                     w.wait(Duration::from_secs(8)).await;
                 })
             },

@@ -239,8 +239,9 @@ async fn terminated(w: &mut World, times: usize) {
 }
 
 /// Suspects are watched from the fifth delivery on; one death in company then, or three where thousands are at hand, and four
-/// alone are a verdict: eleven deaths at most, and some to spare for deliveries whose count the server forgot.
-const MOST_DEATHS: usize = 15;
+/// alone are a verdict: eleven deaths at most, and some to spare for deliveries whose count the server forgot. Twice that, since a
+/// producer may have sent it again.
+const MOST_DEATHS: usize = 30;
 /// How long the next death, or the verdict, may take.
 const UNTIL_DEATH: Duration = Duration::from_secs(60);
 
