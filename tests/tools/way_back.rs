@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::replay::{create_source, rejected, replay, replays, without_place};
 use crate::support::nats::nats_servers;
 use crate::support::service::binary;
-use crate::support::world::{CONSUMER, SOURCE, World};
+use crate::support::world::{CONSUMER, DEAD_LETTERS, SOURCE, Stored, World};
 use crate::{json_lines, tool};
 
 /// As many letters, of a source that keeps only what a consumer asks for.
@@ -121,10 +121,11 @@ fn ended(mut child: Child, said: BufReader<ChildStdout>) -> (Value, Option<i32>)
 async fn what_somebody_else_took_away_is_not_counted_as_replayed() {
     let mut world = World::new().await;
     rejected(&mut world, 4, RetentionPolicy::Limits).await;
+    // They go in the order of the source, so that the turn of this one comes after three seconds.
+    let source = |letter: &Stored| letter.header("Cdc-Sequence").unwrap().parse::<u64>().unwrap();
+    let last = world.dead_letters().await.into_iter().max_by_key(source).unwrap().sequence;
+    let letters = world.jetstream().get_stream(DEAD_LETTERS).await.unwrap();
     let (child, said) = slowly(&world);
-    // Its turn comes after three seconds.
-    let last = world.dead_letters().await.last().unwrap().sequence;
-    let letters = world.jetstream().get_stream("cdc_dead_letters").await.unwrap();
     letters.delete_message(last).await.unwrap();
     let expected =
         json!({"replayed": 3, "replayed_earlier": 0, "failed": 0, "gone": 1, "not_tried": 0, "not_there": 0});
