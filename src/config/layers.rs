@@ -181,9 +181,12 @@ impl Layers {
                 let problem = Problem::new(whole, "(not shown)", setting.origin, "one value; put it in quotes");
                 problems.push(problem.on(setting.line));
             } else {
-                // The value is kept back: a misspelt key may well hold a secret.
+                // The value is kept back, but for what stands below tables: a misspelt key may well hold a secret.
+                let is_of_table = key.starts_with(TABLES) && key.contains('.');
+                let value =
+                    if is_of_table { format!("{:?}", yaml::written(&setting.value)) } else { "(not shown)".to_owned() };
                 let expected = self.allowed_near(&key, &self.table_names(below));
-                let problem = Problem::new(&key, "(not shown)", setting.origin, expected);
+                let problem = Problem::new(&key, value, setting.origin, expected);
                 problems.push(problem.on(setting.line));
             }
         }

@@ -255,11 +255,7 @@ fn declaration(name: &'static str, entries: &Entries) -> (Declaration, Vec<Mista
         let read = match ENTRIES.iter().find(|known| known.name == entry) {
             Some(_) if *value == ValueKind::Nil => continue,
             Some(known) => (known.read)(at, &mut it, &mut noted),
-            None => Err(Mistake {
-                at: entry.clone(),
-                value: "(not shown)".to_owned(),
-                expected: format!("a known entry of a table: {}", ENTRIES.map(|known| known.name).join(", ")),
-            }),
+            None => Err(at.wrong(format!("a known entry of a table: {}", ENTRIES.map(|known| known.name).join(", ")))),
         };
         if let Err(mistake) = read {
             noted.unread(mistake);
@@ -285,7 +281,7 @@ fn beyond_variables(entry: &str, setting: &Setting) -> Option<Mistake> {
         (_, true) => format!("one value: there is nothing below {outer}"),
         (_, false) => return None,
     };
-    Some(Mistake { at: entry.to_owned(), value: "(not shown)".to_owned(), expected })
+    Some(At { place: entry, value: &setting.value }.wrong(expected))
 }
 
 /// What a column is taken for whose type cannot be read.

@@ -303,6 +303,24 @@ fn of_a_condition_that_cannot_be_read_the_rest_is_told() {
     refused_for("key: id", &of("{and: {a: b}}"), &[(".filter.and", "a list of conditions")]);
 }
 
+/// Tables hold no secrets: what is unknown there is shown, as what stands below no known section is not.
+#[test]
+fn what_is_unknown_is_shown_where_it_is_no_secret() {
+    for (from, to, value) in [
+        ("    key: id\n", "    key: id\n    colour: {a: red}\n", "\"{a: red}\""),
+        ("orders:\n", "messages:\n    colour: red\n  orders:\n", "\"red\""),
+        ("tables:\n", "pasword: red\ntables:\n", "(not shown)"),
+        ("tables:\n", "nats: {pasword: red}\ntables:\n", "(not shown)"),
+    ] {
+        let problems = problems(from, to);
+        let [problem] = &problems[..] else { panic!("{problems:#?}") };
+        assert_eq!(problem.value, value, "{problem}");
+    }
+    let variable = ("DAISI_CDC_TABLES__ORDERS__REDACT__ORIGIN".to_owned(), "mask".to_owned());
+    let error = Config::load(Some(file(SOUND).path()), [variable]).unwrap_err();
+    assert_eq!(error.problems[0].value, "\"mask\"");
+}
+
 #[test]
 fn columns_that_are_too_many_are_declared_all_the_same() {
     let columns: String = (0..257).map(|n| format!("      c{n}: string\n")).collect();
