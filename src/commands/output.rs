@@ -14,6 +14,9 @@ pub(super) const BAD: Style = AnsiColor::Red.on_default();
 /// Names.
 pub(super) const NAME: Style = Style::new().bold();
 
+/// The one control character that serde_json does not escape.
+const DELETE: char = '\u{7f}';
+
 /// A text in a style; standard output drops the style where nobody would see it.
 pub(super) fn styled(style: Style, text: impl std::fmt::Display) -> String {
     format!("{style}{text}{style:#}")
@@ -32,9 +35,9 @@ pub(super) fn write(out: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
 
 /// Writes one JSON value on a line of its own.
 pub(super) fn json_line(out: &mut impl Write, value: &impl Serialize) -> io::Result<()> {
-    let mut line = serde_json::to_vec(value).map_err(io::Error::from)?;
-    line.push(b'\n');
-    write(out, &line)
+    let line = serde_json::to_string(value).map_err(io::Error::from)?;
+    // What drops colours drops this character as well, which JSON lets stand in a string as it is.
+    write(out, format!("{}\n", line.replace(DELETE, "\\u007f")).as_bytes())
 }
 
 /// A text on one line, nothing in it that moves the cursor or changes colours: events may hold anything.
@@ -75,6 +78,15 @@ fn rate(per_second: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn json_comes_whole_through_what_drops_colours() {
+        let every: String = (0..=0x3_0000).filter_map(char::from_u32).collect();
+        let mut out = anstream::StripStream::new(Vec::new());
+        json_line(&mut out, &every).unwrap();
+        let read: String = serde_json::from_slice(&out.into_inner()).unwrap();
+        assert!(read == every, "{:?}", every.chars().filter(|c| !read.contains(*c)).collect::<Vec<_>>());
+    }
 
     #[test]
     fn a_rate_has_no_decimals() {
