@@ -225,6 +225,11 @@ macro_rules! table {
             $(#[doc = concat!("Column `", $column, "`.")] pub $field: Cell<$type>,)*
         }
 
+        impl $row<'_> {
+            /// The names of its columns.
+            pub const COLUMNS: &'static [&'static str] = &[$($column),*];
+        }
+
         impl<$a> Row<$a> for $row<$a> {
             fn set(&mut self, column: &str, raw: &$a str) -> Result<Fit, Poison> {
                 match column {

@@ -18,21 +18,23 @@ use crate::events::{KINDS, Sent, event};
 use crate::places::is_exact;
 use crate::{file, transform};
 
-/// A table `t` in YAML, and its columns with their types.
+/// A table in YAML, below `tables:`, and its columns with their types.
 #[derive(Debug, Clone)]
-struct Declared {
-    yaml: String,
-    columns: Vec<(String, &'static str)>,
+pub struct Declared {
+    pub yaml: String,
+    pub columns: Vec<(String, &'static str)>,
 }
 
 /// What the entries below call the columns that they use, and names for these: plain ones, and such as JSON, YAML or a pointer
 /// have to escape.
-const NAMES: [(&str, [&str; 2]); 5] = [
+const NAMES: [(&str, [&str; 2]); 7] = [
     ("ID", ["id", "i/d"]),
     ("PART", ["part", "p~1t"]),
     ("COMPANY", ["company", "doc#/id"]),
     ("DOC", ["doc", "d \"o\" ~c"]),
     ("FLAG", ["flag", "flág\\/"]),
+    ("NOTE", ["note", "no'te"]),
+    ("MAIL", ["mail", "~0mail"]),
 ];
 
 /// One of these as a rule, and something that is wrong now and then.
@@ -50,6 +52,8 @@ fn columns() -> impl Strategy<Value = Vec<(String, &'static str, bool)>> {
             ("COMPANY", company, false),
             ("DOC", "json", false),
             ("FLAG", "boolean", false),
+            ("NOTE", "string", false),
+            ("MAIL", "scalar", false),
         ];
         let fixed = fixed.map(|(name, kind, not_null)| (name.to_owned(), kind, not_null));
         let others =
@@ -66,6 +70,12 @@ fn condition() -> BoxedStrategy<String> {
             "{column: DOC, is_null: false}",
             "{column: COMPANY, is_null: false}",
             "{column: ID, is_null: true}",
+            "{column: ID, equals: OF_ID}",
+            "{column: PART, equals: OF_PART}",
+            "{not: {column: PART, in: [OF_PART]}}",
+            "{column: COMPANY, in: [OF_COMPANY]}",
+            "{column: NOTE, in: [acme, open, '7', \"\"]}",
+            "{not: {column: NOTE, equals: x}}",
         ],
         "{column: nowhere, equals: 1}",
     );
@@ -89,7 +99,7 @@ fn entries() -> impl Strategy<Value = Vec<String>> {
         line("unhandled_fields", mostly(&["keep", "drop", "reject"], "ignore")),
         line("tenant_guard", mostly(&["daisi_{company_id}", "daisi_{fixed}", "daisi_{place}"], "daisi")),
         line("schema", mostly(&["'*'", "daisi_*", "daisi_acme"], "'a*b*'")),
-        line("primary_key", mostly(&["ID", "[ID, PART]"], "nowhere")),
+        line("primary_key", mostly(&["ID", "[ID, PART]", "[COMPANY, ID, DOC]"], "nowhere")),
         line("required", mostly(&["[company_id]", "[fixed]", "[place]"], "[nobody]")),
         line(
             "event_id",
@@ -101,15 +111,53 @@ fn entries() -> impl Strategy<Value = Vec<String>> {
         line("actions", mostly(&["[insert, update, delete, read]", "[insert, update]", "read"], "[upsert]")),
         line("order_by", mostly(&["row", "company_id", "fixed"], "nobody")),
         line("rename", mostly(&["{FLAG: is_flag}", "{DOC: document, FLAG: f}"], "{FLAG: DOC}")),
-        line("drop", mostly(&["[PART]", "[PART, FLAG]"], "[nowhere]")),
-        line("redact", mostly(&["{FLAG: mask}", "{PART: hash}"], "{COMPANY: mask}")),
+        line("drop", mostly(&["[NOTE]", "[NOTE, PART]", "[NOTE, ID]"], "[nowhere]")),
+        line("redact", mostly(&["{FLAG: mask}", "{MAIL: hash}", "{FLAG: hash, MAIL: mask}"], "{COMPANY: mask}")),
         line("filter", condition()),
     ];
-    subsequence((0..all.len()).collect::<Vec<_>>(), 0..5)
-        .prop_flat_map(move |chosen| chosen.into_iter().map(|entry| all[entry].clone()).collect::<Vec<_>>())
+    let count = prop_oneof![2 => 0..5_usize, 1 => 5..=all.len()];
+    let chosen = count.prop_flat_map({
+        let all = all.len();
+        move |count| subsequence((0..all).collect::<Vec<_>>(), count)
+    });
+    chosen.prop_flat_map(move |chosen| chosen.into_iter().map(|entry| all[entry].clone()).collect::<Vec<_>>())
 }
 
-fn declared() -> impl Strategy<Value = Declared> {
+/// Any declaration of a table that is called so.
+pub fn declared(table: &'static str) -> impl Strategy<Value = Declared> {
+    prop_oneof![6 => of_many_columns(table), 1 => of_key_columns(table)]
+}
+
+/// A table that joins others: it has no column but those of its key.
+fn of_key_columns(table: &'static str) -> impl Strategy<Value = Declared> {
+    let kinds = (select(&["string", "bigint", "uuid"][..]), select(&["string", "integer", "date"][..]));
+    let key = mostly(&["[id, part, company]", "[company, id, part]", "[company, part]"], "[id, no]");
+    let filter =
+        mostly(&["", "filter: {column: company, is_null: false}", "filter: {column: id, in: [OF_ID]}"], "filter: 5");
+    (kinds, key, filter, any::<bool>()).prop_map(move |((id, part), key, filter, by_company)| {
+        let order = if by_company { "company_id" } else { "row" };
+        let yaml = format!(
+            "  {table}:\n    key: {key}\n    primary_key: [id, part, company]\n    routing: {{company_id: company, part: part}}\n    \
+             subject: \"{{prefix}}.{{company_id}}.{{table}}.{{part}}\"\n    order_by: {order}\n    {}\n    \
+             columns:\n      id: {id} not null\n      part: {part}\n      company: string\n",
+            filter.replace("OF_ID", literal(id)),
+        );
+        let columns = [("id", id), ("part", part), ("company", "string")];
+        Declared { yaml, columns: columns.map(|(name, kind)| (name.to_owned(), kind)).to_vec() }
+    })
+}
+
+/// A value to compare a column of this type with.
+fn literal(kind: &str) -> &'static str {
+    match kind {
+        "string" => "acme",
+        "integer" | "bigint" => "7",
+        "date" => "2026-01-05",
+        _ => "018f3a00-5b6c-7d8e-9f00-112233445566",
+    }
+}
+
+fn of_many_columns(table: &'static str) -> impl Strategy<Value = Declared> {
     let key = mostly(&["ID", "[ID]", "[PART, ID]", "[ID, PART]"], "DOC");
     let tenant = mostly(&["COMPANY", "{column: COMPANY}", "{constant: acme}", "{schema: 'daisi_{company_id}'}"], "DOC");
     let place = mostly(
@@ -123,9 +171,9 @@ fn declared() -> impl Strategy<Value = Declared> {
         "{column: ID, pointer: /a}",
     );
     let tokens = subsequence(vec!["t", "{table}", "{action}", "{schema}", "{fixed}", "x-y"], 0..4);
-    (columns(), key, tenant, place, tokens, any::<[bool; 2]>(), entries()).prop_map(|(columns, key, tenant, place, tokens, [shows_place, is_hard], entries)| {
+    (columns(), key, tenant, place, tokens, any::<[bool; 2]>(), entries()).prop_map(move |(columns, key, tenant, place, tokens, [shows_place, is_hard], entries)| {
         let mut yaml = format!(
-            "tables:\n  t:\n    key: {key}\n    routing:\n      company_id: {tenant}\n      place: {place}\n      fixed: {{constant: f}}\n"
+            "  {table}:\n    key: {key}\n    routing:\n      company_id: {tenant}\n      place: {place}\n      fixed: {{constant: f}}\n"
         );
         let place = if shows_place { ".{place}" } else { "" };
         let tokens: String = tokens.iter().map(|token| format!(".{token}")).collect();
@@ -135,6 +183,9 @@ fn declared() -> impl Strategy<Value = Declared> {
         for (name, kind, not_null) in &columns {
             let name = if NAMES.iter().any(|(mark, _)| mark == name) { name.clone() } else { json!(name).to_string() };
             yaml += &format!("      {name}: {kind}{}\n", if *not_null { " not null" } else { "" });
+        }
+        for (mark, (_, kind, _)) in ["OF_ID", "OF_PART", "OF_COMPANY"].iter().zip(&columns) {
+            yaml = yaml.replace(mark, literal(kind));
         }
         let mut columns: Vec<_> = columns.into_iter().map(|(name, kind, _)| (name, kind)).collect();
         for ((mark, names), (column, _)) in NAMES.iter().zip(&mut columns) {
@@ -147,8 +198,8 @@ fn declared() -> impl Strategy<Value = Declared> {
 }
 
 /// The configuration, if the declaration is accepted.
-fn accepted(declared: &Declared) -> Option<Config> {
-    Config::load(Some(file(&declared.yaml).path()), []).ok()
+pub fn accepted(declared: &Declared) -> Option<Config> {
+    Config::load(Some(file(&format!("tables:\n{}", declared.yaml)).path()), []).ok()
 }
 
 fn decided(transform: &CdcTransform, sent: &Sent) -> (Explanation, Trace) {
@@ -181,7 +232,7 @@ fn is_consistent(sent: &Sent, said: &Explanation, trace: &Trace) {
 }
 
 fn with_events() -> impl Strategy<Value = (Declared, Vec<Sent>)> {
-    declared().prop_flat_map(|declared| {
+    declared("t").prop_flat_map(|declared| {
         let events = prop::collection::vec(event("t", declared.columns.clone()), 12);
         (Just(declared), events)
     })

@@ -1,10 +1,12 @@
 //! The declared equivalents of the three tables do what the typed rows do, on any event.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::LazyLock;
 
 use cdc_actors::message::{Delivery, DeliveryId, OrderKey, Receipt};
 use cdc_actors::ports::Transform;
+use daisi_cdc_consumer::domain::tables::{AgentRow, ChatRow, MessageRow};
 use daisi_cdc_consumer::domain::{CdcTransform, Explanation, explain};
 use proptest::prelude::*;
 
@@ -57,6 +59,17 @@ proptest! {
         for [typed, declared] in PAIRS.iter() {
             prop_assert_eq!(decided(typed, &sent), decided(declared, &sent));
         }
+    }
+}
+
+/// What the events above are made of is what the typed rows are made of.
+#[test]
+fn the_declarations_have_the_columns_of_the_typed_rows() {
+    for (table, typed) in
+        [("messages", MessageRow::COLUMNS), ("chats", ChatRow::COLUMNS), ("agents", AgentRow::COLUMNS)]
+    {
+        let declared: BTreeSet<String> = columns(&YAML, table).into_iter().map(|(name, _)| name).collect();
+        assert_eq!(declared, typed.iter().map(|name| (*name).to_owned()).collect(), "{table}");
     }
 }
 

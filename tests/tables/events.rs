@@ -100,10 +100,12 @@ fn value(kind: &'static str) -> BoxedStrategy<String> {
             1 => Just(json!("l".repeat(1_030)).to_string()),
         ]
         .boxed(),
-        "integer" | "bigint" => "-?[1-9][0-9]{0,18}".boxed(),
+        "integer" | "bigint" => prop_oneof![6 => "-?[1-9][0-9]{0,18}", 1 => Just("7".to_owned())].boxed(),
         "boolean" => any::<bool>().prop_map(|flag| flag.to_string()).boxed(),
-        "date" => quoted("20[0-9]{2}-0[1-9]-[12][0-9]"),
-        "uuid" => quoted("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"),
+        "date" => quoted("20[0-9]{2}-0[1-9]-[12][0-9]|2026-01-05|0044-03-15 BC|infinity|12026-01-05"),
+        "uuid" => {
+            quoted("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|018F3a00-5b6c-7d8e-9f00-112233445566")
+        }
         "timestamp" => quoted("2026-01-0[1-9]T08:00:00Z"),
         "numeric" => "-?[1-9][0-9]{0,12}\\.[0-9]{1,9}".boxed(),
         "json" => document(),
