@@ -135,6 +135,27 @@ mod tests {
     }
 
     #[test]
+    fn a_look_at_what_was_confirmed_last_tells_nothing() {
+        let (mut progress, now) = (Progress::default(), Instant::now());
+        progress.confirmed(1, STREAM, 9, now);
+        let then = progress.known();
+        assert_eq!((progress.seen(1, STREAM, then, 9, now), progress.setbacks()), (9, 0));
+    }
+
+    #[test]
+    fn of_two_setbacks_the_look_is_told_the_farther_one() {
+        for (created, told) in [(STREAM, 3), (STREAM + 1, 7)] {
+            let (mut progress, now) = (Progress::default(), Instant::now());
+            progress.confirmed(1, created, 9, now);
+            progress.confirmed(1, created, 4, now);
+            progress.confirmed(1, STREAM, 9, now);
+            progress.confirmed(1, STREAM, 8, now);
+            let then = progress.known();
+            assert_eq!(progress.seen(1, STREAM, then, 20, now), told, "one of {created}, then one of {STREAM}");
+        }
+    }
+
+    #[test]
     fn what_was_stored_since_does_not_hide_it_from_the_look() {
         let (mut progress, start) = (Progress::default(), Instant::now());
         let at = |seconds| start + Duration::from_secs(seconds);
