@@ -9,8 +9,8 @@ use tempfile::TempDir;
 
 use super::pause;
 
-/// How long a server may take to start.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a start may take: after hours it reads back millions of messages first.
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// The versions that the service supports, from one to the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
