@@ -2,15 +2,13 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
-
-use foldhash::HashMap;
 
 use super::column::{Kind, is_unchanged};
 use super::error::{Part, Poison};
 use super::excerpt::Excerpt;
 use super::json::{Read, element, is_integer, members, text, type_of};
 use super::layout::Layout;
+use super::names::Names;
 use super::path::FieldPath;
 use super::scan::Scanner;
 use super::settings::UnhandledFields;
@@ -34,31 +32,12 @@ pub(super) struct Plan {
     pub unhandled: UnhandledFields,
     pub layout: Layout,
     pub columns: Vec<Column>,
-    /// The columns by name.
-    pub places: HashMap<String, u16>,
+    /// The names of the columns.
+    pub names: Names,
+    /// The columns that must not be null.
+    pub needed: Columns,
     pub slots: Vec<Slot>,
-    pub usual: UsualOrder,
 }
-
-/// Which column came after which when last it was looked for: producers keep to an order, which is seldom that of the declaration.
-#[derive(Debug)]
-pub(super) struct UsualOrder(Vec<AtomicU16>);
-
-impl UsualOrder {
-    /// That of the declaration, as long as nothing is known.
-    pub fn declared(columns: u16) -> Self {
-        Self((0..=columns).map(AtomicU16::new).collect())
-    }
-}
-
-/// What has been seen is no part of a plan.
-impl PartialEq for UsualOrder {
-    fn eq(&self, _: &Self) -> bool {
-        true
-    }
-}
-
-impl Eq for UsualOrder {}
 
 /// A column.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -128,8 +107,19 @@ impl Column {
 }
 
 /// A set of columns.
-#[derive(Debug, Default, Clone, Copy)]
-struct Columns([u64; MAX_COLUMNS / 64]);
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Columns([u64; MAX_COLUMNS / 64]);
+
+/// Those of these columns that there may be.
+impl FromIterator<usize> for Columns {
+    fn from_iter<I: IntoIterator<Item = usize>>(columns: I) -> Self {
+        let mut set = Self::default();
+        for column in columns.into_iter().filter(|column| *column < MAX_COLUMNS) {
+            set.insert(column);
+        }
+        set
+    }
+}
 
 impl Columns {
     /// Takes a column in; `false` if it was there.
@@ -140,16 +130,17 @@ impl Columns {
         is_new
     }
 
-    fn contains(&self, column: usize) -> bool {
-        self.0[column / 64] & (1 << (column % 64)) != 0
+    /// The first that is not in another set.
+    fn first_not_in(&self, others: &Self) -> Option<u16> {
+        let left = self.0.iter().zip(&others.0).map(|(word, other)| word & !other);
+        let (word, left) = (0..).zip(left).find(|(_, left)| *left != 0)?;
+        u16::try_from(word * u64::BITS + left.trailing_zeros()).ok()
     }
 }
 
 /// What has been read of a record so far.
 struct Reading<'a> {
     read: RowRead,
-    /// The place after that of the last column.
-    next: usize,
     seen: Columns,
     /// Columns with a value, or with one that was not sent.
     there: Columns,
@@ -177,18 +168,6 @@ impl DeclaredTable {
 }
 
 impl Plan {
-    /// The place of a column, which is sought first where the usual order has it.
-    fn place(&self, name: &str, next: usize) -> Option<usize> {
-        let usual = &self.usual.0[next];
-        let guess = usize::from(usual.load(Ordering::Relaxed));
-        if self.columns.get(guess).is_some_and(|column| column.name == name) {
-            return Some(guess);
-        }
-        let place = *self.places.get(name)?;
-        usual.store(place, Ordering::Relaxed);
-        Some(usize::from(place))
-    }
-
     fn take<'a>(
         &self,
         now: &mut Reading<'a>,
@@ -197,13 +176,12 @@ impl Plan {
         at: std::ops::Range<usize>,
     ) -> Result<(), Poison> {
         let is_null = raw == "null";
-        let Some(place) = self.place(name, now.next) else {
+        let Some(place) = self.names.place(name) else {
             now.read.note_unknown(name, raw, at);
             now.read.more_than_key_columns |= !is_null;
             return Ok(());
         };
         let column = &self.columns[place];
-        now.next = place + 1;
         if is_null {
         } else if is_unchanged(raw) {
             now.read.unchanged.push(name.to_owned());
@@ -229,9 +207,7 @@ impl Plan {
             let raw = now.captures[usize::from(slot.capture)];
             read.put(place, self.id(slot, raw, payload)?);
         }
-        let lacks = |(place, column): &(usize, &Column)| !column.nullable && !now.there.contains(*place);
-        let lacking = self.columns.iter().enumerate().find(lacks);
-        read.lacking = lacking.and_then(|(place, _)| u16::try_from(place).ok());
+        read.lacking = self.needed.first_not_in(&now.there);
         Ok(read)
     }
 
@@ -311,11 +287,11 @@ impl Table for DeclaredTable {
     }
 
     fn knows(&self, column: &str) -> bool {
-        self.0.places.contains_key(column)
+        self.0.names.place(column).is_some()
     }
 
     fn fit(&self, column: &str, raw: &str) -> Option<(Cow<'static, str>, bool)> {
-        let column = &self.0.columns[usize::from(*self.0.places.get(column)?)];
+        let column = &self.0.columns[self.0.names.place(column)?];
         let fits = match raw {
             "null" => column.nullable,
             raw => is_unchanged(raw) || column.accepts(raw),
@@ -331,7 +307,6 @@ impl Table for DeclaredTable {
         let plan = &*self.0;
         let mut now = Reading {
             read: RowRead::default(),
-            next: 0,
             seen: Columns::default(),
             there: Columns::default(),
             captures: [None; MAX_CAPTURES],

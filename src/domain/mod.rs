@@ -28,6 +28,7 @@ pub mod explain;
 mod filter;
 mod json;
 pub mod layout;
+mod names;
 pub mod path;
 pub mod plan;
 pub mod scan;

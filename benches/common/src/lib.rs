@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a benchmark that cannot go on must stop")]
 
 mod delivery;
+pub mod order;
 pub mod path;
 mod payload;
 pub mod shapes;

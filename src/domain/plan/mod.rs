@@ -4,10 +4,11 @@ use std::collections::{HashMap, HashSet};
 
 use super::column::Kind;
 use super::declaration::{Declaration, Source};
-use super::declared::{Column, DeclaredTable, MAX_CAPTURES, MAX_COLUMNS, Plan, Slot, UsualOrder};
+use super::declared::{Column, DeclaredTable, MAX_CAPTURES, MAX_COLUMNS, Plan, Slot};
 use super::edits::Edits;
 use super::filter::Filter;
 use super::layout::{BeyondKey, Layout, Pattern, RoutingValue, ValueSource};
+use super::names::Names;
 use super::path::{FieldPath, steps};
 use super::template::{Piece, pieces};
 
@@ -110,15 +111,17 @@ impl<'d> Compiler<'d> {
         }
         layout.slots = std::mem::take(&mut self.paths);
         let columns = std::mem::take(&mut self.columns);
-        let place = |place| u16::try_from(place).ok();
-        let places = columns.iter().enumerate().filter_map(|(at, column)| Some((column.name.clone(), place(at)?)));
+        // Those that are too many are no part of a table.
+        let names = Names::new(columns.iter().take(MAX_COLUMNS).map(|column| column.name.as_str()));
+        let needed =
+            columns.iter().enumerate().filter(|(_, column)| !column.nullable).map(|(place, _)| place).collect();
         Plan {
-            usual: UsualOrder::declared(u16::try_from(columns.len()).unwrap_or_default()),
             name: from.name,
             enabled: from.enabled,
             unhandled: from.unhandled_fields,
             layout,
-            places: places.collect(),
+            names,
+            needed,
             columns,
             slots: std::mem::take(&mut self.slots),
         }
