@@ -75,18 +75,25 @@ fn intake_resumes_when_the_actor_that_knew_of_the_outage_is_dead() {
                 bench.publisher.faults.fail_next("target", FOR_EVER, unavailable());
             }
             bench.feed("a 2 publish");
+            let of_target = usize::from(dependency == Dependency::Target);
+            if of_target == 1 {
+                // Others ask for the target as well, but nobody else stores letters.
+                bench.dead_letters.faults.fail_next("store", FOR_EVER, unavailable());
+                bench.feed("p 1 poison");
+            }
             bench.until("paused", |_| bench.is_paused(PauseReason::Dependency(dependency))).await;
             // Takes the pull that was under way when intake was paused.
             bench.feed("b 1 publish");
-            bench.until("it was pulled", |fakes| fakes.watch.outstanding() == 2).await;
+            bench.until("it was pulled", |fakes| fakes.watch.outstanding() == 2 + of_target).await;
             // The actor dies at the next attempt; its successor holds nothing and has nothing to ask for.
-            bench.watch.panic_next(if operation == "publish" { "target" } else { operation }, 1);
+            bench.watch.panic_next(["check", "store"][of_target], 1);
             bench
                 .until("its death", |fakes| {
                     fakes.observer.count(|event| matches!(event, Observed::ActorRestarted { .. })) == 1
                 })
                 .await;
             bench.dedup.faults.clear("check");
+            bench.dead_letters.faults.clear("store");
             bench.publisher.faults.clear("publish");
             bench.publisher.faults.clear("target");
             bench.until_done().await;
