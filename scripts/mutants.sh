@@ -29,4 +29,4 @@ mutants daisi-cdc-consumer domain 60 src/domain/{subject,event_key,transform,err
     src/adapters/redis/failure.rs src/adapters/memory.rs src/adapters/nats/stall.rs -- --lib --test redis_store
 mutants cdc-actors dedup 40 actors/src/dedup.rs -- --lib --test failures --test target_lost_data --test pipeline
 mutants cdc-actors delivery 60 actors/src/{publish,ingest}.rs \
-    -- --lib --test failures --test pipeline --test refused --test target_lost_data --test changes --test shutdown
+    -- --lib --test failures --test pipeline --test refused --test target_lost_data --test changes --test shutdown --test suspects

@@ -39,7 +39,7 @@ pub fn run(test: impl Future<Output = ()>) {
     actix_rt::System::new().block_on(test);
 }
 
-/// Reads payloads of the form `row lsn action [subject]`.
+/// Reads payloads of the form `row lsn action [subject]`. What is `dated` was committed when the clock stood at its start.
 pub struct Orders;
 
 struct Parts<'a> {
@@ -111,7 +111,7 @@ impl Transform for Orders {
                     headers: Vec::new(),
                     payload: delivery.payload.clone(),
                     position: Some(CommitPosition { lsn, idx: 0 }),
-                    committed: None,
+                    committed: (action == "dated").then_some(ManualClock::EPOCH_NANOS / 1_000),
                 }))
             }
         };
@@ -284,6 +284,12 @@ impl Bench {
             }
             actix_rt::time::sleep(Duration::from_millis(2)).await;
         }
+    }
+
+    /// Waits until the clock has gone on so far: for what would have happened by then.
+    pub async fn until_after(&self, time: Duration) {
+        let end = self.clock.elapsed() + time;
+        self.until("time goes by", |fakes| fakes.clock.elapsed() >= end).await;
     }
 
     /// Waits until the source has nothing left.

@@ -1,9 +1,9 @@
 //! The ports of the fakes, which hold every acknowledgement against what is stored at that moment.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Mutex;
 
-use cdc_actors::message::{Answer, Attempt, DeadLetter, Delivery, DeliveryId, EventKey, Record, Settlement};
+use cdc_actors::message::{Answer, Attempt, DeadLetter, Delivery, DeliveryId, EventKey, Record, Settle, Settlement};
 use cdc_actors::ports::{
     Backlog, Budget, Checked, DeadLetters, DedupStore, Failure, Heard, Observer, PublishError, Publisher, Reconciled,
     Source, Target,
@@ -13,6 +13,7 @@ use cdc_actors::testkit::unavailable;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::watch;
 
 use super::{Fakes, lock};
 
@@ -30,6 +31,10 @@ pub struct Watch {
     pub(super) violations: Mutex<Vec<String>>,
     pub(super) acks_without_record: Mutex<usize>,
     pub(super) pulls: Mutex<usize>,
+    /// The most times that one call said of one delivery that it is being worked on.
+    most_alike: Mutex<usize>,
+    /// Operations that are not answered.
+    held: watch::Sender<BTreeSet<&'static str>>,
     /// Pulls under way.
     pulling: Mutex<usize>,
 }
@@ -47,6 +52,25 @@ impl Watch {
     /// The next `times` calls of `operation` panic.
     pub fn panic_next(&self, operation: &'static str, times: usize) {
         lock(&self.panics).insert(operation, times);
+    }
+
+    /// From now on `operation` (`set_markers`, `backlog`) is not answered, until [`Self::release`].
+    pub fn hold(&self, operation: &'static str) {
+        self.held.send_modify(|held| {
+            held.insert(operation);
+        });
+    }
+
+    /// Takes [`Self::hold`] back.
+    pub fn release(&self, operation: &'static str) {
+        self.held.send_modify(|held| {
+            held.remove(operation);
+        });
+    }
+
+    async fn released(&self, operation: &'static str) {
+        // An error would mean that the watch is gone, and with it whoever waits here.
+        drop(self.held.subscribe().wait_for(|held| !held.contains(operation)).await);
     }
 
     /// One pull at a time: what a second one brings was budgeted for the first.
@@ -89,6 +113,20 @@ impl Watch {
         *lock(&self.acks_without_record)
     }
 
+    /// The most times that one call said of one delivery that it is being worked on.
+    pub fn most_alike(&self) -> usize {
+        *lock(&self.most_alike)
+    }
+
+    fn count_alike(&self, settlements: &[Settlement]) {
+        let mut alike: HashMap<DeliveryId, usize> = HashMap::new();
+        for Settlement { receipt, .. } in settlements.iter().filter(|s| s.settle == Settle::InProgress) {
+            *alike.entry(receipt.id).or_default() += 1;
+        }
+        let mut most = lock(&self.most_alike);
+        *most = alike.into_values().max().unwrap_or_default().max(*most);
+    }
+
     /// Pulls that were begun.
     pub fn pulls(&self) -> usize {
         *lock(&self.pulls)
@@ -122,6 +160,7 @@ impl Source for Watched {
     fn settle(&self, settlements: Vec<Settlement>) -> BoxFuture<'_, Result<(), Failure>> {
         async move {
             self.0.watch.enter("settle");
+            self.0.watch.count_alike(&settlements);
             // What fails is held against nothing: it does not reach the source.
             let result = self.0.source.settle(settlements.clone()).await;
             if result.is_ok() {
@@ -141,7 +180,11 @@ impl Source for Watched {
     }
 
     fn backlog(&self) -> BoxFuture<'_, Result<Backlog, Failure>> {
-        self.0.source.backlog()
+        async move {
+            self.0.watch.released("backlog").await;
+            self.0.source.backlog().await
+        }
+        .boxed()
     }
 
     /// Each has a connection of its own, as in the service. What breaks the publisher's, a restart of the server, breaks this one.
@@ -186,7 +229,11 @@ impl DedupStore for Watched {
     }
 
     fn set_markers(&self, markers: Vec<(DeliveryId, u64)>) -> BoxFuture<'_, Result<(), Failure>> {
-        self.0.dedup.set_markers(markers)
+        async move {
+            self.0.watch.released("set_markers").await;
+            self.0.dedup.set_markers(markers).await
+        }
+        .boxed()
     }
 }
 
