@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bench::{Bench, FOR_EVER, run, settings};
 use cdc_actors::guard::GuardSettings;
-use cdc_actors::ports::FailureClass;
+use cdc_actors::ports::{Dependency, FailureClass};
 use cdc_actors::shared::{Patience, Settings};
 use cdc_actors::supervisor::ExitReason;
 use cdc_actors::telemetry::PauseReason;
@@ -79,6 +79,32 @@ fn a_refused_subject_does_not_keep_a_change_waiting_and_loses_nothing() {
         bench.publisher.accept("nowhere");
         bench.until_done().await;
         assert_eq!((bench.row("x"), bench.row("a")), (vec![1, 2], vec![1]));
+        bench.stop().await;
+    });
+}
+
+/// Nobody else could go on with it either, and here it keeps its order.
+#[test]
+fn while_a_dependency_is_down_a_change_waits_and_what_is_in_flight_stays() {
+    run(async {
+        let bench = Bench::start(Settings { ack_wait: Duration::from_secs(60), ..settings() });
+        bench.feed_row("a", 1..=1);
+        bench.until_done().await;
+        for operation in ["publish", "target"] {
+            bench.publisher.faults.fail_next(operation, FOR_EVER, unavailable());
+        }
+        bench.feed_row("a", 2..=6);
+        bench.until("it is down", |_| bench.is_paused(PauseReason::Dependency(Dependency::Target))).await;
+        let change = bench.changes().between_events(|| {});
+        // After two seconds what only waits to be tried again would go back.
+        bench.until_after(Duration::from_secs(3)).await;
+        assert_eq!(bench.naks(), Vec::<u64>::new());
+        for operation in ["publish", "target"] {
+            bench.publisher.faults.clear(operation);
+        }
+        actix_rt::time::timeout(DEADLINE, change).await.expect("in time").expect("the change is made");
+        bench.until_done().await;
+        assert_eq!(bench.row("a"), (1..=6).collect::<Vec<_>>());
         bench.stop().await;
     });
 }

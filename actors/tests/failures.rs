@@ -192,8 +192,18 @@ fn failing_publishes_are_repeated_in_order() {
         bench.until_done().await;
         assert_eq!((bench.row("a").len(), bench.row("b").len()), (20, 20));
         assert!(bench.settled(Outcome::Duplicate) == 0);
+        assert_eq!(failed_attempts(&bench), 37);
         bench.stop().await;
     });
+}
+
+/// Attempts to publish that failed, as was told.
+fn failed_attempts(bench: &Bench) -> u64 {
+    let attempts = bench.observer.events().into_iter().map(|event| match event {
+        Observed::PublishFailed { attempts, .. } => attempts,
+        _ => 0,
+    });
+    attempts.sum()
 }
 
 #[test]
@@ -224,6 +234,7 @@ fn a_publish_whose_answer_is_lost_is_processed_and_not_doubled() {
         bench.until_done().await;
         assert_eq!(bench.row("a"), [1, 2, 3, 4, 5]);
         bench.until("all are processed", |fakes| fakes.observer.settled(Outcome::Processed) == 5).await;
+        assert_eq!(failed_attempts(&bench), 6);
         bench.stop().await;
     });
 }
@@ -316,11 +327,15 @@ fn after_a_long_pause_what_is_unpublished_goes_back_in_order_and_comes_again() {
             }
             bench.feed_row("a", 2..=20);
             bench.until("handed back", |_| bench.naks().len() >= 19).await;
-            bench
-                .until("it was told", |fakes| {
-                    fakes.observer.count(|event| matches!(event, Observed::HandedBack { .. })) > 0
-                })
-                .await;
+            let told = |fakes: &Fakes| {
+                let deliveries = fakes.observer.events().into_iter().filter_map(|event| match event {
+                    Observed::HandedBack { deliveries, .. } => Some(deliveries),
+                    _ => None,
+                });
+                deliveries.collect::<Vec<_>>()
+            };
+            bench.until("it was told", |fakes| told(fakes).iter().sum::<usize>() >= 19).await;
+            assert!(!told(&bench).contains(&0), "nor was anything told of nothing");
             let first = bench.naks()[..19].to_vec();
             assert_eq!(first, (2..=20).collect::<Vec<_>>(), "{dependency}");
             for operation in ["target", "publish"] {
@@ -344,6 +359,49 @@ fn a_source_that_fails_is_asked_again_and_settlements_are_repeated() {
         bench.until_done().await;
         let acks = bench.source.settlements().iter().filter(|s| s.settle == Settle::Ack).count();
         assert_eq!(acks, 100);
+        bench.stop().await;
+    });
+}
+
+#[test]
+fn what_fails_is_tried_again_more_and_more_slowly() {
+    for operation in ["pull", "settle", "store"] {
+        run(async move {
+            let fakes = Fakes::new(settings().ack_wait);
+            fakes.feed("a 1 publish");
+            fakes.feed("a 2 poison");
+            let backoff = Backoff { initial: Duration::from_millis(1), max: Duration::from_secs(1) };
+            let bench = Bench::start_on(fakes.clone(), Settings { backoff, ..settings() });
+            let faults = if operation == "store" { &fakes.dead_letters.faults } else { &fakes.source.faults };
+            faults.fail_next(operation, FOR_EVER, unavailable());
+            bench.until("it is tried again", |_| faults.calls(operation) >= 3).await;
+            bench.until_after(Duration::from_secs(2)).await;
+            // At the first delay it would be a thousand, half of them at least.
+            let called = faults.calls(operation);
+            assert!(called <= 40, "{operation}: {called} times");
+            faults.clear(operation);
+            bench.until_done().await;
+            bench.stop().await;
+        });
+    }
+}
+
+#[test]
+fn while_nothing_can_be_settled_word_of_work_under_way_does_not_pile_up() {
+    run(async {
+        let bench = Bench::start(Settings { ack_wait: Duration::from_millis(600), ..settings() });
+        bench.publisher.hold();
+        bench.feed_row("a", 1..=1);
+        bench.until("it says so", |fakes| fakes.watch.most_alike() == 1).await;
+        let (tried, settled) = (bench.source.faults.calls("settle"), bench.source.settlements().len());
+        bench.source.faults.fail_next("settle", FOR_EVER, unavailable());
+        bench.until("that fails", |fakes| fakes.source.faults.calls("settle") > tried + 1).await;
+        bench.until_after(Duration::from_secs(3)).await;
+        bench.source.faults.clear("settle");
+        bench.until("it gets through", |fakes| fakes.source.settlements().len() > settled).await;
+        assert_eq!(bench.watch.most_alike(), 1);
+        bench.publisher.release();
+        bench.until_done().await;
         bench.stop().await;
     });
 }

@@ -120,6 +120,29 @@ fn skipped_and_poisoned_events_end_as_such_and_panics_are_poison() {
 }
 
 #[test]
+fn it_is_told_how_long_after_its_commit_an_event_was_published() {
+    run(async {
+        let bench = Bench::start(settings());
+        let age = Duration::from_secs(5);
+        bench.clock.advance(age);
+        bench.feed("a 1 dated");
+        bench.feed("b 1 publish");
+        bench.until_done().await;
+        let told = |wanted| {
+            let events = bench.observer.events().into_iter().filter_map(|event| match event {
+                Observed::Published { key, since_commit, .. } if key == wanted => Some(since_commit),
+                _ => None,
+            });
+            events.collect::<Vec<_>>()
+        };
+        let [Some(since)] = told(key("a", 1))[..] else { panic!("once, with a time: {:?}", told(key("a", 1))) };
+        assert!(since >= age && since <= bench.clock.elapsed(), "{since:?}");
+        assert_eq!(told(key("b", 1)), [None], "when it was committed is not known");
+        bench.stop().await;
+    });
+}
+
+#[test]
 fn no_more_is_out_than_permits_allow() {
     run(async {
         let settings = Settings { in_flight: Budget { messages: 20, bytes: 600 }, largest_message: 100, ..settings() };

@@ -4,7 +4,7 @@ mod bench;
 
 use std::time::Duration;
 
-use bench::{Bench, FOR_EVER, Fakes, paused_for, run, settings, suspect};
+use bench::{Bench, FOR_EVER, Fakes, key, paused_for, run, settings, suspect};
 use cdc_actors::message::Reason;
 use cdc_actors::ports::{Budget, Dependency, FailureClass};
 use cdc_actors::retry::Backoff;
@@ -44,6 +44,26 @@ fn refused_rows_leave_most_permits_to_others() {
             bench.feed(format!("x{row} 1 publish nowhere"));
         }
         bench.feed_row("a", 2..=50);
+        bench.until("others flow", |_| bench.row("a").len() == 50).await;
+        bench.publisher.accept("nowhere");
+        bench.clock.advance(Duration::from_secs(3));
+        bench.until_done().await;
+        bench.stop().await;
+    });
+}
+
+#[test]
+fn a_refused_row_of_many_events_leaves_most_permits_to_others() {
+    run(async {
+        let pause = Duration::from_millis(300);
+        let (in_flight, backoff) = (Budget { messages: 40, bytes: 100_000 }, Backoff { initial: pause, max: pause });
+        let bench = Bench::start(Settings { in_flight, backoff, ..settings() });
+        bench.publisher.refuse("nowhere");
+        // Tried one by one they would take a minute.
+        for lsn in 1..=240 {
+            bench.feed(format!("x {lsn} publish nowhere"));
+        }
+        bench.feed_row("a", 1..=50);
         bench.until("others flow", |_| bench.row("a").len() == 50).await;
         bench.publisher.accept("nowhere");
         bench.clock.advance(Duration::from_secs(3));
@@ -228,6 +248,10 @@ fn a_publish_actor_built_anew_hears_that_a_suspect_must_run_apart() {
 fn two_refused_subjects_do_not_stop_the_rest() {
     run(async {
         let bench = Bench::start(Settings { ack_wait: Duration::from_millis(500), ..settings() });
+        // What was stored before says nothing of what fails later.
+        bench.feed_row("z", 1..=1);
+        bench.until_done().await;
+        bench.clock.advance(Duration::from_millis(1));
         // Such as a limit per subject: not told by its class from a target that can store nothing at all.
         bench.publisher.refuse_as("nowhere", FailureClass::Unavailable);
         bench.publisher.refuse_as("nirvana", FailureClass::Unavailable);
@@ -239,6 +263,7 @@ fn two_refused_subjects_do_not_stop_the_rest() {
         bench.until("it was pulled", |fakes| fakes.watch.outstanding() == 3).await;
         bench.feed_row("a", 1..=50);
         bench.until("others flow", |_| bench.row("a").len() == 50).await;
+        assert_eq!(bench.naks(), Vec::<u64>::new(), "elsewhere they would be refused as well");
         bench.publisher.accept("nowhere");
         bench.publisher.accept("nirvana");
         bench.until_done().await;
@@ -261,6 +286,145 @@ fn subjects_that_nobody_listens_on_pause_nobody() {
         assert_eq!(bench.observer.count(paused_for(Dependency::Target, true)), 0);
         bench.publisher.accept("nowhere");
         bench.publisher.accept("nirvana");
+        bench.until_done().await;
+        bench.stop().await;
+    });
+}
+
+/// Events that the store has been asked about, and does not know.
+fn checked(bench: &Bench) -> u64 {
+    let misses = bench.observer.events().into_iter().map(|event| match event {
+        Observed::DedupChecked { misses, .. } => misses,
+        _ => 0,
+    });
+    misses.sum()
+}
+
+#[test]
+fn what_a_target_refuses_that_looks_down_waits_in_place() {
+    run(async {
+        let fakes = Fakes::new(Duration::from_secs(60));
+        for (row, subject) in ["nowhere", "nirvana"].into_iter().cycle().take(40).enumerate() {
+            fakes.publisher.refuse_as(subject, FailureClass::Unavailable);
+            fakes.feed(format!("x{row} 1 publish {subject}"));
+        }
+        fakes.publisher.hold();
+        let in_flight = Budget { messages: 60, bytes: 100_000 };
+        let bench = Bench::start_on(fakes, Settings { in_flight, ack_wait: Duration::from_secs(60), ..settings() });
+        bench.until("all are on their way", |fakes| fakes.publisher.held() == 40).await;
+        bench.dedup.faults.fail_next("check", FOR_EVER, unavailable());
+        bench.feed("x0 2 publish nowhere");
+        bench.until("another is in hand", |fakes| fakes.watch.outstanding() == 41).await;
+        bench.publisher.release();
+        bench.until("it looks down", |_| bench.is_paused(PauseReason::Dependency(Dependency::Target))).await;
+        bench.until("all are tried repeatedly", |fakes| fakes.publisher.faults.calls("publish") >= 400).await;
+        bench.dedup.faults.clear("check");
+        bench.until("the other is checked", |_| checked(&bench) == 41).await;
+        bench.until("all are tried again", |fakes| fakes.publisher.faults.calls("publish") >= 800).await;
+        assert_eq!(bench.naks(), Vec::<u64>::new(), "no more than a quarter of a few refused ones could stay");
+        bench.publisher.accept("nowhere");
+        bench.publisher.accept("nirvana");
+        bench.until_done().await;
+        bench.stop().await;
+    });
+}
+
+/// It is taken for down as a whole once it has refused more in a row than may be unacknowledged.
+#[test]
+fn a_target_that_refused_some_and_refuses_all_by_now_makes_no_more_dead_letters() {
+    run(async {
+        let in_flight = Budget { messages: 40, bytes: 100_000 };
+        let bench = Bench::start(Settings { in_flight, max_ack_pending: 64, ..settings() });
+        bench.publisher.refuse("nowhere");
+        let mut lsn = 0;
+        while bench.dead_letters.stored().is_empty() {
+            lsn += 1;
+            assert!(lsn < 20_000, "never refused");
+            for row in 0..4 {
+                bench.feed(format!("x{lsn}-{row} 1 publish nowhere"));
+            }
+            bench.feed_row("a", lsn..=lsn);
+            bench.until("others flow", |_| bench.row("a").len() as u64 == lsn).await;
+        }
+        let (letters, naks) = (bench.dead_letters.stored().len(), bench.naks().len());
+        for row in 0..300 {
+            bench.feed(format!("y{row} 1 publish nowhere"));
+        }
+        let more = |fakes: &Fakes| fakes.dead_letters.stored().len() - letters;
+        // Those in flight at the last success were refused before it.
+        let most = 64 + 40;
+        bench.until("they wait at the source", |fakes| bench.naks().len() > naks + 150 || more(fakes) > most).await;
+        assert!(more(&bench) <= most, "{} more dead letters", more(&bench));
+        bench.publisher.accept("nowhere");
+        bench.clock.advance(Duration::from_secs(3));
+        bench.until_done().await;
+        bench.stop().await;
+    });
+}
+
+/// Of what was handed over together some may have been refused just before the target was back, and the rest stored.
+#[test]
+fn what_is_refused_beside_what_is_stored_at_the_same_time_is_tried_once_more() {
+    run(async {
+        // As long as that nothing is tried again before the clock is moved on.
+        let (long, ack_wait) = (Duration::from_secs(100_000), Duration::from_secs(1_000_000));
+        let backoff = Backoff { initial: long, max: long };
+        let bench = Bench::start(Settings { workers: 1, ack_wait, refused_for: Duration::ZERO, backoff, ..settings() });
+        for (row, subject) in [("a", "somewhere"), ("x", "nowhere")] {
+            bench.publisher.refuse(subject);
+            bench.feed(format!("{row} 1 publish {subject}"));
+        }
+        let failed = |event: &Observed| match event {
+            Observed::PublishFailed { attempts, .. } => *attempts,
+            _ => 0,
+        };
+        let failures = |fakes: &Fakes| fakes.observer.events().iter().map(failed).sum::<u64>();
+        bench.until("both are refused", |fakes| failures(fakes) == 2).await;
+        bench.publisher.accept("somewhere");
+        bench.publisher.hold();
+        bench.clock.advance(long);
+        // After a look at the target whatever is due goes out at once.
+        bench.publisher.reconnect();
+        bench.until("both are tried again", |fakes| fakes.publisher.held() == 2).await;
+        bench.publisher.release_first();
+        bench.until("one is stored", |fakes| fakes.source.unacknowledged().len() == 1).await;
+        bench.publisher.accept("nowhere");
+        bench.publisher.release();
+        bench.until("the other was refused", |fakes| failures(fakes) == 3).await;
+        bench.clock.advance(long);
+        bench.publisher.reconnect();
+        bench.until_done().await;
+        assert!(bench.dead_letters.stored().is_empty());
+        bench.stop().await;
+    });
+}
+
+/// It was on its way when the others of its kind went back.
+#[test]
+fn what_is_refused_while_a_suspect_waits_to_run_apart_goes_back_at_once() {
+    run(async {
+        let ack_wait = Duration::from_secs(60);
+        let fakes = Fakes::new(ack_wait);
+        fakes.publisher.refuse("nowhere");
+        fakes.feed("x 1 publish nowhere");
+        let sequence = fakes.feed("s 1 publish somewhere");
+        fakes.source.set_deliveries(sequence, settings().suspect_after);
+        fakes.dedup.mark(suspect(sequence), 1);
+        fakes.source.pass(sequence);
+        // Every look at the backlog sends back what waits.
+        fakes.watch.hold("backlog");
+        let bench = Bench::start_on(fakes, Settings { ack_wait, ..settings() });
+        bench.until("it is refused", |fakes| fakes.publisher.faults.calls("publish") >= 5).await;
+        bench.publisher.hold();
+        bench.until("it is on its way", |fakes| fakes.publisher.held() == 1).await;
+        bench.source.redeliver(sequence);
+        bench.until("a suspect waits", |_| bench.is_paused(PauseReason::Suspect)).await;
+        bench.publisher.release();
+        bench.until("the suspect has run", |fakes| fakes.is_stored(&key("s", 1))).await;
+        assert_eq!(bench.naks(), [1]);
+        bench.watch.release("backlog");
+        bench.publisher.accept("nowhere");
+        bench.clock.advance(ack_wait);
         bench.until_done().await;
         bench.stop().await;
     });

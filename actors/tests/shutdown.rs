@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use bench::{Bench, FOR_EVER, Fakes, run, settings, suspect};
 use cdc_actors::message::Settle;
+use cdc_actors::retry::Backoff;
 use cdc_actors::shared::Settings;
 use cdc_actors::supervisor::ExitReason;
 use cdc_actors::telemetry::PauseReason;
@@ -108,6 +109,25 @@ fn with_the_target_down_everything_goes_back_within_the_grace() {
         assert!(ended.drained, "handed back in time");
         assert_eq!(bench.source.unacknowledged().len(), 20);
         assert_eq!(bench.naks(), (1..=20).collect::<Vec<_>>());
+    });
+}
+
+/// The target itself is well, and would be asked again in minutes.
+#[test]
+fn with_a_subject_refused_what_waits_goes_back_within_the_grace() {
+    run(async {
+        let long = Duration::from_secs(600);
+        let grace = Duration::from_secs(2);
+        let backoff = Backoff { initial: long, max: long };
+        let mut bench = Bench::start(Settings { grace, backoff, ..settings() });
+        bench.publisher.refuse("nowhere");
+        for lsn in 1..=3 {
+            bench.feed(format!("x {lsn} publish nowhere"));
+        }
+        bench.until("it is refused", |fakes| fakes.publisher.faults.calls("publish") >= 3).await;
+        bench.ask_to_stop();
+        assert!(bench.ended().await.drained, "handed back in time");
+        assert_eq!(bench.naks(), [1, 2, 3]);
     });
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bench::{Bench, FOR_EVER, Fakes, key, paused_for, run, settings};
 use cdc_actors::message::Settle;
-use cdc_actors::ports::{DedupStore, Dependency, Target};
+use cdc_actors::ports::{DedupStore, Dependency, FailureClass, Target};
 use cdc_actors::retry::Backoff;
 use cdc_actors::shared::Settings;
 use cdc_actors::telemetry::{Outcome, PauseReason};
@@ -377,6 +377,59 @@ fn what_has_waited_for_a_look_beyond_ack_wait_is_left_to_others() {
         bench.until_done().await;
         assert_eq!(bench.publisher.stored().len(), published + 1);
         assert_eq!(bench.source.settlements().len(), before + 1, "nor is anything said of them");
+        bench.stop().await;
+    });
+}
+
+/// What gets through before the next probe must not pass for the end of the outage, nor hide that the target is behind.
+#[test]
+fn what_is_confirmed_after_the_first_failed_probe_is_published_again() {
+    run(async {
+        let pause = Duration::from_secs(2);
+        let bench = Bench::start(Settings { backoff: Backoff { initial: pause, max: pause }, ..settings() });
+        bench.feed_row("a", 1..=4);
+        bench.until_done().await;
+        bench.publisher.refuse_as("nowhere", FailureClass::Unavailable);
+        bench.publisher.hold();
+        bench.feed("x 1 publish nowhere");
+        bench.until("one will have failed", |fakes| fakes.publisher.held() == 1).await;
+        bench.feed_row("a", 5..=10);
+        bench.until("six are stored, and nothing was heard", |fakes| fakes.publisher.held() == 7).await;
+        bench.dedup.faults.fail_next("check", FOR_EVER, unavailable());
+        bench.feed_row("c", 1..=8);
+        bench.until("eight are in hand", |fakes| fakes.watch.outstanding() == 15).await;
+        bench.publisher.faults.fail_next("target", 1, unavailable());
+        bench.publisher.regress_to(4);
+        bench.publisher.release_first();
+        bench.until("it is away", |_| bench.is_paused(PauseReason::Dependency(Dependency::Target))).await;
+        bench.dedup.faults.clear("check");
+        bench.until("these are stored as well", |_| bench.row("c").len() == 8).await;
+        bench.publisher.accept("nowhere");
+        bench.publisher.release();
+        // Every acknowledgement is held against what is stored at that moment.
+        bench.until_done().await;
+        assert_eq!((bench.row("a"), bench.row("x")), ((1..=10).collect(), vec![1]));
+        bench.stop().await;
+    });
+}
+
+#[test]
+fn a_target_that_was_created_anew_makes_its_records_void_while_the_connection_stands() {
+    run(async {
+        let bench = Bench::start(settings());
+        bench.feed_row("a", 1..=3);
+        bench.until_done().await;
+        let looked =
+            |event: &Observed| matches!(event, Observed::Paused { reason: PauseReason::Reconcile, paused: false });
+        assert_eq!(bench.observer.count(looked), 1, "the stream is the one that was looked at");
+        bench.publisher.begin_new_life();
+        bench.feed_row("b", 1..=3);
+        bench.until("it was looked at", |fakes| fakes.observer.count(looked) == 2).await;
+        // These come again, and are on record.
+        bench.feed_row("a", 1..=3);
+        bench.until_done().await;
+        assert_eq!((bench.row("a"), bench.row("b")), (vec![1, 2, 3], vec![1, 2, 3]));
+        assert_eq!(bench.observer.count(looked), 2, "once");
         bench.stop().await;
     });
 }

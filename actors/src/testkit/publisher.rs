@@ -113,6 +113,13 @@ impl FakePublisher {
         }
     }
 
+    /// Gives the first of the answers kept back, and goes on keeping.
+    pub fn release_first(&self) {
+        let first = lock(&self.state).held.as_mut().and_then(VecDeque::pop_front);
+        // Whoever asked may be gone by now.
+        first.into_iter().for_each(|(answers, answer)| drop(answers.send(answer)));
+    }
+
     /// The connection was lost and made anew.
     pub fn reconnect(&self) {
         self.epoch.fetch_add(1, Ordering::SeqCst);
@@ -129,6 +136,12 @@ impl FakePublisher {
         state.last_sequence = sequence;
         state.messages.retain(|message| message.sequence <= sequence);
         state.sequences.retain(|_, stored| *stored <= sequence);
+    }
+
+    /// Deletes the stream and creates it anew: empty, its sequences starting over.
+    pub fn begin_new_life(&self) {
+        self.regress_to(0);
+        lock(&self.state).created += 1;
     }
 
     /// Another publisher stores so many events, which [`Self::stored`] does not tell of.
