@@ -126,9 +126,9 @@ impl DedupActor {
         let (mut fresh, mut failed, mut last) = (Vec::with_capacity(asked), Vec::new(), None);
         let (mut stuck, mut hits) = (HashSet::new(), 0);
         if let Some(target) = &mut self.target {
-            // Another replica found that the target had lost something: nobody here may go on by what it had. A store that was bypassed
-            // had none, and one that has forgotten everything has none either.
-            if checked.generation > target.generation && target.generation > 0 {
+            // Another replica found that the target had lost something: nobody here may go on by what it had. A store that has forgotten
+            // everything looks the same; one that was bypassed had no generation.
+            if target.generation != checked.generation && target.generation > 0 {
                 self.core.look_at_target.send(LookAtTarget { created: None });
             }
             target.generation = checked.generation;
