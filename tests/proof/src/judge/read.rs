@@ -15,6 +15,8 @@ use crate::traffic::hash;
 const BATCH_BYTES: usize = 16 << 20;
 /// How long a stream may take to be read to its end.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// How long the next message may take.
+const SILENCE: Duration = Duration::from_secs(10);
 
 /// An event in the target.
 #[derive(Debug, Clone)]
@@ -106,15 +108,24 @@ pub(crate) async fn each(js: &jetstream::Context, name: &str, mut take: impl FnM
     if stream.cached_info().state.messages == 0 {
         return;
     }
-    let config = consumer::pull::Config { ack_policy: consumer::AckPolicy::None, ..Default::default() };
-    let consumer = stream.create_consumer(config).await.unwrap();
     let (mut at, deadline) = (0, Instant::now() + PATIENCE);
     while at < last {
         assert!(Instant::now() < deadline, "{name} was read to {at} of {last} only within {PATIENCE:?}");
-        let mut messages = consumer.fetch().max_messages(1_000).max_bytes(BATCH_BYTES).messages().await.unwrap();
-        while let Some(Ok(message)) = messages.next().await {
-            at = message.info().unwrap().stream_sequence;
-            take(&message, at);
+        let config = consumer::pull::Config {
+            ack_policy: consumer::AckPolicy::None,
+            deliver_policy: consumer::DeliverPolicy::ByStartSequence { start_sequence: at + 1 },
+            ..Default::default()
+        };
+        let consumer = stream.create_consumer(config).await.unwrap();
+        let mut before = None;
+        // One that falls silent, as nats-server 2.9.10 can let them, is given up for another.
+        while before != Some(at) && at < last {
+            before = Some(at);
+            let mut messages = consumer.fetch().max_messages(1_000).max_bytes(BATCH_BYTES).messages().await.unwrap();
+            while let Ok(Some(Ok(message))) = tokio::time::timeout(SILENCE, messages.next()).await {
+                at = message.info().unwrap().stream_sequence;
+                take(&message, at);
+            }
         }
     }
 }
