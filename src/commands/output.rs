@@ -14,8 +14,10 @@ pub(super) const BAD: Style = AnsiColor::Red.on_default();
 /// Names.
 pub(super) const NAME: Style = Style::new().bold();
 
-/// The one control character that serde_json does not escape.
-const DELETE: char = '\u{7f}';
+/// Whether a character commands terminals and need not be escaped in JSON.
+fn is_beyond_json(c: char) -> bool {
+    ('\u{7f}'..='\u{9f}').contains(&c)
+}
 
 /// A text in a style; standard output drops the style where nobody would see it.
 pub(super) fn styled(style: Style, text: impl std::fmt::Display) -> String {
@@ -35,9 +37,13 @@ pub(super) fn write(out: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
 
 /// Writes one JSON value on a line of its own.
 pub(super) fn json_line(out: &mut impl Write, value: &impl Serialize) -> io::Result<()> {
-    let line = serde_json::to_string(value).map_err(io::Error::from)?;
-    // What drops colours drops this character as well, which JSON lets stand in a string as it is.
-    write(out, format!("{}\n", line.replace(DELETE, "\\u007f")).as_bytes())
+    let mut line = serde_json::to_string(value).map_err(io::Error::from)?;
+    // JSON lets these stand in a string as they are. A terminal obeys some, and what drops colours drops one.
+    if line.contains(is_beyond_json) {
+        let escaped = |c: char| if is_beyond_json(c) { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() };
+        line = line.chars().map(escaped).collect();
+    }
+    write(out, format!("{line}\n").as_bytes())
 }
 
 /// A text on one line, nothing in it that moves the cursor or changes colours: events may hold anything.
@@ -91,5 +97,15 @@ mod tests {
     #[test]
     fn a_rate_has_no_decimals() {
         assert_eq!([0.0, 0.4, 9_200.825_5].map(rate), ["0/s", "0/s", "9,201/s"]);
+    }
+
+    #[test]
+    fn json_commands_no_terminal_and_says_what_it_said() {
+        let text = "a\u{7f}\u{9b}31m\u{80}é\n";
+        let mut line = Vec::new();
+        super::json_line(&mut line, &text).unwrap();
+        let line = String::from_utf8(line).unwrap();
+        assert_eq!(line, "\"a\\u007f\\u009b31m\\u0080é\\n\"\n");
+        assert_eq!(serde_json::from_str::<String>(&line).unwrap(), text);
     }
 }
