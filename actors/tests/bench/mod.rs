@@ -27,6 +27,8 @@ use watched::{Watch, Watched};
 
 /// More calls than any test makes.
 pub const FOR_EVER: usize = 1_000_000;
+/// A grace of which more is left near its end than any test takes.
+pub const LONG_GRACE: Duration = Duration::from_secs(1_000);
 /// How long a test waits for what must happen.
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -365,6 +367,13 @@ impl Bench {
     /// Asks for the controlled shutdown.
     pub fn ask_to_stop(&self) {
         self.pipeline.shutdown();
+    }
+
+    /// Likewise, with [`LONG_GRACE`], and goes on to near its end: what has not been sent goes back from then on.
+    pub async fn ask_to_stop_and_go_on(&self) {
+        self.ask_to_stop();
+        self.until("intake has ended", |fakes| fakes.source.stopped()).await;
+        self.clock.advance(LONG_GRACE.mul_f64(0.8));
     }
 
     /// Waits for the end.
