@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal, Write};
 
+use indicatif::ProgressBar;
 use serde::Serialize;
 
 use super::input::{self, Input};
@@ -39,6 +40,11 @@ fn explain_all(arguments: &ExplainArgs) -> Result<ExitStatus, CommandError> {
         None => io::stdout().is_terminal(),
     };
     let mut out = output::stdout();
+    // On a terminal the decisions themselves show how far it is.
+    let bar = match io::stdout().is_terminal() {
+        true => ProgressBar::hidden(),
+        false => output::progress("explaining", events.len() as u64),
+    };
     for (place, Input { subject, headers, payload }) in events {
         let (explanation, trace) = if arguments.trace {
             let (explanation, trace) = domain::trace(&transform, &subject, headers, &payload, prefix);
@@ -53,7 +59,9 @@ fn explain_all(arguments: &ExplainArgs) -> Result<ExitStatus, CommandError> {
         } else {
             output::json_line(&mut out, &Explained { input: place, explanation: &explanation, trace })?;
         }
+        bar.inc(1);
     }
+    bar.finish_and_clear();
     Ok(ExitStatus::Success)
 }
 

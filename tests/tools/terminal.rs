@@ -46,6 +46,19 @@ async fn long_work_shows_its_progress_on_a_terminal_and_leaves_none_behind() {
     assert!(last.contains("200 published") && !last.contains("/200"), "what is left is the result: {said:?}");
 }
 
+#[test]
+fn decisions_on_many_events_show_their_progress_where_they_go_elsewhere() {
+    let line = Change::message("m").payload().replace('\n', " ");
+    let explain = |count: usize, to: &str| {
+        let events = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(events.path(), format!("{line}\n").repeat(count)).unwrap();
+        on_a_terminal(&Settings::new(), &[], &format!("explain {} {to}", events.path().display()))
+    };
+    let said = explain(50_000, "> /dev/null");
+    assert!(said.contains("explaining") && said.contains("/50000 "), "a bar: {said:?}");
+    assert!(!explain(5_000, "").contains("explaining"), "no bar between decisions");
+}
+
 #[tokio::test]
 async fn trials_of_many_letters_show_their_progress() {
     const COUNT: usize = 3_000;
