@@ -11,7 +11,7 @@ use actix::prelude::*;
 use crate::message::{EventKey, Record};
 use crate::ports::{Checked, DedupStore, Dependency, Failure, Publisher};
 use crate::shared::{
-    ActorKind, Check, Confirmed, Core, HandBack, Life, LookAtTarget, Pending, Publish, RecordStored, SetTarget, beat,
+    ActorKind, Check, Confirmed, Core, HandBack, Life, Pending, Publish, RecordStored, SetTarget, beat,
 };
 use crate::telemetry::{Outcome, Telemetry};
 use crate::view::View;
@@ -126,11 +126,6 @@ impl DedupActor {
         let (mut fresh, mut failed, mut last) = (Vec::with_capacity(asked), Vec::new(), None);
         let (mut stuck, mut hits) = (HashSet::new(), 0);
         if let Some(target) = &mut self.target {
-            // Another replica found that the target had lost something: nobody here may go on by what it had. A store that has forgotten
-            // everything looks the same; one that was bypassed had no generation.
-            if target.generation != checked.generation && target.generation > 0 {
-                self.core.look_at_target.send(LookAtTarget { created: None });
-            }
             target.generation = checked.generation;
         }
         for (pending, record) in batch.into_iter().zip(checked.records) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bench::{Bench, FOR_EVER, Fakes, LONG_GRACE, key, paused_for, run, settings};
 use cdc_actors::message::Settle;
-use cdc_actors::ports::{DedupStore, Dependency, FailureClass, Target};
+use cdc_actors::ports::Dependency;
 use cdc_actors::retry::Backoff;
 use cdc_actors::shared::Settings;
 use cdc_actors::telemetry::{Outcome, PauseReason};
@@ -333,27 +333,6 @@ fn a_service_that_leaves_looks_at_the_target_and_acknowledges_what_it_has() {
         let ended = bench.ended().await;
         assert!(ended.drained, "{ended:?}");
         assert_eq!(bench.source.unacknowledged(), Vec::<u64>::new());
-    });
-}
-
-/// Another replica noticed, and told the store. What was finished here for the target as it was comes again.
-#[test]
-fn what_another_replica_found_lost_is_not_acknowledged_from_memory() {
-    run(async {
-        let bench = Bench::start(settings());
-        bench.source.faults.fail_next("settle", FOR_EVER, unavailable());
-        bench.feed_row("a", 1..=10);
-        bench.until("all are recorded", |fakes| fakes.dedup.get(&key("a", 10)).is_some()).await;
-        bench.publisher.regress_to(4);
-        let target = Target { created: 7, last_sequence: 4 };
-        bench.dedup.reconcile(target).await.expect("reconciled");
-        bench.feed_row("b", 1..=1);
-        bench.until("it was noticed", |fakes| fakes.publisher.stored().len() == 5).await;
-        bench.until("it was looked at", |_| !bench.is_paused(PauseReason::Reconcile)).await;
-        bench.source.faults.clear("settle");
-        bench.until_done().await;
-        assert_eq!(bench.row("a"), (1..=10).collect::<Vec<_>>());
-        bench.stop().await;
     });
 }
 
