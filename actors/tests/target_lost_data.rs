@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bench::{Bench, FOR_EVER, Fakes, LONG_GRACE, key, paused_for, run, settings};
 use cdc_actors::message::Settle;
-use cdc_actors::ports::Dependency;
+use cdc_actors::ports::{Dependency, FailureClass};
 use cdc_actors::retry::Backoff;
 use cdc_actors::shared::Settings;
 use cdc_actors::telemetry::{Outcome, PauseReason};
