@@ -53,8 +53,6 @@ impl BacklogWatch {
     pub(super) async fn look(&self, consumed: Consumed<'_>) -> Result<(Backlog, Option<Note>), Failure> {
         let (mut backlog, look) = consumed.look().await?;
         let consumer_created = look.consumer_created.clone();
-        let seen = parse_time(&consumer_created);
-        consumed.lives.saw(seen.map_err(|cause| Failure::new(consumed.action(), FailureClass::Protocol, cause))?);
         let finding = self.stalls().saw(look, Instant::now());
         let Some(Finding { stall, curable }) = finding else {
             return Ok((backlog, None));
@@ -78,6 +76,7 @@ impl Consumed<'_> {
             let cause = format!("consumer {} does not exist; the next pull creates it", self.consumer.name);
             return Err(Failure::new(self.action(), FailureClass::Missing, cause));
         };
+        self.lives.saw(info.created_at(&self.action())?);
         let floor = info.ack_floor.stream_seq;
         let all_given = info.num_pending == 0 && info.num_ack_pending == 0;
         // A work queue keeps nothing that is acknowledged: its first message is the first that is not.

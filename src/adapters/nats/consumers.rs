@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::api::ApiError;
 use super::connection::Connection;
 use super::lives::ConsumerLives;
-use super::streams::{Plan, SetupError, nanos};
+use super::streams::{Plan, SetupError, nanos, parse_time};
 use crate::config::overlap;
 
 /// The bound on unacknowledged deliveries, as the server names it.
@@ -103,6 +103,11 @@ pub(super) struct AckFloor {
 }
 
 impl ConsumerInfo {
+    /// When it was created, nanoseconds since the Unix epoch.
+    pub(super) fn created_at(&self, action: &str) -> Result<i64, Failure> {
+        parse_time(&self.created).map_err(|cause| Failure::new(action, FailureClass::Protocol, cause))
+    }
+
     /// Whether it lets go of messages that were delivered too often.
     pub(super) fn gives_up(&self) -> bool {
         self.config.get(MAX_DELIVER).and_then(Value::as_i64).is_some_and(|limit| limit > 0)

@@ -25,7 +25,7 @@ use super::connection::{Connection, subject_of};
 use super::consumers::{ConsumerSettings, Note, ensure_consumer, find_consumer};
 use super::headers;
 use super::lives::ConsumerLives;
-use super::streams::{self, Retention, StreamInfo, StreamSettings, ensure_stream, find_stream, parse_time};
+use super::streams::{self, Retention, StreamInfo, StreamSettings, ensure_stream, find_stream};
 
 /// How long an empty pull waits for a first message.
 const IDLE_RETURN: Duration = Duration::from_secs(1);
@@ -229,8 +229,7 @@ impl JetStreamSource {
             .map_err(|e| e.into_failure(action))?;
         notes.into_iter().for_each(|note| (self.on_note)(note));
         if let Some(consumer) = find_consumer(&self.connection, self.stream(), &self.settings.consumer.name).await? {
-            let created = parse_time(&consumer.created);
-            self.consumers.saw(created.map_err(|cause| Failure::new(action, FailureClass::Protocol, cause))?);
+            self.consumers.saw(consumer.created_at(action)?);
         }
         let consumer = self.consumers.present();
         let subject = self.connection.client().new_inbox();
