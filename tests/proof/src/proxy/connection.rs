@@ -8,14 +8,14 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::watch;
 
-use super::frames::{Frame, command};
+use super::frames::Frame;
 use super::{Author, Direction, Fate, Link, Protocol};
 
 /// How much is read at a time, in bytes.
 const CHUNK: usize = 256 << 10;
 
 /// Requests of Redis that were not answered yet, oldest first: replies do not say what they answer.
-type Asked = Arc<Mutex<VecDeque<String>>>;
+type Asked = Arc<Mutex<VecDeque<Vec<u8>>>>;
 
 /// Passes bytes both ways until one side closes or all connections are to be closed.
 pub(super) async fn run(link: Arc<Link>, client: TcpStream) {
@@ -109,8 +109,8 @@ impl Pump {
                 return (passed, at, false);
             }
             let bytes = &self.buffer[at..at + length];
-            let command = self.told(bytes);
-            let frame = Frame { direction: self.direction, bytes, command: command.as_deref() };
+            let request = self.request(bytes);
+            let frame = Frame { direction: self.direction, bytes, request: request.as_deref() };
             let fate = if faults.watches_frames() { faults.fate(&frame) } else { Fate::Pass };
             if let Some(author) = &self.shared.author {
                 author.note(self.direction, bytes, fate != Fate::Drop);
@@ -125,17 +125,16 @@ impl Pump {
         (passed, at, true)
     }
 
-    /// The command of a Redis request, or the one that a reply answers.
-    fn told(&self, bytes: &[u8]) -> Option<String> {
+    /// The Redis request that this is, or that it answers.
+    fn request(&self, bytes: &[u8]) -> Option<Vec<u8>> {
         if self.shared.link.protocol == Protocol::Nats {
             return None;
         }
         let mut asked = self.shared.asked.lock().unwrap();
         match self.direction {
             Direction::ToServer => {
-                let command = command(bytes);
-                asked.push_back(command.clone());
-                Some(command)
+                asked.push_back(bytes.to_vec());
+                Some(bytes.to_vec())
             }
             // A push of RESP 3 answers nothing.
             Direction::ToClient if bytes.starts_with(b">") => None,

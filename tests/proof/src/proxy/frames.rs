@@ -12,8 +12,8 @@ pub struct Frame<'a> {
     pub direction: Direction,
     /// All of it.
     pub bytes: &'a [u8],
-    /// The command of a Redis request, or the one that a reply answers, in capitals.
-    pub command: Option<&'a str>,
+    /// The Redis request that it is, or that it answers.
+    pub request: Option<&'a [u8]>,
 }
 
 /// Picks frames.
@@ -68,31 +68,39 @@ pub fn source_ack() -> FrameFilter {
 
 /// The client sends Redis a command.
 pub fn redis_request(command: &str) -> FrameFilter {
-    redis(command, Direction::ToServer)
+    redis(Direction::ToServer, command, "")
 }
 
 /// The client sends Redis a command that mentions something.
 pub fn redis_request_about(command: &str, what: &str) -> FrameFilter {
-    let (asks, what) = (redis_request(command), what.to_owned());
-    FrameFilter::new(move |frame| asks.matches(frame) && contains(frame.bytes, what.as_bytes()))
+    redis(Direction::ToServer, command, what)
 }
 
 /// Redis answers a command.
 pub fn redis_reply_to(command: &str) -> FrameFilter {
-    redis(command, Direction::ToClient)
+    redis(Direction::ToClient, command, "")
 }
 
-fn redis(command: &str, direction: Direction) -> FrameFilter {
-    let command = command.to_owned();
-    FrameFilter::new(move |frame| frame.direction == direction && frame.command == Some(&command))
+/// Redis answers a command that mentioned something.
+pub fn redis_reply_about(command: &str, what: &str) -> FrameFilter {
+    redis(Direction::ToClient, command, what)
 }
 
-/// The name of a Redis request's command, in capitals.
-pub(super) fn command(request: &[u8]) -> String {
-    let part = request.split(|byte| *byte == b'\n').nth(2).unwrap_or_default();
-    String::from_utf8_lossy(part).trim_end().to_ascii_uppercase()
+fn redis(direction: Direction, command: &str, about: &str) -> FrameFilter {
+    let (command, about) = (command.to_owned(), about.to_owned());
+    FrameFilter::new(move |frame| {
+        frame.direction == direction
+            && frame.request.is_some_and(|request| {
+                name(request).eq_ignore_ascii_case(command.as_bytes()) && contains(request, about.as_bytes())
+            })
+    })
+}
+
+/// The name of a Redis request's command.
+fn name(request: &[u8]) -> &[u8] {
+    request.split(|byte| *byte == b'\n').nth(2).unwrap_or_default().trim_ascii_end()
 }
 
 fn contains(bytes: &[u8], part: &[u8]) -> bool {
-    bytes.windows(part.len()).any(|window| window == part)
+    part.is_empty() || bytes.windows(part.len()).any(|window| window == part)
 }

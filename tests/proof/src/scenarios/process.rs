@@ -30,7 +30,10 @@ async fn killed_at(w: &mut World, step: Step) {
         // Not always the first frame of its kind, so that the batch is cut in different places.
         let nth = w.rng.usize(1..40);
         let tripwire = match step {
-            Step::Checked => w.isolate_at_redis(0, frames::redis_reply_to("MGET"), nth.min(4)).boxed(),
+            // Every check asks for the generation, and nothing else does: other things are read by MGET as well.
+            Step::Checked => {
+                w.isolate_at_redis(0, frames::redis_reply_about("MGET", ":generation"), nth.min(4)).boxed()
+            }
             Step::Sent => w.isolate_at(0, frames::publish("wa."), nth).boxed(),
             Step::Confirmed => w.isolate_at(0, frames::publish_ack(), nth).boxed(),
             Step::Recorded => w.isolate_at_redis(0, frames::redis_reply_to("SET"), nth).boxed(),
