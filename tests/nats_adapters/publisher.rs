@@ -31,6 +31,7 @@ on_every_server! {
     a_target_created_anew_is_noticed
     a_target_that_goes_back_is_noticed_while_the_connection_stands
     a_missing_permission_is_told
+    an_id_in_process_leaves_the_outcome_open
 }
 
 fn event(key: &str, subject: &str, payload: impl Into<Bytes>) -> Arc<Event> {
@@ -389,10 +390,24 @@ async fn a_target_that_goes_back_is_noticed_while_the_connection_stands(binary: 
     assert_eq!(publisher.target().await.unwrap().last_sequence, 51);
 }
 
+/// A replicated stream says so while an earlier publish under the same id waits for the other servers.
+async fn an_id_in_process_leaves_the_outcome_open(binary: &Path) {
+    let server = NatsServer::start_with(binary, "jetstream: disabled");
+    let connection = connect(&server).await;
+    let target = Scripted::start(&connection).await;
+    let publisher = publisher(&connection).await;
+    target.in_process.store(true, Ordering::SeqCst);
+    let answer = publish(&publisher, attempts([event("a", "out.a", "x")])).await.remove(0);
+    let error = answer.outcome.unwrap_err();
+    assert!(matches!(&error, PublishError::Unknown(f) if f.class == FailureClass::Unavailable), "{error}");
+}
+
 /// A target that confirms what it is told to, at a server without JetStream of its own.
 struct Scripted {
     last: Arc<AtomicU64>,
     duplicate: Arc<AtomicBool>,
+    /// An earlier publish under each id is said to be in process.
+    in_process: Arc<AtomicBool>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -409,12 +424,16 @@ impl Scripted {
         let mut asked = client.subscribe("$JS.API.STREAM.INFO.OUT").await.unwrap();
         let (last, duplicate) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
         let (says, says_duplicate) = (Arc::clone(&last), Arc::clone(&duplicate));
+        let in_process = Arc::new(AtomicBool::new(false));
+        let says_in_process = Arc::clone(&in_process);
         let task = tokio::spawn(async move {
             loop {
                 let (request, reply) = tokio::select! {
                     Some(message) = published.next() => {
                         let (seq, duplicate) = (says.load(Ordering::SeqCst), says_duplicate.load(Ordering::SeqCst));
-                        (message, json!({ "stream": "OUT", "seq": seq, "duplicate": duplicate }))
+                        let stored = json!({ "stream": "OUT", "seq": seq, "duplicate": duplicate });
+                        let refused = json!({ "error": { "code": 409, "err_code": 10_158, "description": "" } });
+                        (message, if says_in_process.load(Ordering::SeqCst) { refused } else { stored })
                     }
                     Some(message) = asked.next() => {
                         let last = says.load(Ordering::SeqCst);
@@ -426,6 +445,6 @@ impl Scripted {
                 client.publish(request.reply.unwrap(), reply.to_string().into()).await.unwrap();
             }
         });
-        Self { last, duplicate, task }
+        Self { last, duplicate, in_process, task }
     }
 }

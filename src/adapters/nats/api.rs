@@ -31,10 +31,12 @@ impl ApiError {
     pub(super) const NO_MESSAGE: u32 = 10_037;
     pub(super) const WRONG_LAST_SEQUENCE: u32 = 10_071;
     pub(super) const MESSAGE_TOO_LARGE: u32 = 10_054;
+    /// An earlier publish under the same id is not stored yet, in a replicated stream.
+    pub(super) const ID_IN_PROCESS: u32 = 10_158;
     const NOT_ENABLED: [u32; 2] = [10_076, 10_039];
 
-    /// What kind of failure it is. Every other error means that the server cannot do it now: no leader, limits reached,
-    /// a first attempt under the same id still in process, ...
+    /// What kind of failure it is. Every other error means that the server cannot do it now: no leader, limits
+    /// reached, a first attempt under the same id still in process, ...
     pub fn class(&self) -> FailureClass {
         match self.err_code {
             Self::STREAM_NOT_FOUND | Self::CONSUMER_NOT_FOUND => FailureClass::Missing,
@@ -123,7 +125,7 @@ mod tests {
 
     #[test]
     fn a_first_attempt_in_process_is_worth_a_retry() {
-        let error = ApiError { code: 409, err_code: 10_158, description: String::new() };
+        let error = ApiError { code: 409, err_code: ApiError::ID_IN_PROCESS, description: String::new() };
         assert_eq!(error.class(), FailureClass::Unavailable);
     }
 }

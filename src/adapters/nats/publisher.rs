@@ -331,7 +331,10 @@ impl Core {
             };
             return PublishError::TooLarge { size: pending.size, limit };
         }
-        PublishError::Rejected(error.into_failure(&self.action))
+        let of_another_attempt = error.err_code == ApiError::ID_IN_PROCESS;
+        let failure = error.into_failure(&self.action);
+        // This attempt is not stored, but the one in process may be: another replica's, or our own that was not answered.
+        if of_another_attempt { PublishError::Unknown(failure) } else { PublishError::Rejected(failure) }
     }
 
     /// When the stream that sent this acknowledgement was created. A sequence that is not above the last means that it may be
