@@ -87,6 +87,7 @@ Reads source.stream without a consumer: nothing is consumed, acknowledged or cha
 that source.subjects lets through count; of the others it is said how many were come across. With --against what only one
 of the two receives is a difference (not_received), and both are shown on the stream of --config. With --live on a stream that lets go of what
 is acknowledged (a work queue, or by interest) what is published to its subjects is watched, before the stream has stored it.
+What is too large for the target stream or its server, as they are now, is told as too_large.
 Variables DAISI_CDC_... hold for both files.
 Exit status 0 whatever was found, 69 if a server could not be reached, 78 if a configuration is wrong or the stream is missing.";
 

@@ -1,4 +1,4 @@
-//! Events as commands read and write them: one, an array, or one a line; bare, or with subject and headers around.
+//! Events as commands read and write them: one, an array, or each on lines of its own; bare, or with subject and headers around.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -127,26 +127,24 @@ pub(super) fn read(
     }
 }
 
-/// The events in a text: the elements of an array; the lines, if there are several and the first one is a JSON value by itself
-/// or another one an object, so that a line that is broken counts as one; else the whole, whatever it is, unless it begins as
-/// an array does.
+/// The events in a text: the elements of an array; JSON values that each begin on a line of their own; the lines, if there are
+/// several and the first one is a JSON value by itself or another one an object, so that a line that is broken counts as one;
+/// else the whole, whatever it is, unless it begins as an array does.
 fn events(
     text: &Bytes,
     subject: Option<&str>,
     headers: &Headers,
 ) -> Result<Vec<(Option<Place>, Input)>, serde_json::Error> {
-    let input = |slice: &[u8]| one(text.slice_ref(slice), subject, headers);
+    let input = |(place, slice): (Place, &[u8])| (Some(place), one(text.slice_ref(slice), subject, headers));
     let array = serde_json::from_slice::<Vec<&RawValue>>(text);
-    if let Ok(array) = array {
-        let (mut read, mut line) = (0, 1);
-        let several = (1..).zip(array).map(|(index, event)| {
-            let event = text.slice_ref(event.get().as_bytes());
-            let begin = event.as_ptr() as usize - text.as_ptr() as usize;
-            line += text[read..begin].iter().filter(|byte| **byte == b'\n').count();
-            read = begin;
-            (Some(Place { index, line }), one(event, subject, headers))
-        });
-        return Ok(several.collect());
+    if let Ok(array) = &array {
+        return Ok(placed(text, array).into_iter().map(input).collect());
+    }
+    let values = serde_json::Deserializer::from_slice(text).into_iter().collect::<Result<Vec<&RawValue>, _>>();
+    let is_one = values.as_ref().is_ok_and(|values| values.len() < 2);
+    let values = placed(text, &values.unwrap_or_default());
+    if values.len() > 1 && values.is_sorted_by(|(before, _), (after, _)| before.line < after.line) {
+        return Ok(values.into_iter().map(input).collect());
     }
     let is_blank = |line: &[u8]| line.iter().all(u8::is_ascii_whitespace);
     let lines: Vec<(usize, &[u8])> =
@@ -154,18 +152,27 @@ fn events(
     let is_json = |line: &[u8]| serde_json::from_slice::<&RawValue>(line).is_ok();
     // Within one event that is written over several lines, or was cut off there, objects are indented.
     let is_event = |line: &[u8]| line.starts_with(b"{") && is_json(line);
-    let is_one = lines.len() < 2 || is_json(text);
-    if !is_one && (is_json(lines[0].1) || lines[1..].iter().any(|(_, line)| is_event(line))) {
-        let place = |index, line| Some(Place { index, line });
-        let several = (1..)
-            .zip(lines)
-            .map(|(index, (number, line))| (place(index, number), input(line.strip_suffix(b"\r").unwrap_or(line))));
-        return Ok(several.collect());
+    if !is_one && lines.len() > 1 && (is_json(lines[0].1) || lines[1..].iter().any(|(_, line)| is_event(line))) {
+        let several = (1..).zip(lines).map(|(index, (line, bytes))| (Place { index, line }, bytes.trim_ascii_end()));
+        return Ok(several.map(input).collect());
     }
     match array {
         Err(error) if text.trim_ascii_start().starts_with(b"[") => Err(error),
-        _ => Ok(vec![(None, input(text))]),
+        _ => Ok(vec![(None, one(text.clone(), subject, headers))]),
     }
+}
+
+/// Each value of a text, with its place in it.
+fn placed<'a>(text: &[u8], values: &[&'a RawValue]) -> Vec<(Place, &'a [u8])> {
+    let (mut read, mut line) = (0, 1);
+    let place = |(index, value): (usize, &&'a RawValue)| {
+        let value = value.get().as_bytes();
+        let begin = value.as_ptr() as usize - text.as_ptr() as usize;
+        line += text[read..begin].iter().filter(|byte| **byte == b'\n').count();
+        read = begin;
+        (Place { index, line }, value)
+    };
+    (1..).zip(values).map(place).collect()
 }
 
 fn one(payload: Bytes, subject: Option<&str>, headers: &Headers) -> Input {
@@ -231,6 +238,9 @@ mod tests {
         assert_eq!(read("{broken\n{\"a\":1}\n{\"a\":2}\n", Some("s")), bare(&["{broken", "{\"a\":1}", "{\"a\":2}"]));
         assert_eq!(read("{\n\"a\": [\n  {},\n  {}\n", Some("s")), bare(&["{\n\"a\": [\n  {},\n  {}\n"]));
         assert_eq!(read("{\"a\": [\n{}\n]}", Some("s")), bare(&["{\"a\": [\n{}\n]}"]));
+        // Pretty events one after the other are several; two on a line are none of these forms.
+        assert_eq!(read("{\n \"a\": 1\n}\n{\n}\n", Some("s")), bare(&["{\n \"a\": 1\n}", "{\n}"]));
+        assert_eq!(read("{} {}", Some("s")), bare(&["{} {}"]));
         // Neither an event that was cut off nor a pretty one is several.
         assert_eq!(read("{\n\"a\": 1\n}", Some("s")), bare(&["{\n\"a\": 1\n}"]));
         assert_eq!(read("{\n\"a\":", Some("s")), bare(&["{\n\"a\":"]));
@@ -247,6 +257,7 @@ mod tests {
         assert_eq!(places("\n[\n{\n},\n\n{}, {}]"), [Some((1, 3)), Some((2, 6)), Some((3, 6))]);
         assert_eq!(places("[{},\n{}]"), [Some((1, 1)), Some((2, 2))]);
         assert_eq!(places("\n{}\n\n{broken\n"), [Some((1, 2)), Some((2, 4))]);
+        assert_eq!(places("{\n}\n\n{\n}"), [Some((1, 1)), Some((2, 4))]);
         assert_eq!(places("[1]\n[2]"), [Some((1, 1)), Some((2, 2))]);
         let broken = events(&Bytes::from_static(b" [{},\n{\"a\"}]"), None, &Headers::new()).unwrap_err();
         assert_eq!((broken.line(), broken.column()), (2, 5));

@@ -65,20 +65,34 @@ pub fn explain(
     payload: Bytes,
     dead_letter_prefix: &str,
 ) -> Explanation {
+    explain_for(transform, subject, headers, payload, dead_letter_prefix, |_| None)
+}
+
+/// The same for a target of which it is known why an event would be too large for it.
+pub fn explain_for(
+    transform: &CdcTransform,
+    subject: &str,
+    headers: Headers,
+    payload: Bytes,
+    dead_letter_prefix: &str,
+    too_large: impl Fn(&Event) -> Option<String>,
+) -> Explanation {
     let delivery = delivery(subject, headers, payload);
     let (order, parsed) = transform.order(&delivery);
     let decision = transform.decide(&delivery, parsed);
     let order_key = Some(written(order));
     let (unhandled, mismatch) = (decision.remarks.unhandled_fields, decision.remarks.subject_mismatch);
-    match decision.verdict {
-        Verdict::Publish(event) => Explanation { order_key, ..published(&event, unhandled, mismatch) },
-        Verdict::Skip { .. } => Explanation { detail: mismatch, ..nothing("skip") },
-        Verdict::DeadLetter { table, reason, detail } => {
-            let to = format!("{dead_letter_prefix}.{}.{reason}", table.unwrap_or("unknown"));
-            let unhandled_fields = Some(unhandled);
-            Explanation { subject: Some(to), unhandled_fields, order_key, ..dead(&delivery, reason, detail) }
-        }
-    }
+    let (table, reason, detail) = match decision.verdict {
+        Verdict::Publish(event) => match too_large(&event) {
+            None => return Explanation { order_key, ..published(&event, unhandled, mismatch) },
+            Some(detail) => (Some(event.table), Reason::TooLarge, detail),
+        },
+        Verdict::Skip { .. } => return Explanation { detail: mismatch, ..nothing("skip") },
+        Verdict::DeadLetter { table, reason, detail } => (table, reason, detail),
+    };
+    let to = format!("{dead_letter_prefix}.{}.{reason}", table.unwrap_or("unknown"));
+    let unhandled_fields = Some(unhandled);
+    Explanation { subject: Some(to), unhandled_fields, order_key, ..dead(&delivery, reason, detail) }
 }
 
 /// An order key for people: 32 hex digits.

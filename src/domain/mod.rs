@@ -46,7 +46,7 @@ mod tests;
 
 pub use declaration::Declaration;
 pub use declared::DeclaredTable;
-pub use explain::{Explanation, explain};
+pub use explain::{Explanation, explain, explain_for};
 pub use plan::Mistake;
 pub use settings::{TableSettings, Tables, TransformConfig, UnhandledFields, UnsafeTokens};
 pub use subject::{decode_token, encode_token};

@@ -65,22 +65,24 @@ fn a_file_that_cannot_be_used_does_not_hide_the_others() {
         |name: &str, more: &str| format!("- {{name: {name}, {more}event: {{}}, expect: {{verdict: dead_letter}}}}\n");
     let broken = written("broken.yaml", "cases: [");
     let prefix = written("prefix.yaml", &format!("settings: {{target.subject_prefx: x}}\ncases:\n{}", case("a", "")));
-    let own = format!("cases:\n{}{}", case("bad", "settings: {workers: many}, "), case("good", ""));
+    let misspelt = "- {name: misspelt, evnt: {}, expect: {verdict: skip}}\n";
+    let own = format!("cases:\n{}{misspelt}{}", case("bad", "settings: {workers: many}, "), case("good", ""));
     let own = written("own.yaml", &own);
     let (code, text, error) = tool(&Settings::new(), &["test", &broken, "/none.yaml", &prefix, &own]);
-    assert_eq!((code, text.as_str()), (65, "ok    good\n1 passed, 0 failed, 4 cannot be used\n"));
+    assert_eq!((code, text.as_str()), (65, "ok    good\n1 passed, 0 failed, 5 cannot be used\n"));
     for part in [
         format!("{broken}: "),
         "/none.yaml: it cannot be read".to_owned(),
         format!("{prefix}: settings: target.subject_prefx"),
         format!("{own}: case 1 (bad): settings: workers = \"many\": expected "),
+        format!("{own}: case 2 (misspelt): unknown field `evnt`"),
     ] {
         assert!(error.contains(&part), "{part} is missing: {error}");
     }
     assert!(!error.contains("DAISI_CDC_"), "{error}");
     let said = json_tool(&Settings::new(), &["test", &own], 65);
     assert!(said[0]["error"].as_str().unwrap().contains("case 1 (bad)") && said[0]["passed"] == false, "{said:?}");
-    assert_eq!((&said[1]["case"], &said[1]["passed"]), (&json!("good"), &json!(true)));
+    assert_eq!((&said[2]["case"], &said[2]["passed"]), (&json!("good"), &json!(true)));
     // A configuration that cannot be used is told as such.
     let config = written("config.yaml", "workers: many\n");
     let (code, _, error) = tool(&Settings::new(), &["test", "--config", &config, &own]);

@@ -285,6 +285,47 @@ async fn another_order_is_a_difference() {
     assert_eq!(said["different"], 0, "{said}");
 }
 
+/// The service's own figures: what fits to the byte is published, one byte more is a dead letter.
+#[tokio::test]
+async fn what_is_too_large_for_the_target_is_foretold() {
+    let world = World::new().await;
+    world.create_source().await;
+    world.start().stop();
+    let limit = async |bytes: i32| {
+        let target = world.jetstream().get_stream("wa_stream").await.unwrap();
+        let mut config = target.cached_info().config.clone();
+        config.max_message_size = bytes;
+        world.jetstream().update_stream(&config).await.unwrap();
+    };
+    let sized = |length: usize| Change::message(&"k".repeat(length)).input();
+    world.feed(&[sized(20), sized(21), Change::message("m").column("chat_id", Value::Null).input()]).await;
+    let decisions = || {
+        let said = json_tool(&world.settings, &["preview", "--each"], 0);
+        said.into_iter().map(|mut said| said["decision"].take()).collect::<Vec<_>>()
+    };
+    let verdicts = |decisions: &[Value]| decisions.iter().map(|said| said["verdict"].clone()).collect::<Vec<_>>();
+    assert_eq!(verdicts(&decisions()), ["publish", "publish", "dead_letter"]);
+    limit(100).await;
+    let said = decisions();
+    assert_eq!((&said[0]["reason"], &said[2]["reason"]), (&json!("too_large"), &json!("missing_routing")));
+    let size = said[0]["detail"].as_str().unwrap().split(' ').next().unwrap().parse().unwrap();
+    limit(size).await;
+    let said = decisions();
+    assert_eq!(verdicts(&said), ["publish", "dead_letter", "dead_letter"]);
+
+    let service = world.start();
+    let (_, letters) = world.adds_up(1, 2).await;
+    service.stop();
+    let letter = letters.iter().find(|letter| letter.header("Cdc-Sequence") == Some("2")).unwrap();
+    let told = (&said[1]["subject"], &said[1]["detail"], &said[1]["payload"]);
+    assert_eq!(told, (&json!(letter.subject), &json!(letter.header("Cdc-Detail")), &json!(letter.text())));
+    let again = || json_tool(&world.settings, &["dead-letters", "replay", "--reason", "too_large", "--dry-run"], 0);
+    let would = again().remove(0);
+    assert_eq!((&would["outcome"], &would["decision"]["detail"]), (&json!("would_fail"), told.1));
+    limit(2 * size).await;
+    assert_eq!(again()[0]["outcome"], "would_publish");
+}
+
 /// `explain`, `preview` and `run` agree on every event.
 #[tokio::test]
 async fn all_say_the_same() {

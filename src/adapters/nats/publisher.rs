@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 
 use super::api::ApiError;
 use super::connection::{Connection, subject_of};
-use super::headers;
+use super::limit::{SizeLimit, message_size, wire_headers};
 use super::progress::Progress;
 use super::streams::{SetupError, StreamInfo, find_stream};
 
@@ -135,7 +135,7 @@ impl JetStreamPublisher {
 
     /// Bytes of headers and payload that the target accepts, as far as is known.
     pub fn size_limit(&self) -> usize {
-        self.core.size_limit()
+        self.core.size_limit().bytes()
     }
 
     /// Looks the target up if what is known of it may be out of date.
@@ -181,9 +181,8 @@ impl Core {
         Ok(info)
     }
 
-    fn size_limit(&self) -> usize {
-        let own = self.facts().and_then(|facts| facts.max_message_size);
-        own.unwrap_or(usize::MAX).min(self.connection.client().max_payload())
+    fn size_limit(&self) -> SizeLimit {
+        SizeLimit::new(self.facts().and_then(|facts| facts.max_message_size), &self.connection)
     }
 
     /// Asks for the stream and remembers the answer.
@@ -235,13 +234,10 @@ impl Core {
 
     async fn send(&self, attempt: Attempt, epoch: u64, answers: &UnboundedSender<Answer>) {
         let Attempt { ticket, event, late } = attempt;
-        let late = late.map(|late| ("Cdc-Late", late.name()));
-        let rest = late.into_iter().chain(event.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())));
-        let map = headers::with_id(&event.key, rest);
-        let size = headers::map_size(&map) + event.payload.len();
-        let limit = self.size_limit();
-        if size > limit {
-            let _ = answers.send(Answer { ticket, outcome: Err(PublishError::TooLarge { size, limit }) });
+        let headers = wire_headers(&event, late);
+        let size = message_size(&event, &headers);
+        if let Err(error) = self.size_limit().check_size(size) {
+            let _ = answers.send(Answer { ticket, outcome: Err(error) });
             return;
         }
         let token = self.next.fetch_add(1, Ordering::Relaxed);
@@ -251,7 +247,8 @@ impl Core {
         self.pending().insert(token, pending);
         let (subject, reply) = (subject_of(&subject), self.reply_to(token));
         let client = self.connection.client();
-        if let Err(cause) = client.publish_with_reply_and_headers(subject, reply, map, event.payload.clone()).await {
+        if let Err(cause) = client.publish_with_reply_and_headers(subject, reply, headers, event.payload.clone()).await
+        {
             // Not handed to the connection: a subject it finds invalid, or a connection closed for good.
             let class =
                 if self.connection.is_connected() { FailureClass::Protocol } else { FailureClass::Disconnected };

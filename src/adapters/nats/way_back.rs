@@ -2,13 +2,13 @@
 //! A source acknowledges also what nobody will ever read, so this is looked at before anything is published.
 
 use cdc_actors::message::{Event, EventKey, Headers};
-use cdc_actors::ports::{Failure, FailureClass};
+use cdc_actors::ports::{Failure, FailureClass, PublishError};
 
 use super::connection::Connection;
 use super::consumers::{find_consumer, gives};
-use super::headers;
 use super::history::replayed;
 use super::letters::{Letter, Original, Pick};
+use super::limit::SizeLimit;
 use super::replay::{CannotReplay, ReplayError};
 use super::streams::{Retention, SetupError, StreamInfo, find_stream};
 
@@ -154,11 +154,9 @@ impl WayBack {
         original.headers.push(("Nats-Expected-Stream".to_owned(), stream.clone()));
         let event = event(id, original.subject, original.headers, original.payload)?;
         self.would_arrive(&event.subject).await?;
-        let headers = event.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        let size = headers::map_size(&headers::with_id(&event.key, headers)) + event.payload.len();
-        let own = self.source.max_message_size.unwrap_or(usize::MAX);
-        let limit = own.min(self.connection.client().max_payload());
-        if size > limit {
+        if let Err(PublishError::TooLarge { size, limit }) =
+            SizeLimit::new(self.source.max_message_size, &self.connection).check(&event)
+        {
             return Err(Barrier::TooLarge { size, limit, stream: stream.clone() }.into());
         }
         Ok(event)

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::pin::pin;
 
+use cdc_actors::message::Event;
 use futures::FutureExt;
 use serde_json::{Value, json};
 
@@ -10,13 +11,13 @@ use super::select::{Chosen, choose};
 use super::tally::Tally;
 use super::{CommandError, Desk};
 use crate::adapters::nats::{
-    Letter, Original, Outcome, Pick, ReplayError, ReplaySettings, Replayer, StreamReader, WayBack, read_letter,
+    Letter, Original, Outcome, Pick, ReplayError, ReplaySettings, Replayer, SizeLimit, WayBack, read_letter,
 };
 use crate::bootstrap::settings;
 use crate::cli::{ExitStatus, Output, ReplayArgs};
 use crate::commands::Pace;
 use crate::commands::output::{self, BAD, GOOD, one_line, styled};
-use crate::domain::{self, Explanation};
+use crate::domain;
 use crate::logging::chain;
 
 /// What became of a letter, in words for people and for machines.
@@ -160,9 +161,7 @@ fn stays(sequence: u64, outcome: &'static str, verb: &str, error: &ReplayError) 
 /// Decides on every letter as the present configuration does, and changes nothing.
 async fn try_all(desk: &Desk, chosen: &Chosen, account: &mut Account<impl Write>) -> Result<(), CommandError> {
     let way = WayBack::open(&desk.connection, desk.letters.stream(), settings::way_in(&desk.config)).await?;
-    let target = StreamReader::new(desk.connection.clone(), &desk.config.target.stream);
-    let own = target.info().await.ok().and_then(|info| info.max_message_size);
-    let limit = own.unwrap_or(usize::MAX).min(desk.connection.client().max_payload());
+    let limit = SizeLimit::of_stream(&desk.connection, &desk.config.target.stream).await;
     let bar = output::progress("deciding", chosen.picks.len() as u64);
     for pick in &chosen.picks {
         let said = match read_letter(&desk.letters, &pick.sequences).await? {
@@ -187,27 +186,18 @@ async fn tried(way: &WayBack, pick: &Pick, letter: &Letter) -> Result<Result<Ori
     }
 }
 
-fn decided(desk: &Desk, sequence: u64, original: Original, limit: usize) -> Said {
+fn decided(desk: &Desk, sequence: u64, original: Original, limit: SizeLimit) -> Said {
     let Original { subject, headers, payload } = original;
-    let explanation = domain::explain(&desk.transform, &subject, headers, payload, desk.prefix());
+    let too_large = |event: &Event| limit.check(event).err().map(|error| error.to_string());
+    let explanation = domain::explain_for(&desk.transform, &subject, headers, payload, desk.prefix(), too_large);
     let more = json!({ "decision": explanation });
     let subject = explanation.subject.as_deref().unwrap_or_default();
     match explanation.verdict {
-        "publish" if size(&explanation) > limit => {
-            let text = format!("would be too_large again: more than the {limit} bytes that the target accepts");
-            Said::new(sequence, false, "would_fail", &text, more)
-        }
         "publish" => Said::new(sequence, true, "would_publish", &format!("would be published to {subject}"), more),
-        "skip" => Said::new(sequence, false, "would_skip", "would be skipped: its table is not enabled", more),
+        "skip" => Said::new(sequence, false, "would_skip", "would be skipped, as `explain --trace` tells of it", more),
         _ => {
             let (reason, detail) = (explanation.reason.unwrap_or_default(), explanation.detail.unwrap_or_default());
             Said::new(sequence, false, "would_fail", &format!("would fail again: {reason}: {detail}"), more)
         }
     }
-}
-
-/// Bytes of headers and payload.
-fn size(explanation: &Explanation) -> usize {
-    let headers = explanation.headers.iter().flatten().map(|(name, value)| name.len() + value.len() + 4);
-    headers.sum::<usize>() + explanation.payload.as_ref().map_or(0, String::len)
 }

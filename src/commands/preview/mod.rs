@@ -7,13 +7,14 @@ mod sight;
 use std::io;
 use std::pin::pin;
 
+use cdc_actors::message::Event;
 use serde_json::json;
 
 use self::against::Comparison;
 use self::report::Report;
 use self::sight::Sight;
 use super::{CommandError, connect, ended, load, output};
-use crate::adapters::nats::{StoredMessage, StreamReader, gives};
+use crate::adapters::nats::{Connection, SizeLimit, StoredMessage, StreamReader, gives};
 use crate::bootstrap::settings;
 use crate::cli::{ConfigArgs, ExitStatus, Output, PreviewArgs};
 use crate::config::Config;
@@ -27,22 +28,26 @@ pub async fn preview(arguments: PreviewArgs) -> ExitStatus {
 /// A configuration that decides.
 struct Judge {
     transform: CdcTransform,
+    limit: SizeLimit,
     dead_letters: String,
     stream: String,
     subjects: Vec<String>,
 }
 
 impl Judge {
-    fn new(config: &Config) -> Self {
+    async fn new(config: &Config, connection: &Connection) -> Self {
         let transform = CdcTransform::new(settings::transform(config));
+        let limit = SizeLimit::of_stream(connection, &config.target.stream).await;
         let (stream, subjects) = (config.source.stream.clone(), config.source.subjects.clone());
-        Self { transform, dead_letters: config.dead_letter.subject_prefix.clone(), stream, subjects }
+        Self { transform, limit, dead_letters: config.dead_letter.subject_prefix.clone(), stream, subjects }
     }
 
-    /// The decision of the service's own transform.
+    /// The decision of the service's own transform, and what the target's limit makes of it.
     fn decide(&self, message: &StoredMessage) -> Explanation {
         let StoredMessage { subject, headers, payload, .. } = message;
-        domain::explain(&self.transform, subject, headers.clone(), payload.clone(), &self.dead_letters)
+        let (headers, payload) = (headers.clone(), payload.clone());
+        let too_large = |event: &Event| self.limit.check(event).err().map(|error| error.to_string());
+        domain::explain_for(&self.transform, subject, headers, payload, &self.dead_letters, too_large)
     }
 
     /// The same of a message that may be for another configuration alone.
@@ -66,12 +71,14 @@ enum View {
 
 async fn look(arguments: PreviewArgs) -> Result<ExitStatus, CommandError> {
     let config = load(&arguments.config)?;
-    let old = match &arguments.against {
-        Some(file) => Some(Judge::new(&load(&ConfigArgs { config: Some(file.clone()) })?)),
+    let against = arguments.against.as_ref().map(|file| load(&ConfigArgs { config: Some(file.clone()) }));
+    let against = against.transpose()?;
+    let connection = connect(&config, "preview").await?;
+    let judge = Judge::new(&config, &connection).await;
+    let old = match &against {
+        Some(config) => Some(Judge::new(config, &connection).await),
         None => None,
     };
-    let judge = Judge::new(&config);
-    let connection = connect(&config, "preview").await?;
     let reader = StreamReader::new(connection.clone(), &judge.stream);
     let info = reader.info().await?;
     // What only one of the two receives is what they differ in.

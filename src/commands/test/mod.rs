@@ -57,6 +57,13 @@ impl<W: Write> Results<W> {
             Err(error) => return self.cannot_use(path, &CasesError::settings(path, "", &error)),
         };
         for (number, case) in (1..).zip(&file.cases) {
+            let case = match case {
+                Ok(case) => case,
+                Err(error) => {
+                    self.cannot_use(path, error)?;
+                    continue;
+                }
+            };
             let own = file.settings.iter().chain(&case.settings).map(|(name, value)| (name.clone(), value.clone()));
             match if case.settings.is_empty() { Ok(config.clone()) } else { configured(arguments, &own.collect()) } {
                 Ok(config) => self.take(path, case, &judge(&config, case))?,
