@@ -4,7 +4,7 @@
 //!
 //! A delivery travels Ingest → Transform → Dedup (check) → Publish → Dedup (record) → Ingest (ack), as a [`flight::Ticket`]
 //! that gives itself back to the source when it is dropped anywhere on its way. What the actors decide stands in plain
-//! types: [`flight`], [`order`], [`retry`], [`guard`], `suspects`.
+//! types: [`flight`], [`order`], [`view`], [`retry`], [`guard`], `suspects`, `refused`, and the health of the target in `publish`.
 
 mod between;
 pub mod dedup;
