@@ -400,6 +400,12 @@ async fn an_id_in_process_leaves_the_outcome_open(binary: &Path) {
     let answer = publish(&publisher, attempts([event("a", "out.a", "x")])).await.remove(0);
     let error = answer.outcome.unwrap_err();
     assert!(matches!(&error, PublishError::Unknown(f) if f.class == FailureClass::Unavailable), "{error}");
+    // nats-server 2.10 says it so.
+    target.in_process.store(false, Ordering::SeqCst);
+    target.duplicate.store(true, Ordering::SeqCst);
+    let answer = publish(&publisher, attempts([event("a", "out.a", "x")])).await.remove(0);
+    let error = answer.outcome.unwrap_err();
+    assert!(matches!(&error, PublishError::Unknown(_)), "{error}");
 }
 
 /// A target that confirms what it is told to, at a server without JetStream of its own.

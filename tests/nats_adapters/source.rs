@@ -116,6 +116,28 @@ on_every_server! {
     stopping_hands_back_what_has_arrived
     setup_creates_and_checks
     an_existing_consumer_is_brought_up_to_date
+    a_message_with_a_status_line_is_a_message
+}
+
+/// Such a line is what servers speak to clients by; a publisher may write one all the same, and the stream keeps it.
+async fn a_message_with_a_status_line_is_a_message(binary: &Path) {
+    let server = NatsServer::start(binary);
+    let connection = connect(&server).await;
+    let source = source(&connection, Duration::from_secs(30));
+    source.pull(WIDE).await.unwrap();
+    for (i, status) in ["404 No Messages", "409 Consumer Deleted", "100"].iter().enumerate() {
+        server.publish_raw(
+            b"in.x",
+            format!("NATS/1.0 {status}\r\na: b\r\n\r\n").as_bytes(),
+            format!("{i};").as_bytes(),
+        );
+    }
+    feed(&connection, 3..4, 0).await;
+    let all = pull_count(&source, 4, WIDE).await;
+    assert_eq!(all.iter().map(number).collect::<Vec<_>>(), [0, 1, 2, 3]);
+    settle(&source, settlements(&all, Settle::Ack)).await;
+    source.confirm_settled().await.unwrap();
+    until_oldest(&source, None).await;
 }
 
 /// The runtime would end a task's turn after 128 messages, and with it a pull that does not ask it not to.

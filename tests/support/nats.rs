@@ -1,5 +1,7 @@
 //! A nats-server for one test.
 
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -67,6 +69,17 @@ impl NatsServer {
             let _ = child.kill();
             child.wait().unwrap();
         }
+    }
+
+    /// Publishes what no client of ours would: subject and header block go out as they are.
+    pub fn publish_raw(&self, subject: &[u8], headers: &[u8], payload: &[u8]) {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        let sizes = format!(" {} {}\r\n", headers.len(), headers.len() + payload.len());
+        let parts =
+            [b"CONNECT {\"headers\":true}\r\nHPUB ", subject, sizes.as_bytes(), headers, payload, b"\r\nPING\r\n"];
+        stream.write_all(&parts.concat()).unwrap();
+        let mut answered = BufReader::new(stream).lines();
+        assert!(answered.any(|line| line.unwrap() == "PONG"), "the connection ended without an answer");
     }
 
     /// Starts it again on the same port with the same data.

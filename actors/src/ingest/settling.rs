@@ -25,7 +25,8 @@ pub(super) struct Ending {
 /// A settlement, and what it tells.
 type Outgoing = (Settlement, Option<Ending>);
 
-/// Settlements that wait to be handed over, in order. Acknowledgements rest on what the target holds: while that is in doubt they wait.
+/// Settlements that wait to be handed over, in order. Acknowledgements rest on what the target holds: while that is in doubt they wait,
+/// and those that no batch has taken yet can still be taken back.
 #[derive(Default)]
 pub(super) struct Outbox {
     ready: VecDeque<Outgoing>,
@@ -48,18 +49,12 @@ impl Outbox {
         self.ready.extend(receipts.into_iter().map(progress));
     }
 
-    /// Whether nothing may be handed over.
     pub(super) fn is_empty(&self) -> bool {
-        self.ready.is_empty()
+        self.ready.is_empty() && self.acknowledgements.is_empty()
     }
 
     pub(super) fn holds_acknowledgements(&self) -> bool {
         !self.acknowledgements.is_empty()
-    }
-
-    /// The target still has what it confirmed.
-    fn release_acknowledgements(&mut self) {
-        self.ready.append(&mut self.acknowledgements);
     }
 
     /// What was to be acknowledged goes back to the source: the target that had it is no more, or has lost it.
@@ -69,8 +64,12 @@ impl Outbox {
         }
     }
 
-    fn next_batch(&mut self) -> Vec<Outgoing> {
-        self.ready.drain(..self.ready.len().min(SETTLEMENTS)).collect()
+    /// What is handed over next; acknowledgements only while the target is not in doubt.
+    fn next_batch(&mut self, in_doubt: bool) -> Vec<Outgoing> {
+        let mut batch: Vec<_> = self.ready.drain(..self.ready.len().min(SETTLEMENTS)).collect();
+        let rest = if in_doubt { 0 } else { SETTLEMENTS - batch.len() };
+        batch.extend(self.acknowledgements.drain(..self.acknowledgements.len().min(rest)));
+        batch
     }
 
     /// Keeps what could not be handed over for another attempt.
@@ -90,16 +89,15 @@ impl<T: Transform> IngestActor<T> {
         if self.settling {
             return;
         }
-        if !self.is_in_doubt() {
-            self.outbox.release_acknowledgements();
-        } else if self.outbox.holds_acknowledgements() {
+        let in_doubt = self.is_in_doubt();
+        if in_doubt && self.outbox.holds_acknowledgements() {
             self.ask_for_look();
         }
-        if self.outbox.is_empty() {
+        let batch = self.outbox.next_batch(in_doubt);
+        if batch.is_empty() {
             return self.finish_draining(ctx);
         }
         self.settling = true;
-        let batch = self.outbox.next_batch();
         let settlements = batch.iter().map(|(settlement, _)| settlement.clone()).collect();
         let (source, started) = (Arc::clone(&self.source), self.core.clock.now());
         let call = async move { source.settle(settlements).await };
@@ -166,35 +164,40 @@ mod tests {
         Receipt { id: DeliveryId { stream_created: 1, sequence, timestamp: 0 }, consumer: 1, reply: "".into() }
     }
 
-    fn told(outbox: &mut Outbox) -> Vec<(u64, bool)> {
-        let batch = outbox.next_batch();
+    /// Sequences, and whether they are acknowledged.
+    fn told(batch: &[Outgoing]) -> Vec<(u64, bool)> {
         batch.iter().map(|(told, _)| (told.receipt.id.sequence, matches!(told.settle, Settle::Ack))).collect()
     }
 
     #[test]
-    fn acknowledgements_wait_until_they_are_released_again_also_those_that_could_not_be_handed_over() {
+    fn acknowledgements_wait_while_the_target_is_in_doubt_also_those_that_could_not_be_handed_over() {
         let mut outbox = Outbox::default();
         outbox.acknowledge(receipt(1), None);
         outbox.give_back(receipt(2), Duration::ZERO);
         outbox.acknowledge(receipt(3), None);
-        assert_eq!(told(&mut outbox), [(2, false)]);
+        assert_eq!(told(&outbox.next_batch(true)), [(2, false)]);
         outbox.give_back(receipt(4), Duration::ZERO);
-        outbox.release_acknowledgements();
-        let batch = outbox.next_batch();
+        let batch = outbox.next_batch(false);
+        assert_eq!(told(&batch), [(4, false), (1, true), (3, true)]);
         outbox.put_back(batch);
-        assert!(outbox.holds_acknowledgements());
-        assert_eq!(told(&mut outbox), [(4, false)]);
+        assert_eq!(told(&outbox.next_batch(true)), [(4, false)]);
         outbox.acknowledge(receipt(5), None);
-        outbox.release_acknowledgements();
-        assert_eq!(told(&mut outbox), [(1, true), (3, true), (5, true)]);
+        assert_eq!(told(&outbox.next_batch(false)), [(1, true), (3, true), (5, true)]);
+        assert!(outbox.is_empty());
     }
 
     #[test]
-    fn what_a_target_has_lost_is_not_acknowledged() {
+    fn what_a_target_has_lost_is_not_acknowledged_however_much_was_on_its_way() {
+        let many = 2 * SETTLEMENTS as u64;
         let mut outbox = Outbox::default();
-        outbox.acknowledge(receipt(1), None);
+        (0..many).for_each(|sequence| outbox.acknowledge(receipt(sequence), None));
+        let batch = outbox.next_batch(false);
+        assert_eq!(batch.len(), SETTLEMENTS);
+        outbox.put_back(batch);
+        assert_eq!(outbox.next_batch(true).len(), 0, "not one of them goes out before the look");
         outbox.take_back_acknowledgements();
-        outbox.release_acknowledgements();
-        assert_eq!((told(&mut outbox), outbox.is_empty()), (vec![(1, false)], true));
+        let batches = [outbox.next_batch(false), outbox.next_batch(false)].concat();
+        let expected: Vec<_> = (0..many).map(|sequence| (sequence, false)).collect();
+        assert_eq!((told(&batches), outbox.is_empty()), (expected, true));
     }
 }

@@ -40,6 +40,14 @@ impl ConsumerLives {
         (lives.created, lives.ended) = (Some(created), false);
     }
 
+    /// One that was created then is the present one: whoever reads it now has looked it up for that.
+    pub(super) fn opened(&self, created: i64) {
+        let mut lives = self.lock();
+        let another = lives.created.is_some_and(|known| created != known) && !lives.ended;
+        lives.number += u64::from(another);
+        (lives.created, lives.ended) = (Some(created), false);
+    }
+
     /// The present one was deleted, or is about to be.
     pub(super) fn end(&self) {
         let mut lives = self.lock();
@@ -77,6 +85,24 @@ mod tests {
         assert_eq!(lives.present(), 2, "the next one");
         lives.saw(11);
         assert_eq!(lives.present(), 3);
+    }
+
+    #[test]
+    fn whoever_reads_a_consumer_knows_that_it_lives() {
+        let lives = ConsumerLives::default();
+        let mut numbers = Vec::new();
+        // Of two servers the one that creates it anew may have the slower clock.
+        for created in [5, 5, 4, 4] {
+            lives.opened(created);
+            numbers.push(lives.present());
+        }
+        assert_eq!(numbers, [0, 0, 1, 1]);
+        // Said to have been deleted, and it was not.
+        lives.end();
+        lives.opened(4);
+        assert_eq!(lives.present(), 2);
+        lives.end();
+        assert_eq!(lives.present(), 3, "another end is another life");
     }
 
     #[test]

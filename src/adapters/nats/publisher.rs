@@ -307,6 +307,11 @@ impl Core {
         };
         let (stream, sequence, duplicate) = match serde_json::from_slice(&message.payload) {
             Ok(PubAck { error: Some(error), .. }) => return Err(self.refused(error, pending).await),
+            // A replicated stream of nats-server 2.10 answers so while an earlier publish under the same id is in process, which may
+            // come to nothing. Newer ones answer with an error of its own.
+            Ok(PubAck { seq: Some(0), .. }) => {
+                return Err(unknown("an earlier publish under this id is in process".into()));
+            }
             Ok(PubAck { stream: Some(stream), seq: Some(sequence), duplicate, .. }) => (stream, sequence, duplicate),
             Ok(_) => return Err(unknown("an answer that names neither an error nor a sequence".into())),
             Err(cause) => return Err(unknown(cause.into())),

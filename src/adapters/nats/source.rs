@@ -229,7 +229,7 @@ impl JetStreamSource {
             .map_err(|e| e.into_failure(action))?;
         notes.into_iter().for_each(|note| (self.on_note)(note));
         if let Some(consumer) = find_consumer(&self.connection, self.stream(), &self.settings.consumer.name).await? {
-            self.consumers.saw(consumer.created_at(action)?);
+            self.consumers.opened(consumer.created_at(action)?);
         }
         let consumer = self.consumers.present();
         let subject = self.connection.client().new_inbox();
@@ -286,7 +286,9 @@ impl JetStreamSource {
         if let Some(request) = pulling.request.as_mut() {
             request.heard = now;
         }
-        if message.status.is_some() {
+        // A message of the stream says what it is to be acknowledged by; it may bear a status line of its publisher's.
+        let is_delivery = message.reply.as_deref().is_some_and(|reply| reply.starts_with("$JS.ACK."));
+        if message.status.is_some() && !is_delivery {
             return self.accept_status(pulling, &message);
         }
         let Some(inbox) = pulling.inbox.as_ref() else { return };
