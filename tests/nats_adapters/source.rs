@@ -117,6 +117,48 @@ on_every_server! {
     setup_creates_and_checks
     an_existing_consumer_is_brought_up_to_date
     a_message_with_a_status_line_is_a_message
+    what_the_client_cannot_read_holds_up_nobody
+}
+
+/// The client closes its connection over them, and what came behind is delivered again with them, and again.
+async fn what_the_client_cannot_read_holds_up_nobody(binary: &Path) {
+    let server = NatsServer::start(binary);
+    let connection = connect(&server).await;
+    let notes = Arc::new(Mutex::new(Vec::new()));
+    let on_note = {
+        let notes = Arc::clone(&notes);
+        move |note: Note| notes.lock().unwrap().push(note.to_string())
+    };
+    let source = JetStreamSource::new(connection.clone(), source_settings(Duration::from_secs(1)), on_note);
+    source.pull(WIDE).await.unwrap();
+    source.stop().await;
+    let poison: [(&[u8], &[u8]); 4] = [
+        (b"in.x", b"NATS/1.0\r\nFoo : bar\r\n\r\n"),
+        (b"in.x", b"NATS/1.0\r\nno colon\r\n\r\n"),
+        (b"in.x", b"NATS/1.0\r\na: caf\xe9\r\n\r\n"),
+        (b"in.\xff", b"NATS/1.0\r\na: b\r\n\r\n"),
+    ];
+    for (i, (subject, headers)) in poison.iter().enumerate() {
+        server.publish_raw(subject, headers, format!("{};", 10 * i).as_bytes());
+        feed(&connection, 10 * i + 1..10 * i + 10, 0).await;
+    }
+    let (mut seen, deadline) = (BTreeSet::new(), Instant::now() + Duration::from_secs(60));
+    while seen.len() < 40 {
+        assert!(Instant::now() < deadline, "only {seen:?} came");
+        let Ok(batch) = source.pull(WIDE).await else {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            continue;
+        };
+        settle(&source, settlements(&batch, Settle::Ack)).await;
+        seen.extend(batch.iter().map(number));
+    }
+    while source.confirm_settled().await.is_err() {
+        assert!(Instant::now() < deadline, "the connection does not come back");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    until_oldest(&source, None).await;
+    let notes = notes.lock().unwrap();
+    assert!(notes.iter().any(|note| note.starts_with("message 1 of the source (in.x)")), "{notes:?}");
 }
 
 /// Such a line is what servers speak to clients by; a publisher may write one all the same, and the stream keeps it.

@@ -72,6 +72,7 @@ mod tests {
     #[test]
     fn an_age_is_none_where_clocks_differ() {
         let made = |ago: Duration| StoredMessage {
+            flaw: None,
             sequence: 1,
             time: SystemClock.unix_nanos() - i64::try_from(ago.as_nanos()).unwrap_or_default(),
             subject: String::new(),

@@ -11,6 +11,7 @@ use super::api::ApiError;
 use super::connection::Connection;
 use super::lives::ConsumerLives;
 use super::streams::{Plan, SetupError, nanos, parse_time};
+use super::unreadable::Flaw;
 use crate::config::overlap;
 
 /// The bound on unacknowledged deliveries, as the server names it.
@@ -58,6 +59,15 @@ pub enum Note {
         /// Why the server refused.
         refused: String,
     },
+    /// A message that the client cannot read, and closes its connection over.
+    Unreadable {
+        /// Its sequence in the stream.
+        sequence: u64,
+        /// The subject it came under.
+        subject: String,
+        /// What is wrong with it.
+        flaw: Flaw,
+    },
 }
 
 impl fmt::Display for Note {
@@ -70,6 +80,10 @@ impl fmt::Display for Note {
             Self::NotDeleted { consumer, refused } => write!(
                 f,
                 "consumer {consumer} stands still and could not be deleted: {refused}; have somebody delete it who may, it is created anew"
+            ),
+            Self::Unreadable { sequence, subject, flaw } => write!(
+                f,
+                "message {sequence} of the source ({subject}) ended the connection: {flaw}; it was read by another way, see to its publisher"
             ),
         }
     }
@@ -95,6 +109,7 @@ pub(super) struct ConsumerInfo {
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Delivered {
     pub(super) consumer_seq: u64,
+    pub(super) stream_seq: u64,
 }
 
 #[derive(Debug, Clone, Deserialize)]

@@ -26,6 +26,7 @@ mod replay;
 mod source;
 mod stall;
 pub mod streams;
+mod unreadable;
 mod way_back;
 
 pub use ack::{AckSubject, NotAnAckSubject};
@@ -44,4 +45,5 @@ pub use reader::{StoredMessage, StreamReader};
 pub use replay::{CannotReplay, Outcome, ReplayError, ReplaySettings, Replayer};
 pub use source::{JetStreamSource, SourceSettings};
 pub use streams::{Discard, Plan, Retention, SetupError, Storage, StreamSettings};
+pub use unreadable::Flaw;
 pub use way_back::{Barrier, WayBack, WayIn};

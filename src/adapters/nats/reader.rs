@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use super::api::ApiError;
 use super::connection::Connection;
 use super::streams::{SetupError, StreamInfo, find_stream, parse_time};
+use super::unreadable::Flaw;
 
 /// Sequences asked for in one chunk.
 const CHUNK: u64 = 128;
@@ -36,6 +37,8 @@ pub struct StoredMessage {
     pub headers: Headers,
     /// Its body.
     pub payload: Bytes,
+    /// Why the client could not have read it, if it could not.
+    pub flaw: Option<Flaw>,
 }
 
 impl StoredMessage {
@@ -72,11 +75,13 @@ struct Raw {
 
 impl Raw {
     fn read(self) -> Result<StoredMessage, Unreadable> {
+        let block = STANDARD.decode(self.hdrs)?;
         Ok(StoredMessage {
             sequence: self.seq,
             time: parse_time(&self.time)?,
+            flaw: Flaw::of(&self.subject, &block),
             subject: self.subject,
-            headers: headers(&STANDARD.decode(self.hdrs)?),
+            headers: headers(&block),
             payload: STANDARD.decode(self.data)?.into(),
         })
     }

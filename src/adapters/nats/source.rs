@@ -22,10 +22,11 @@ use tokio::time::timeout;
 use super::ack::AckSubject;
 use super::backlog::{BacklogWatch, Consumed};
 use super::connection::{Connection, subject_of};
-use super::consumers::{ConsumerSettings, Note, ensure_consumer, find_consumer};
+use super::consumers::{ConsumerInfo, ConsumerSettings, Note, ensure_consumer, find_consumer};
 use super::headers;
 use super::lives::ConsumerLives;
 use super::streams::{self, Retention, StreamInfo, StreamSettings, ensure_stream, find_stream};
+use super::unreadable::{Cuts, unreadable};
 
 /// How long an empty pull waits for a first message.
 const IDLE_RETURN: Duration = Duration::from_secs(1);
@@ -150,6 +151,7 @@ struct Pulling {
     request: Option<Request>,
     ready: VecDeque<Delivery>,
     problem: Option<Failure>,
+    cuts: Cuts,
     /// When the server said that the consumer was deleted.
     deleted: Option<Instant>,
 }
@@ -228,8 +230,12 @@ impl JetStreamSource {
             .await
             .map_err(|e| e.into_failure(action))?;
         notes.into_iter().for_each(|note| (self.on_note)(note));
-        if let Some(consumer) = find_consumer(&self.connection, self.stream(), &self.settings.consumer.name).await? {
+        let consumer = find_consumer(&self.connection, self.stream(), &self.settings.consumer.name).await?;
+        if let Some(consumer) = &consumer {
             self.consumers.opened(consumer.created_at(action)?);
+        }
+        if let Some(consumer) = consumer.filter(|_| pulling.cuts.are_suspicious()) {
+            self.look_for_unreadable(pulling, &stream, &consumer).await;
         }
         let consumer = self.consumers.present();
         let subject = self.connection.client().new_inbox();
@@ -242,6 +248,27 @@ impl JetStreamSource {
         self.set_life(Some(Life::new(epoch, &stream)));
         pulling.inbox = Some(Inbox { subject, subscriber, epoch, created: stream.created, consumer });
         Ok(())
+    }
+
+    /// Looks for messages that ended the connection, and takes them as if they had arrived.
+    async fn look_for_unreadable(&self, pulling: &mut Pulling, stream: &StreamInfo, consumer: &ConsumerInfo) {
+        let consumer = (&self.settings.consumer, consumer, self.consumers.present());
+        // Where the stream cannot be read, as for want of rights, what can be pulled is; the next end of a connection asks again.
+        let Ok(found) = unreadable(&self.connection, self.stream(), stream.created, consumer).await else { return };
+        pulling.cuts.looked();
+        for (delivery, flaw) in found {
+            let (sequence, subject) = (delivery.receipt.id.sequence, delivery.subject.to_string());
+            (self.on_note)(Note::Unreadable { sequence, subject, flaw });
+            pulling.ready.push_back(delivery);
+        }
+    }
+
+    /// Notes that the connection has ended under an open request.
+    fn note_cut(&self, pulling: &mut Pulling) {
+        if let (Some(inbox), Some(_)) = (&pulling.inbox, &pulling.request) {
+            // What is not acknowledged comes again after ack_wait.
+            pulling.cuts.happened(inbox.epoch, Instant::now(), 3 * self.settings.consumer.ack_wait);
+        }
     }
 
     /// Lets go of what arrived so long ago, or may have, that whoever was given it since may be done with it for longer than the
@@ -351,6 +378,9 @@ impl JetStreamSource {
                 || inbox.consumer != self.consumers.present()
                 || self.known_life().is_none_or(|life| life.epoch != inbox.epoch || life.created != inbox.created)
         });
+        if moved_on && pulling.inbox.as_ref().is_some_and(|inbox| inbox.epoch != self.connection.epoch()) {
+            self.note_cut(pulling);
+        }
         let silent = pulling.request.as_ref().is_some_and(|request| request.heard.elapsed() > SILENCE);
         if moved_on || silent {
             self.abandon(pulling);
@@ -431,7 +461,10 @@ impl JetStreamSource {
                 Ok(None) => self.abandon(pulling),
                 Err(_) => {}
             },
-            () = self.connection.gone(epoch) => return Err(self.connection.broken(action)),
+            () = self.connection.gone(epoch) => {
+                self.note_cut(pulling);
+                return Err(self.connection.broken(action));
+            }
         }
         Ok(())
     }

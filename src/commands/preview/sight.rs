@@ -161,7 +161,7 @@ async fn subscribe(connection: &Connection, subjects: &[String]) -> Result<Selec
 /// A message on its way: it has no place in the stream yet.
 fn passing(message: Message) -> StoredMessage {
     let (headers, subject) = (received(message.headers.as_ref()), message.subject.to_string());
-    StoredMessage { sequence: 0, time: 0, subject, headers, payload: message.payload }
+    StoredMessage { sequence: 0, time: 0, subject, headers, payload: message.payload, flaw: None }
 }
 
 /// Where the newest `count` messages that the service would be given begin.
