@@ -156,8 +156,10 @@ A file of cases:
         verdict: publish                                  # publish, skip or dead_letter
         subject: wa.acme.agent-1.chats
         payload: {/row_data/chat_id: c1}                  # by JSON pointer
-        absent: [/unchanged]
+        absent: [/unchanged]                              # by pointer, too: what is no JSON pointer is refused
         # reason, detail, event_id, event_key, headers, unhandled_fields
+
+Numbers are compared as they are written: 1.10 is not 1.1.
 
 Exit status 0 if every case passed, 1 if one failed, 65 if a file, or the settings of a case, cannot be used; the others are run
 all the same. 78 if the configuration is wrong.";

@@ -2,8 +2,7 @@
 
 use std::io::{self, Write};
 
-use serde_json::Value;
-
+use super::exact::Exact;
 use super::output::{BAD, GOOD, one_line, styled};
 
 /// A place that differs.
@@ -12,22 +11,22 @@ pub(super) struct Difference {
     /// Where: a JSON pointer, empty for the whole.
     pub pointer: String,
     /// What the first one has there.
-    pub old: Option<Value>,
+    pub old: Option<Exact>,
     /// What the second one has there.
-    pub new: Option<Value>,
+    pub new: Option<Exact>,
 }
 
 /// Every place where the second value is not what the first is. Objects and arrays are looked into.
-pub(super) fn differences(old: &Value, new: &Value) -> Vec<Difference> {
+pub(super) fn differences(old: &Exact, new: &Exact) -> Vec<Difference> {
     let mut found = Vec::new();
     compare(String::new(), Some(old), Some(new), &mut found);
     found
 }
 
-fn compare(pointer: String, old: Option<&Value>, new: Option<&Value>, found: &mut Vec<Difference>) {
+fn compare(pointer: String, old: Option<&Exact>, new: Option<&Exact>, found: &mut Vec<Difference>) {
     match (old, new) {
         (old, new) if old == new => {}
-        (Some(Value::Object(old)), Some(Value::Object(new))) => {
+        (Some(Exact::Object(old)), Some(Exact::Object(new))) => {
             for (name, value) in old {
                 compare(child(&pointer, name), Some(value), new.get(name), found);
             }
@@ -35,7 +34,7 @@ fn compare(pointer: String, old: Option<&Value>, new: Option<&Value>, found: &mu
                 compare(child(&pointer, name), None, Some(value), found);
             }
         }
-        (Some(Value::Array(old)), Some(Value::Array(new))) => {
+        (Some(Exact::Array(old)), Some(Exact::Array(new))) => {
             for place in 0..old.len().max(new.len()) {
                 compare(format!("{pointer}/{place}"), old.get(place), new.get(place), found);
             }
@@ -62,20 +61,21 @@ pub(super) fn write_difference(out: &mut impl Write, what: &str, difference: &Di
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
     #[test]
     fn differences_are_told_place_by_place() {
+        let exact = |value: Value| Exact::from(value);
         let (old, new) = (
-            json!({"a": {"b/c": 1, "same": 2}, "d": [1, 2], "gone": 1}),
-            json!({"a": {"b/c": 2, "same": 2}, "d": [1], "new": null}),
+            exact(json!({"a": {"b/c": 1, "same": 2}, "d": [1, 2], "gone": 1})),
+            exact(json!({"a": {"b/c": 2, "same": 2}, "d": [1], "new": null})),
         );
         let at = |pointer: &str, old: Option<Value>, new: Option<Value>| Difference {
             pointer: pointer.to_owned(),
-            old,
-            new,
+            old: old.map(exact),
+            new: new.map(exact),
         };
         let expected = [
             at("/a/b~1c", Some(json!(1)), Some(json!(2))),
@@ -85,6 +85,11 @@ mod tests {
         ];
         assert_eq!(differences(&old, &new), expected);
         assert_eq!(differences(&old, &old), []);
-        assert_eq!(differences(&json!(1), &json!("1")).len(), 1);
+        assert_eq!(differences(&exact(json!(1)), &exact(json!("1"))).len(), 1);
+        let written = |text| Exact::parse(text).unwrap();
+        assert_eq!(
+            differences(&written("[1.10, 12345678901234567890]"), &written("[1.1, 12345678901234567891]")).len(),
+            2
+        );
     }
 }

@@ -93,3 +93,10 @@ pub(super) fn escaped(name: &str) -> String {
 pub(super) fn steps(pointer: &str) -> impl Iterator<Item = String> {
     pointer.split('/').skip(1).map(|step| step.replace("~1", "/").replace("~0", "~"))
 }
+
+/// The names and numbers on the way that a JSON pointer describes, at least one; `None` for what is no pointer.
+pub fn way(pointer: &str) -> Option<Vec<String>> {
+    let is_escape = |at: usize| matches!(pointer.as_bytes().get(at + 1), Some(b'0' | b'1'));
+    let is_pointer = pointer.starts_with('/') && pointer.match_indices('~').all(|(at, _)| is_escape(at));
+    is_pointer.then(|| steps(pointer).collect())
+}

@@ -90,6 +90,112 @@ fn a_file_that_cannot_be_used_does_not_hide_the_others() {
 }
 
 #[test]
+fn a_pointer_that_leads_nowhere_by_its_form_is_refused() {
+    let directory = tempfile::TempDir::new().unwrap();
+    let path = directory.path().join("cases.yaml");
+    let case = |name: &str, expect: &str| {
+        let row = "{agent_id: a, company_id: acme, email: siti@example.com}";
+        let metadata = "{table_schema: s, table_name: agents, commit_lsn: 7, commit_idx: 0, database_name: d}";
+        format!(
+            "- name: {name}\n  event: {{record: {row}, changes: null, action: insert, metadata: {metadata}}}\n  \
+             expect: {{verdict: publish, {expect}}}\n"
+        )
+    };
+    let cases = [
+        case("leaks", "absent: [email, row_data/email]"),
+        case("by dots", "absent: [row_data.email]"),
+        case("no escape", "absent: [\"/row_data~2email\"]"),
+        case("half an escape", "payload: {\"/row_data~\": 1}"),
+        case("a name", "payload: {email: siti@example.com}"),
+        case("found", "absent: [\"/row_data/email\"]"),
+        case("holds", "absent: [\"/row_data/phone\", \"/a~0b~1c\"], payload: {\"/row_data/email\": siti@example.com}"),
+    ];
+    std::fs::write(&path, format!("cases:\n{}", cases.concat())).unwrap();
+    let (code, text, error) = tool(&Settings::new(), &["test", path.to_str().unwrap()]);
+    assert_eq!(code, 65, "{text}{error}");
+    assert!(text.contains("FAIL  found") && text.ends_with("1 passed, 1 failed, 5 cannot be used\n"), "{text}");
+    for part in [
+        "case 1 (leaks): \"email\" is no JSON pointer",
+        "case 2 (by dots): \"row_data.email\" is no JSON pointer",
+        "case 3 (no escape): \"/row_data~2email\" is no JSON pointer",
+        "case 4 (half an escape): \"/row_data~\" is no JSON pointer",
+        "case 5 (a name): \"email\" is no JSON pointer: it begins with a slash, such as /row_data/status",
+    ] {
+        assert!(error.contains(part), "{part} is missing: {error}");
+    }
+}
+
+#[test]
+fn numbers_are_held_against_each_other_as_they_are_written() {
+    let directory = tempfile::TempDir::new().unwrap();
+    let path = directory.path().join("cases.yaml");
+    let case = |name: &str, expect: &str| {
+        let row = "agent_id: a, company_id: acme, id: 123456789012345678901234567890, z: 0.1234567890123456789, s: 1.10, e: 1e2, list: [1.0, -0.50]";
+        let metadata = "{table_schema: s, table_name: agents, commit_lsn: 7, commit_idx: 0, database_name: d}";
+        format!(
+            "- name: {name}\n  event: {{record: {{{row}}}, changes: null, action: insert, metadata: {metadata}}}\n  \
+             expect: {{verdict: publish, payload: {{{expect}}}}}\n"
+        )
+    };
+    let cases = [
+        case(
+            "exact",
+            "/row_data/id: 123456789012345678901234567890, /row_data/z: 0.1234567890123456789, /row_data/s: 1.10, /row_data/e: 1e2",
+        ),
+        case("within", "/row_data/list: [1.0, -0.50]"),
+        case("another scale", "/row_data/s: 1.1"),
+        case("rounded", "/row_data/id: 1.2345678901234568e+29, /row_data/z: 0.12345678901234568"),
+        case("no number", "/row_data/z: .5"),
+    ];
+    std::fs::write(&path, format!("cases:\n{}", cases.concat())).unwrap();
+    let (code, text, error) = tool(&Settings::new(), &["test", path.to_str().unwrap()]);
+    let expected = "ok    exact\nok    within\nFAIL  another scale\n  payload /row_data/s\n    - 1.1\n    + 1.10\nFAIL  rounded\n  \
+                    payload /row_data/id\n    - 1.2345678901234568e+29\n    + 123456789012345678901234567890\n  \
+                    payload /row_data/z\n    - 0.12345678901234568\n    + 0.1234567890123456789\n\
+                    2 passed, 2 failed, 1 cannot be used\n";
+    assert_eq!((code, text.as_str()), (65, expected), "{error}");
+    assert!(error.contains("case 5 (no number): expect.payload./row_data/z: .5 is no number of JSON"), "{error}");
+    let (_, text, _) = tool(&Settings::new(), &["test", path.to_str().unwrap(), "--output", "json"]);
+    let found = r#""pointer":"","expected":1.2345678901234568e+29,"found":123456789012345678901234567890}"#;
+    assert!(text.contains(found), "{text}");
+}
+
+#[test]
+fn a_list_is_a_setting_as_good_as_its_text() {
+    let directory = tempfile::TempDir::new().unwrap();
+    let path = directory.path().join("cases.yaml");
+    let case = |name: &str, settings: &str| {
+        let metadata = "{table_schema: s, table_name: contacts, commit_lsn: 7, commit_idx: 0, database_name: d}";
+        format!(
+            "- name: {name}\n  settings: {{tables.contacts.enabled: true, {settings}}}\n  \
+             event: {{record: {{id: a}}, changes: null, action: insert, metadata: {metadata}}}\n  \
+             expect: {{verdict: skip}}\n"
+        )
+    };
+    let cases = [
+        case("listed", "tables.contacts.actions: [update, delete]"),
+        case("nested", "tables.contacts.actions: [[delete]]"),
+        case("section", "tables.contacts.rename: {id: no}"),
+        case("nothing", "tables.contacts.schema: null"),
+        case("comma", "tables.contacts.actions: [\"update,delete\"]"),
+    ];
+    std::fs::write(&path, format!("cases:\n{}", cases.concat())).unwrap();
+    let (code, text, error) = tool(&Settings::new(), &["test", path.to_str().unwrap()]);
+    assert_eq!((code, text.as_str()), (65, "ok    listed\n1 passed, 0 failed, 4 cannot be used\n"), "{error}");
+    for (case, setting, value) in [
+        ("2 (nested)", "actions", "[[\"delete\"]]"),
+        ("3 (section)", "rename", "{\"id\":\"no\"}"),
+        ("4 (nothing)", "schema", "null"),
+        ("5 (comma)", "actions", "[\"update,delete\"]"),
+    ] {
+        let told = format!(
+            "case {case}: settings: tables.contacts.{setting} = {value}: expected a text, a number, true or false, or a list"
+        );
+        assert!(error.contains(&told), "{told} is missing: {error}");
+    }
+}
+
+#[test]
 fn completions_know_every_command() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let (code, text, _) = tool(&Settings::new(), &["completions", shell]);

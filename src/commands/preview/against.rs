@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use super::{Judge, sequence, verdict};
 use crate::adapters::nats::StoredMessage;
 use crate::commands::difference::{differences, write_difference};
+use crate::commands::exact::Exact;
 use crate::commands::output::{NAME, one_line, styled};
 use crate::domain::Explanation;
 
@@ -119,6 +120,6 @@ fn fields(old: &Explanation, new: &Explanation) -> BTreeMap<&'static str, (Value
 }
 
 /// A payload as the JSON it is, so that what differs within it can be told.
-fn unfolded(value: &Value) -> Value {
-    value.as_str().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_else(|| value.clone())
+fn unfolded(value: &Value) -> Exact {
+    value.as_str().and_then(Exact::parse).unwrap_or_else(|| value.clone().into())
 }

@@ -6,9 +6,12 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use cdc_actors::message::Headers;
 use serde::Deserialize;
-use serde_json::{Map, Number, Value};
-use yaml_rust2::{Yaml, YamlLoader};
+use serde_json::Value;
+use serde_json::value::RawValue;
+use yaml_rust2::YamlLoader;
 
+use super::yaml::{self, Unfit};
+use crate::commands::exact::{Exact, Pointer};
 use crate::commands::input::{self, Input};
 use crate::config::{ConfigError, Origin};
 
@@ -67,7 +70,7 @@ pub(super) struct Case {
     subject: Option<String>,
     #[serde(default)]
     headers: BTreeMap<String, String>,
-    event: Option<Value>,
+    event: Option<Box<RawValue>>,
     json: Option<String>,
     /// What should become of it.
     pub expect: Expect,
@@ -89,10 +92,10 @@ pub(super) struct Expect {
     pub headers: BTreeMap<String, String>,
     /// Values by JSON pointer.
     #[serde(default)]
-    pub payload: BTreeMap<String, Value>,
+    pub payload: BTreeMap<Pointer, Exact>,
     /// JSON pointers to what must not be in the payload.
     #[serde(default)]
-    pub absent: Vec<String>,
+    pub absent: Vec<Pointer>,
 }
 
 /// What becomes of an event.
@@ -119,17 +122,42 @@ impl Verdict {
 struct RawFile {
     #[serde(default, deserialize_with = "as_texts")]
     settings: BTreeMap<String, String>,
-    cases: Vec<Value>,
+    cases: Vec<Box<RawValue>>,
 }
 
-/// Settings by name: a number or a switch is as good as its text.
+/// A case of which nothing but its name matters.
+#[derive(Deserialize)]
+struct Named {
+    name: String,
+}
+
+/// Settings by name, as variables of the environment would give them.
 fn as_texts<'de, D: serde::Deserializer<'de>>(from: D) -> Result<BTreeMap<String, String>, D::Error> {
-    let values = BTreeMap::<String, Value>::deserialize(from)?;
-    let text = |value| match value {
-        Value::String(text) => text,
-        other => other.to_string(),
+    let values = BTreeMap::<String, Exact>::deserialize(from)?;
+    let text = |(name, value): (String, Exact)| match as_text(&value) {
+        Some(text) => Ok((name, text)),
+        None => {
+            let expected = "a text, a number, true or false, or a list of them in which no text has a comma";
+            Err(serde::de::Error::custom(format!("settings: {name} = {value}: expected {expected}")))
+        }
     };
-    Ok(values.into_iter().map(|(name, value)| (name, text(value))).collect())
+    values.into_iter().map(text).collect()
+}
+
+/// A number or a switch is as good as its text, and a list as one that is joined by commas.
+fn as_text(value: &Exact) -> Option<String> {
+    match value {
+        Exact::Plain(Value::String(text)) => Some(text.clone()),
+        Exact::Plain(Value::Bool(_)) | Exact::Written(_) => Some(value.to_string()),
+        Exact::Array(items) => {
+            let item = |item: &Exact| match item {
+                Exact::Array(_) => None,
+                item => as_text(item).filter(|text| !text.contains(',')),
+            };
+            Some(items.iter().map(item).collect::<Option<Vec<_>>>()?.join(","))
+        }
+        Exact::Plain(_) | Exact::Object(_) => None,
+    }
 }
 
 impl File {
@@ -152,16 +180,23 @@ fn parse(path: &Path, text: &str) -> Result<File, CasesError> {
     let [document] = documents.as_slice() else {
         return Err(wrong(String::new(), format!("one document is expected, not {}", documents.len())));
     };
-    let value = to_json(document).map_err(|problem| wrong(String::new(), problem))?;
-    let raw: RawFile = serde_json::from_value(value).map_err(|cause| wrong(String::new(), cause.to_string()))?;
+    let (json, unfit) = yaml::to_json(document);
+    if let Some(unfit) = unfit.iter().find(|unfit| unfit.case().is_none()) {
+        return Err(wrong(String::new(), unfit.told()));
+    }
+    let raw: RawFile = serde_json::from_str(&json).map_err(|cause| wrong(String::new(), told(&cause)))?;
     if raw.cases.is_empty() {
         // That nothing failed would say nothing.
         return Err(wrong(String::new(), "`cases` is empty: give at least one".to_owned()));
     }
-    let cases = (1..).zip(raw.cases).map(|(number, value)| {
-        let name = value["name"].as_str().unwrap_or_default().to_owned();
-        let at = |problem| wrong(place(number, &name), problem);
-        let case: Case = serde_json::from_value(value).map_err(|cause| at(cause.to_string()))?;
+    let cases = raw.cases.iter().enumerate().map(|(index, json)| {
+        let of_it: Vec<_> = unfit.iter().filter(|unfit| unfit.case() == Some(index)).map(Unfit::told).collect();
+        let name = serde_json::from_str(json.get()).map(|Named { name }| name).unwrap_or_default();
+        let at = |problem| wrong(place(index + 1, &name), problem);
+        if !of_it.is_empty() {
+            return Err(at(of_it.join("; ")));
+        }
+        let case: Case = serde_json::from_str(json.get()).map_err(|cause| at(told(&cause)))?;
         match (&case.event, &case.json) {
             (Some(_), None) | (None, Some(_)) => Ok(case),
             _ => Err(at("it needs either `event` (a mapping) or `json` (a text, byte for byte)".to_owned())),
@@ -170,52 +205,21 @@ fn parse(path: &Path, text: &str) -> Result<File, CasesError> {
     Ok(File { cases: cases.collect(), settings: raw.settings })
 }
 
+/// What is wrong with JSON that nobody has written, and so without its place.
+fn told(error: &serde_json::Error) -> String {
+    let (text, place) = (error.to_string(), format!(" at line {} column {}", error.line(), error.column()));
+    text.strip_suffix(&place).unwrap_or(&text).to_owned()
+}
+
 impl Case {
     /// The event as the service would be given it.
     pub(super) fn input(&self) -> Input {
         let payload = match (&self.json, &self.event) {
             (Some(text), _) => text.clone(),
-            (None, event) => event.as_ref().map(Value::to_string).unwrap_or_default(),
+            (None, event) => event.as_ref().map(|event| event.get().to_owned()).unwrap_or_default(),
         };
         let headers: Headers = self.headers.clone().into_iter().collect();
         input::event(Bytes::from(payload), self.subject.as_deref(), headers)
-    }
-}
-
-fn to_json(yaml: &Yaml) -> Result<Value, String> {
-    Ok(match yaml {
-        Yaml::Null => Value::Null,
-        Yaml::Boolean(value) => Value::Bool(*value),
-        Yaml::Integer(value) => Value::from(*value),
-        Yaml::Real(text) => number(text)?,
-        Yaml::String(text) => Value::String(text.clone()),
-        Yaml::Array(items) => Value::Array(items.iter().map(to_json).collect::<Result<_, _>>()?),
-        Yaml::Hash(fields) => {
-            let mut object = Map::new();
-            for (name, value) in fields {
-                let Some(name) = name.as_str() else {
-                    return Err(format!("{name:?} is no text: names are texts; put it in quotes"));
-                };
-                object.insert(name.to_owned(), to_json(value)?);
-            }
-            Value::Object(object)
-        }
-        Yaml::Alias(_) | Yaml::BadValue => return Err("an alias stands for nothing".to_owned()),
-    })
-}
-
-/// A number that is no 64-bit integer; one that would not survive must be written as `json`.
-fn number(text: &str) -> Result<Value, String> {
-    if let Ok(number) = text.parse::<u64>() {
-        return Ok(number.into());
-    }
-    let number = text.parse::<f64>().ok().and_then(Number::from_f64);
-    let number = number.ok_or_else(|| format!("{text} is no number of JSON"))?;
-    let same = number.to_string() == text;
-    if same {
-        Ok(Value::Number(number))
-    } else {
-        Err(format!("{text} would become {number}: write the event as `json`"))
     }
 }
 
@@ -234,6 +238,9 @@ mod tests {
     fn mistakes_say_where_they_are() {
         let case = |rest: &str| format!("cases:\n- {{name: a, json: '{{}}', expect: {{verdict: skip}}}}\n- {rest}\n");
         assert_eq!(said(&case("{name: b, event: {}, expect: {verdict: publish, payload: {/a: 1.5}}}")), "2");
+        let event =
+            parse(Path::new(""), &case("{name: b, event: {b: 1.10, a: 1e2}, expect: {verdict: skip}}")).unwrap();
+        assert_eq!(event.cases[1].as_ref().unwrap().input().payload, r#"{"b":1.10,"a":1e2}"#);
         for (text, expected) in [
             ("cases: [", "cases.yaml: "),
             ("cases: 1", "cases.yaml: invalid type"),
@@ -243,10 +250,21 @@ mod tests {
             (&case("{name: b, event: {}, expect: {verdict: maybe}}"), "case 2 (b): unknown variant `maybe`"),
             (&case("{name: b, event: {}, expect: {verdct: skip}}"), "case 2 (b): unknown field `verdct`"),
             (&case("{event: {}, expect: {verdict: skip}}"), "case 2: missing field `name`"),
-            (&case("{name: b, event: {a: 1.10}, expect: {verdict: skip}}"), "1.10 would become 1.1"),
-            (&case("{name: b, event: {1: a}, expect: {verdict: skip}}"), "names are texts"),
+            (
+                &case("{name: b, event: {a: .inf}, expect: {verdict: skip}}"),
+                "case 2 (b): event.a: .inf is no number of JSON",
+            ),
+            (
+                &case("{name: b, event: {a: [{1: a}]}, expect: {verdict: skip}}"),
+                "case 2 (b): event.a.0: Integer(1) is no text: names are texts",
+            ),
+            ("settings: {workers: .5}\ncases: []", "cases.yaml: settings.workers: .5 is no number"),
+            (
+                "settings: {a: b}\ncases: []\nmore: 1",
+                "cases.yaml: unknown field `more`, expected `settings` or `cases`",
+            ),
         ] {
-            assert!(said(text).contains(expected), "{text}: {}", said(text));
+            assert!(said(text).contains(expected) && !said(text).contains(" at line"), "{text}: {}", said(text));
         }
     }
 }

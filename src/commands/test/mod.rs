@@ -2,15 +2,17 @@
 
 mod cases;
 mod verdict;
+mod yaml;
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::Path;
 
+use serde::Serialize;
 use serde_json::json;
 
 use self::cases::{Case, CasesError, File, place};
-use self::verdict::{Mismatch, mismatches};
+use self::verdict::{Mismatch, Told, mismatches};
 use super::difference::write_difference;
 use super::output::{self, BAD, GOOD, one_line, styled};
 use super::{CommandError, ended};
@@ -34,6 +36,15 @@ fn run(arguments: &TestArgs) -> Result<ExitStatus, CommandError> {
         results.take_file(arguments, path)?;
     }
     results.close()
+}
+
+/// What came of a case, as machines get it.
+#[derive(Serialize)]
+struct Judged<'a> {
+    file: &'a Path,
+    case: &'a str,
+    passed: bool,
+    differences: Vec<Told<'a>>,
 }
 
 /// What came of the cases so far.
@@ -84,8 +95,8 @@ impl<W: Write> Results<W> {
         if !self.json {
             return write(&mut self.out, case, wrong);
         }
-        let differences: Vec<_> = wrong.iter().map(Mismatch::to_json).collect();
-        let line = json!({ "file": path, "case": case.name, "passed": wrong.is_empty(), "differences": differences });
+        let differences = wrong.iter().map(Mismatch::told).collect();
+        let line = Judged { file: path, case: &case.name, passed: wrong.is_empty(), differences };
         output::json_line(&mut self.out, &line)
     }
 

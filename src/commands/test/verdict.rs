@@ -1,9 +1,11 @@
 //! What is expected, held against what was decided.
 
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::cases::Expect;
 use crate::commands::difference::{Difference, differences};
+use crate::commands::exact::Exact;
 use crate::domain::Explanation;
 
 /// Something that is not as expected.
@@ -14,10 +16,19 @@ pub(super) struct Mismatch {
     pub difference: Difference,
 }
 
+/// A mismatch as machines get it.
+#[derive(Serialize)]
+pub(super) struct Told<'a> {
+    what: &'a str,
+    pointer: &'a str,
+    expected: &'a Option<Exact>,
+    found: &'a Option<Exact>,
+}
+
 impl Mismatch {
-    pub(super) fn to_json(&self) -> Value {
+    pub(super) fn told(&self) -> Told<'_> {
         let Difference { pointer, old, new } = &self.difference;
-        json!({ "what": self.what, "pointer": pointer, "expected": old, "found": new })
+        Told { what: &self.what, pointer, expected: old, found: new }
     }
 }
 
@@ -26,18 +37,21 @@ pub(super) fn mismatches(expect: &Expect, said: &Explanation) -> Vec<Mismatch> {
     let mut found = named(expect, said);
     for (name, value) in &expect.headers {
         let is = said.headers.as_ref().and_then(|headers| headers.get(name));
-        found.extend(compared(format!("header {name}"), &json!(value), &json!(is)));
+        found.extend(compared(format!("header {name}"), &json!(value).into(), &json!(is).into()));
     }
-    let payload: Value = said.payload.as_deref().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+    let payload = said.payload.as_deref().unwrap_or_default();
     for (pointer, expected) in &expect.payload {
         let what = format!("payload {pointer}");
-        match payload.pointer(pointer) {
-            Some(is) => found.extend(compared(what, expected, is)),
-            None => found.push(differs(what, Some(expected), None)),
+        // Of a name that comes twice the last value counts for most who read it.
+        match pointer.values(payload).last().and_then(|value| Exact::parse(value)) {
+            Some(is) => found.extend(compared(what, expected, &is)),
+            None => found.push(differs(what, Some(expected.clone()), None)),
         }
     }
-    let there = expect.absent.iter().filter_map(|pointer| Some((pointer, payload.pointer(pointer)?)));
-    found.extend(there.map(|(pointer, is)| differs(format!("payload {pointer}"), None, Some(is))));
+    for pointer in &expect.absent {
+        let there = pointer.values(payload).into_iter().filter_map(Exact::parse);
+        found.extend(there.map(|is| differs(format!("payload {pointer}"), None, Some(is))));
+    }
     found
 }
 
@@ -53,16 +67,16 @@ fn named(expect: &Expect, said: &Explanation) -> Vec<Mismatch> {
         ("unhandled_fields", expect.unhandled_fields.as_ref().map(|names| json!(names)), json!(said.unhandled_fields)),
     ];
     let compare = |(what, expected, is): (&str, Option<Value>, Value)| {
-        expected.map(|expected| compared(what.to_owned(), &expected, &is)).unwrap_or_default()
+        expected.map(|expected| compared(what.to_owned(), &expected.into(), &is.into())).unwrap_or_default()
     };
     parts.into_iter().flat_map(compare).collect()
 }
 
-fn compared(what: String, expected: &Value, is: &Value) -> Vec<Mismatch> {
+fn compared(what: String, expected: &Exact, is: &Exact) -> Vec<Mismatch> {
     let found = differences(expected, is).into_iter();
     found.map(|difference| Mismatch { what: what.clone(), difference }).collect()
 }
 
-fn differs(what: String, expected: Option<&Value>, is: Option<&Value>) -> Mismatch {
-    Mismatch { what, difference: Difference { pointer: String::new(), old: expected.cloned(), new: is.cloned() } }
+fn differs(what: String, expected: Option<Exact>, is: Option<Exact>) -> Mismatch {
+    Mismatch { what, difference: Difference { pointer: String::new(), old: expected, new: is } }
 }

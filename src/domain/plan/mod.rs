@@ -9,7 +9,7 @@ use super::edits::Edits;
 use super::filter::Filter;
 use super::layout::{BeyondKey, Layout, Pattern, RoutingValue, ValueSource};
 use super::names::Names;
-use super::path::{FieldPath, steps};
+use super::path::{FieldPath, way};
 use super::template::{Piece, pieces};
 
 mod conditions;
@@ -416,13 +416,6 @@ impl<'d> Compiler<'d> {
     fn named_values(&self) -> String {
         self.values.join(", ")
     }
-}
-
-/// The names and numbers on the way that a JSON pointer describes, at least one.
-fn way(pointer: &str) -> Option<Vec<String>> {
-    let is_escape = |at: usize| matches!(pointer.as_bytes().get(at + 1), Some(b'0' | b'1'));
-    let is_pointer = pointer.starts_with('/') && pointer.match_indices('~').all(|(at, _)| is_escape(at));
-    is_pointer.then(|| steps(pointer).collect())
 }
 
 /// The pattern that a template with one name, `name`, describes.
