@@ -174,8 +174,8 @@ impl Layers {
         for (key, setting) in settings {
             if self.defaults.contains_key(&key) {
                 known.settings.insert(key, setting);
-            } else if self.is_section(&key) && setting.value == ValueKind::Nil {
-                // `nats:` with every line below it commented out means "nothing to say".
+            } else if self.is_section(&key) && is_nothing(&setting.value) {
+                // `nats:` with every line below it commented out means "nothing to say", and so does `nats: {}`.
             } else if let Some(whole) = self.setting_around(&key) {
                 // `password: {x}` is a section to YAML, whose keys are no names of settings but the value itself.
                 let problem = Problem::new(whole, "(not shown)", setting.origin, "one value; put it in quotes");
@@ -353,9 +353,18 @@ fn parse(text: &str, origin: &Origin, problems: &mut Vec<Problem>) -> Result<Lay
     Ok(layer)
 }
 
+fn is_nothing(value: &ValueKind) -> bool {
+    match value {
+        ValueKind::Nil => true,
+        ValueKind::Table(members) => members.is_empty(),
+        _ => false,
+    }
+}
+
 fn flatten(key: String, value: Value, setting: &impl Fn(Value) -> Setting, settings: &mut Settings) {
     match value.kind {
-        ValueKind::Table(members) => {
+        // One with nothing in it is a value: else a name that is no setting, with nothing below it, would go unnoticed.
+        ValueKind::Table(members) if !members.is_empty() => {
             for (name, value) in members {
                 flatten(format!("{key}.{name}"), value, setting, settings);
             }

@@ -102,6 +102,33 @@ fn every_problem_is_reported_at_once_with_key_value_origin_and_what_is_allowed()
 }
 
 #[test]
+fn a_mapping_with_nothing_in_it_is_a_value_like_any_other() {
+    for key in Layers::read(None, [], &mut Vec::new()).defaults.into_keys() {
+        let depth = key.matches('.').count();
+        let file = file(&format!("{}: {{}}{}", key.replace('.', ": {"), "}".repeat(depth)));
+        let problems = Config::load(Some(file.path()), []).expect_err(&key).problems;
+        assert!(matches!(&problems[..], [only] if only.key == key && only.line == Some(1)), "{key}: {problems:?}");
+    }
+    for (text, key) in [
+        ("foo: {}", "foo"),
+        ("tabels: {orders: {}}", "tabels.orders"),
+        ("nats: {tokn: {}}", "nats.tokn"),
+        ("nats: {password: {x: {}}}", "nats.password"),
+        ("tables: {orders: {}}", "tables.orders"),
+        ("tables: {messages: {colums: {}}}", "tables.messages.colums"),
+        ("tables: {contacts: {renam: {}}}", "tables.contacts.renam"),
+    ] {
+        let problems = Config::load(Some(file(text).path()), []).expect_err(text).problems;
+        assert!(matches!(&problems[..], [only] if only.key == key), "{text}: {problems:?}");
+    }
+    // A section in which every line is commented out says nothing.
+    for text in ["{}", "nats: {}", "nats: {tls: {}}", "tables: {}", "tables: {messages: {}, contacts: {}}"] {
+        let loaded = Config::load(Some(file(text).path()), []);
+        assert!(loaded.is_ok(), "{text}: {}", loaded.unwrap_err());
+    }
+}
+
+#[test]
 fn each_kind_of_bad_value_names_its_key() {
     let cases = [
         ("LOG__FORMAT", "xml", "json, terminal"),

@@ -90,8 +90,9 @@ fn every_setting_is_described_and_takes_its_default() {
 }
 
 /// Values of every kind, as they stand in a file.
-const VALUES: [&str; 26] = [
+const VALUES: [&str; 27] = [
     "null",
+    "{}",
     "''",
     "true",
     "'false'",
@@ -129,7 +130,14 @@ fn whatever_the_program_takes_fits() {
             assert_eq!(schema.refuses(text), None, "{text}");
         }
     };
-    for nothing in ["tables: {contacts: }", "tables: {contacts: {}, messages: }", "tables: {agents: {}}", "nats: "] {
+    for nothing in [
+        "tables: {contacts: }",
+        "tables: {contacts: {}, messages: }",
+        "tables: {agents: {}}",
+        "nats: ",
+        "nats: {tls: {}}",
+        "tables: {}",
+    ] {
         assert!(is_loaded(nothing), "{nothing}");
         agree(nothing);
     }
