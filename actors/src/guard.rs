@@ -16,13 +16,36 @@ pub struct GuardSettings {
     pub max_duration: Duration,
 }
 
+/// What a call tells of its dependency.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Evidence {
+    /// Whether it answers.
+    Answers,
+    /// Whether it takes what it is for; a target that is full answers all the same.
+    Stores,
+}
+
+/// What a success means for the streak of its dependency.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Success {
+    /// There was none.
+    Nothing,
+    /// It is over.
+    Ends,
+    /// The dependency answers, and did so while it took nothing: whether it does now only trying can tell.
+    SaysNothing,
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Streak {
     failures: u64,
     since: Instant,
+    /// It has answered meanwhile, and taken nothing.
+    stores_nothing: bool,
 }
 
-/// One streak per dependency; only a success of the same dependency ends it.
+/// One streak per dependency; only a success of the same dependency ends it, and where it answered and stored nothing only one that
+/// stores.
 #[derive(Debug)]
 pub struct Guard {
     settings: GuardSettings,
@@ -41,15 +64,22 @@ impl Guard {
     }
 
     /// Counts a failed call and returns the length of the streak.
-    pub fn failed(&mut self, dependency: Dependency, now: Instant) -> u64 {
-        let streak = self.streaks.entry(dependency).or_insert(Streak { failures: 0, since: now });
+    pub fn failed(&mut self, dependency: Dependency, evidence: Evidence, now: Instant) -> u64 {
+        let streak =
+            self.streaks.entry(dependency).or_insert(Streak { failures: 0, since: now, stores_nothing: false });
         streak.failures += 1;
+        streak.stores_nothing |= evidence == Evidence::Stores;
         streak.failures
     }
 
-    /// Ends the streak; true if there was one.
-    pub fn succeeded(&mut self, dependency: Dependency) -> bool {
-        self.streaks.remove(&dependency).is_some()
+    /// A call succeeded, which may end the streak.
+    pub fn succeeded(&mut self, dependency: Dependency, evidence: Evidence) -> Success {
+        let Some(streak) = self.streaks.get(&dependency) else { return Success::Nothing };
+        if streak.stores_nothing && evidence == Evidence::Answers {
+            return Success::SaysNothing;
+        }
+        self.streaks.remove(&dependency);
+        Success::Ends
     }
 
     /// Says why it trips now, if it does.
@@ -100,7 +130,7 @@ mod tests {
     fn trips_on_count_only_when_the_streak_is_old_enough() {
         let (mut guard, start) = (Guard::new(SETTINGS), Instant::now());
         for _ in 0..5 {
-            guard.failed(Dependency::Dedup, start);
+            guard.failed(Dependency::Dedup, Evidence::Answers, start);
         }
         assert_eq!(guard.tripped(start + Duration::from_secs(9)), None);
         assert!(guard.tripped(start + Duration::from_secs(10)).is_some());
@@ -109,7 +139,7 @@ mod tests {
     #[test]
     fn trips_on_age_alone() {
         let (mut guard, start) = (Guard::new(SETTINGS), Instant::now());
-        guard.failed(Dependency::Target, start);
+        guard.failed(Dependency::Target, Evidence::Answers, start);
         assert_eq!(guard.tripped(start + Duration::from_secs(59)), None);
         assert!(guard.tripped(start + Duration::from_secs(60)).is_some());
     }
@@ -118,12 +148,24 @@ mod tests {
     fn only_a_success_of_the_same_dependency_ends_a_streak() {
         let (mut guard, start) = (Guard::new(SETTINGS), Instant::now());
         for _ in 0..3 {
-            guard.failed(Dependency::Target, start);
-            assert!(!guard.succeeded(Dependency::Dedup));
+            guard.failed(Dependency::Target, Evidence::Answers, start);
+            assert_eq!(guard.succeeded(Dependency::Dedup, Evidence::Stores), Success::Nothing);
         }
         assert!(guard.tripped(start + Duration::from_secs(10)).is_some());
-        assert!(guard.succeeded(Dependency::Target));
+        assert_eq!(guard.succeeded(Dependency::Target, Evidence::Answers), Success::Ends);
         assert_eq!(guard.tripped(start + Duration::from_secs(100)), None);
+    }
+
+    #[test]
+    fn who_answers_and_stores_nothing_has_not_succeeded() {
+        let (mut guard, start) = (Guard::new(SETTINGS), Instant::now());
+        guard.failed(Dependency::Target, Evidence::Stores, start);
+        assert_eq!(guard.succeeded(Dependency::Target, Evidence::Answers), Success::SaysNothing);
+        assert!(guard.tripped(start + Duration::from_secs(60)).is_some());
+        // Gone and back: it has stored nothing all the same.
+        guard.failed(Dependency::Target, Evidence::Answers, start);
+        assert_eq!(guard.succeeded(Dependency::Target, Evidence::Answers), Success::SaysNothing);
+        assert_eq!(guard.succeeded(Dependency::Target, Evidence::Stores), Success::Ends);
     }
 
     #[test]

@@ -180,7 +180,7 @@ impl PublishActor {
         if !confirmed.is_empty() {
             self.health.succeeded(newest, now);
             self.handing_back = false;
-            self.core.called(Dependency::Target, "publish", oldest, None, false);
+            self.core.called_to_store("publish", oldest, None);
             self.core.record.send(RecordStored(confirmed));
         }
         if let Some(failure) = last {
@@ -280,8 +280,11 @@ impl PublishActor {
                 self.lanes.hasten(started);
             }
         }
-        if tell {
-            self.core.called(Dependency::Target, "probe", started, failure.as_ref(), false);
+        match failure.as_ref() {
+            // It answers, and nothing gets through.
+            Some(failure) if !self.health.is_away() => self.core.called_to_store("probe", started, Some(failure)),
+            failure if tell => self.core.called(Dependency::Target, "probe", started, failure, false),
+            _ => {}
         }
         if !self.health.is_away() {
             self.probing = false;

@@ -9,7 +9,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::between::Change;
 use crate::flight::Ticket;
-use crate::guard::{GuardSettings, RestartLimit};
+use crate::guard::{Evidence, GuardSettings, RestartLimit};
 use crate::message::{Event, OrderKey, Reason, Stored};
 use crate::order::RowMemory;
 use crate::ports::{Budget, Clock, Dependency, Failure, Heard, Observer, Publisher, Target};
@@ -250,7 +250,15 @@ impl Core {
     ) {
         let took = self.clock.now().saturating_duration_since(started);
         self.observer.observe(Telemetry::Called { dependency, operation, took, failure });
-        self.report.send(Report { dependency, failure: failure.cloned(), tolerated });
+        self.report.send(Report { dependency, failure: failure.cloned(), tolerated, evidence: Evidence::Answers });
+    }
+
+    /// The same of a call that tells whether the target takes events.
+    pub(crate) fn called_to_store(&self, operation: &'static str, started: Instant, failure: Option<&Failure>) {
+        let (dependency, took) = (Dependency::Target, self.clock.now().saturating_duration_since(started));
+        self.observer.observe(Telemetry::Called { dependency, operation, took, failure });
+        let failure = failure.cloned();
+        self.report.send(Report { dependency, failure, tolerated: false, evidence: Evidence::Stores });
     }
 }
 
@@ -398,6 +406,7 @@ pub(crate) struct Report {
     pub(crate) dependency: Dependency,
     pub(crate) failure: Option<Failure>,
     pub(crate) tolerated: bool,
+    pub(crate) evidence: Evidence,
 }
 
 /// Resume intake although this dependency has not been seen to work: only new work can tell.

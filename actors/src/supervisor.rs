@@ -10,7 +10,7 @@ use futures::stream;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::oneshot;
 
-use crate::guard::{Guard, Restarts};
+use crate::guard::{Guard, Restarts, Success};
 use crate::ports::{DedupStore, Dependency, Failure, Heard, Publisher, Reconciled, Source, Target};
 use crate::shared::{
     ActorKind, Core, Drain, Drained, HandBack, Intake, LookAtTarget, Report, SetTarget, TryAgain, beat,
@@ -158,15 +158,20 @@ impl SupervisorActor {
         }
     }
 
-    fn reported(&mut self, Report { dependency, failure, tolerated }: Report) {
+    fn reported(&mut self, Report { dependency, failure, tolerated, evidence }: Report) {
         self.heard.insert(dependency, self.core.clock.now());
+        let pauses = PauseReason::Dependency(dependency);
+        let success = failure.is_none().then(|| self.guard.succeeded(dependency, evidence));
+        if success == Some(Success::SaysNothing) {
+            // As down as before, until something that is pulled now gets through.
+            return self.set_paused(pauses, false);
+        }
         let was_down = self.down.insert(dependency, failure.is_some()).unwrap_or(false);
         if was_down != failure.is_some() {
             self.core.observer.observe(Telemetry::DependencyChanged { dependency, failure: failure.as_ref() });
         }
-        let pauses = PauseReason::Dependency(dependency);
-        if failure.is_none() {
-            if self.guard.succeeded(dependency) {
+        if success.is_some() {
+            if success == Some(Success::Ends) {
                 self.core.observer.observe(Telemetry::Streak { dependency, failures: 0 });
             }
             return self.set_paused(pauses, false);
@@ -174,7 +179,7 @@ impl SupervisorActor {
         if tolerated {
             return;
         }
-        let failures = self.guard.failed(dependency, self.core.clock.now());
+        let failures = self.guard.failed(dependency, evidence, self.core.clock.now());
         self.core.observer.observe(Telemetry::Streak { dependency, failures });
         // The source finds out by pulling that it is back.
         if dependency != Dependency::Source {

@@ -4,7 +4,7 @@ mod bench;
 
 use std::time::Duration;
 
-use bench::{Bench, FOR_EVER, run, settings};
+use bench::{Bench, FOR_EVER, Fakes, paused_for, run, settings};
 use cdc_actors::guard::{GuardSettings, RestartLimit};
 use cdc_actors::ports::Dependency;
 use cdc_actors::shared::Settings;
@@ -120,6 +120,44 @@ fn a_streak_of_failures_trips_the_guard() {
         assert!(matches!(&ended.reason, ExitReason::GuardTripped(why) if why.contains("dedup")), "{ended:?}");
         assert_eq!(bench.source.unacknowledged(), [2]);
         assert_eq!(bench.observer.count(|event| matches!(event, Observed::GuardTripped { .. })), 1);
+    });
+}
+
+/// As with a full disk: the target answers whenever it is asked, and takes nothing.
+#[test]
+fn a_target_that_answers_and_stores_nothing_is_down_until_it_stores_and_trips_the_guard() {
+    run(async {
+        let ack_wait = Duration::from_millis(300);
+        let guard = GuardSettings { max_duration: 8 * ack_wait, ..settings().guard };
+        let mut bench = Bench::start(Settings { ack_wait, guard, suspect_after: 1_000, ..settings() });
+        bench.feed("a 1 publish");
+        bench.until_done().await;
+        let changes = |fakes: &Fakes| {
+            let events = fakes.observer.events().into_iter();
+            let of_target = |event| match event {
+                Observed::DependencyChanged { dependency: Dependency::Target, failure } => Some(failure.is_some()),
+                _ => None,
+            };
+            events.filter_map(of_target).collect::<Vec<_>>()
+        };
+        // It stores again before it is too late, and then not any more.
+        bench.publisher.faults.fail_next("publish", FOR_EVER, unavailable());
+        for row in ["b", "c", "d"] {
+            bench.feed(format!("{row} 1 publish of-{row}"));
+        }
+        let again = paused_for(Dependency::Target, true);
+        bench.until("tried again in vain", |fakes| fakes.observer.count(&again) >= 3).await;
+        assert_eq!(changes(&bench), [true]);
+        bench.publisher.faults.clear("publish");
+        bench.until_done().await;
+        bench.until("up", |fakes| changes(fakes) == [true, false]).await;
+        bench.publisher.faults.fail_next("publish", FOR_EVER, unavailable());
+        for row in ["b", "c", "d"] {
+            bench.feed(format!("{row} 2 publish of-{row}"));
+        }
+        let ended = bench.ended().await;
+        assert!(matches!(&ended.reason, ExitReason::GuardTripped(why) if why.contains("target")), "{ended:?}");
+        assert_eq!(changes(&bench), [true, false, true]);
     });
 }
 
