@@ -14,7 +14,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use self::burial::Graves;
 use self::health::{Health, Probed};
-use crate::message::{Answer, Attempt, Reason, Stored};
+use crate::message::{Answer, Attempt, Late, Reason, Stored};
 use crate::order::{Departure, Lanes, Place, Sent};
 use crate::ports::{DeadLetters, Dependency, Failure, FailureClass, PublishError, Publisher, Target};
 use crate::refused::WaitingRoom;
@@ -29,6 +29,8 @@ const ANSWERS: usize = 1024;
 struct Flying {
     pending: Pending,
     place: Place,
+    /// What it says of itself as it is sent.
+    late: Option<Late>,
     handed: Instant,
     /// The [`Core::target_epoch`] that it was handed over in.
     epoch: Option<u64>,
@@ -129,12 +131,8 @@ impl PublishActor {
         let handed = self.core.clock.now();
         self.outbox.reserve(departures.len());
         for Departure { number, item, place, late } in departures {
-            if let Some(certainty) = late {
-                let (table, key) = (item.event.table, &item.event.key);
-                self.core.observer.observe(Telemetry::Late { table, key, certainty });
-            }
             self.outbox.push(Attempt { ticket: number, event: Arc::clone(&item.event), late });
-            self.flying.insert(number, Flying { pending: item, place, handed, epoch: self.looked });
+            self.flying.insert(number, Flying { pending: item, place, late, handed, epoch: self.looked });
         }
     }
 
@@ -205,7 +203,7 @@ impl PublishActor {
         outcome: Result<Stored, PublishError>,
         heard: &mut Heard,
     ) -> (Sent, Option<Pending>) {
-        let Flying { mut pending, handed, epoch, .. } = flying;
+        let Flying { mut pending, handed, late, epoch, .. } = flying;
         match outcome {
             // Heard after its connection was gone, or after an outage: what it confirms the target may have lost since, and
             // another replica may have filled up. Sent again under its id it is stored once in either case.
@@ -221,7 +219,7 @@ impl PublishActor {
                     self.health.accepted_after_all();
                 }
                 self.look_if_other(stored);
-                self.tell_published(&pending, stored, heard.unix_nanos);
+                self.tell_published(&pending, stored, late, heard.unix_nanos);
                 heard.confirmed.push(Confirmed { pending, stored, since: heard.now });
                 (Sent::Stored, None)
             }
@@ -247,8 +245,12 @@ impl PublishActor {
         }
     }
 
-    fn tell_published(&self, pending: &Pending, stored: Stored, unix_nanos: i64) {
+    fn tell_published(&self, pending: &Pending, stored: Stored, late: Option<Late>, unix_nanos: i64) {
         let event = &pending.event;
+        // What another replica has stored says of itself what that one knew.
+        if let Some(certainty) = late.filter(|_| !stored.duplicate || pending.unheard) {
+            self.core.observer.observe(Telemetry::Late { table: event.table, key: &event.key, certainty });
+        }
         let since = |at| u64::try_from((unix_nanos / 1_000).saturating_sub(at)).ok();
         let since_commit = event.committed.and_then(since).map(Duration::from_micros);
         let telemetry =

@@ -99,7 +99,7 @@ pub enum Telemetry<'a> {
         /// What the last of them said.
         failure: &'a Failure,
     },
-    /// An event goes out late.
+    /// An event was stored late, and says so.
     Late {
         /// The table.
         table: &'static str,

@@ -273,9 +273,12 @@ fn what_is_given_for_the_first_time_behind_what_was_taken_in_says_that_it_may_be
             bench.feed_row(row, 1..=1);
             bench.until("it is stored", |fakes| fakes.is_stored(&key(row, 1))).await;
         }
+        bench.publisher.faults.fail_next("publish", 2, unavailable());
         bench.source.redeliver(1);
         bench.until_done().await;
         assert_eq!(bench.row("a"), [2, 1]);
+        let told = bench.observer.count(|event| matches!(event, Observed::Late { .. }));
+        assert_eq!(told, 1, "once for the event, and not for each attempt");
         bench.stop().await;
     });
 }
