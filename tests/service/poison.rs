@@ -94,3 +94,24 @@ async fn every_kind_has_its_reason_and_the_rest_goes_on() {
         assert!(!log.text().contains("secret"), "{}", log.text());
     }
 }
+
+/// The client cannot read them and closes its connection over them, and with it what came behind; so they are read by another way.
+#[tokio::test]
+async fn headers_that_no_client_reads_hold_up_nobody() {
+    for server in nats_servers() {
+        let mut world = World::on(&server).await;
+        world.set("source.ack_wait", "1s").set("retry.max", "100ms");
+        world.create_source().await;
+        let (sound, broken) = (Change::message("m-sound").input(), Input::new("sequin.d.s.messages.insert", "{"));
+        let others: Vec<_> = (0..50).map(|i| Change::message(&format!("m-{i}")).at(30, i).input()).collect();
+        world.nats.publish_raw(sound.subject.as_bytes(), b"NATS/1.0\r\nNot a name: x\r\n\r\n", &sound.payload);
+        world.feed(&others[..25]).await;
+        world.nats.publish_raw(broken.subject.as_bytes(), b"NATS/1.0\r\nno colon\r\n\r\n", &broken.payload);
+        world.feed(&others[25..]).await;
+        let service = world.start();
+        let (published, letters) = world.adds_up(51, 1).await;
+        assert!(published.iter().any(|event| event.json()["message_id"] == "m-sound"));
+        assert_eq!((letters[0].text(), letters[0].header("Cdc-Reason")), ("{", Some("not_json")));
+        service.stop();
+    }
+}
