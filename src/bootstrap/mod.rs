@@ -17,7 +17,7 @@ use slog::{Logger, error, info, warn};
 use crate::adapters::http;
 use crate::adapters::memory::MemoryStore;
 use crate::adapters::nats::{
-    ConnectError, Connection, ConnectionEvent, DeadLetterSettings, JetStreamDeadLetters, JetStreamPublisher,
+    self, ConnectError, Connection, ConnectionEvent, DeadLetterSettings, JetStreamDeadLetters, JetStreamPublisher,
     JetStreamSource, PublisherSettings, SetupError, SourceSettings, consumers, streams,
 };
 use crate::adapters::redis::{InvalidRedis, RedisStore};
@@ -290,9 +290,11 @@ impl Attempts {
         let consumer = settings::consumer(config);
         self.until_it_works(Dependency::Source, async || {
             let found = streams::ensure_stream(connection, &stream).await?;
+            let misfit = nats::fit(connection, &stream, &found).await?;
             for note in consumers::ensure_consumer(connection, &stream.name, &found.subjects, &consumer).await? {
                 warn!(logger, "{}", note);
             }
+            misfit.iter().for_each(|misfit| warn!(logger, "{}", misfit));
             Ok(())
         })
         .await?;
@@ -306,9 +308,12 @@ impl Attempts {
     async fn publisher(&self, config: &Config, connection: &Connection) -> Result<JetStreamPublisher, StartError> {
         let (target, ack_wait) = (settings::target_stream(config), config.source.ack_wait);
         self.until_it_works(Dependency::Target, async || {
-            streams::ensure_target(connection, &target, ack_wait).await?;
+            let found = streams::ensure_target(connection, &target, ack_wait).await?;
+            let misfit = nats::fit(connection, &target, &found).await?;
             let started = JetStreamPublisher::new(connection.clone(), PublisherSettings::new(&target.name)).await;
-            started.map_err(Attempt::Failed)
+            let started = started.map_err(Attempt::Failed)?;
+            misfit.iter().for_each(|misfit| warn!(self.logger, "{}", misfit));
+            Ok(started)
         })
         .await
     }
@@ -323,9 +328,12 @@ impl Attempts {
             ack_timeout: LETTER_TIMEOUT,
         };
         self.until_it_works(Dependency::DeadLetter, async || {
-            streams::ensure_stream(connection, &stream).await?;
+            let found = streams::ensure_stream(connection, &stream).await?;
+            let misfit = nats::fit(connection, &stream, &found).await?;
             let made = JetStreamDeadLetters::new(connection.clone(), settings.clone()).await;
-            made.map_err(Attempt::Failed)
+            let made = made.map_err(Attempt::Failed)?;
+            misfit.iter().for_each(|misfit| warn!(self.logger, "{}", misfit));
+            Ok(made)
         })
         .await
     }

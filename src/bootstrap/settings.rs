@@ -9,13 +9,13 @@ use cdc_actors::ports::Budget;
 use cdc_actors::retry::Backoff;
 use cdc_actors::shared::{Patience, Settings};
 
-use crate::adapters::nats::{self, ConsumerSettings, NatsConfig, StreamSettings, WayIn};
+use crate::adapters::nats::{self, ConsumerSettings, NatsConfig, Purpose, StreamSettings, WayIn};
 use crate::adapters::redis::{self, RedisSettings};
 use crate::config::{
     ClientCertificate, Config, Discard, NatsAuth, Retention, Storage, StreamLimits, Table, UnsafeTokens,
     WhenUnavailable,
 };
-use crate::domain;
+use crate::domain::{self, CdcTransform};
 
 /// Rows whose newest position is remembered for `Cdc-Late`.
 const REMEMBERED_ROWS: usize = 50_000;
@@ -119,6 +119,7 @@ pub fn source_stream(config: &Config) -> StreamSettings {
             Retention::Interest => nats::Retention::Interest,
         },
         create: source.create,
+        purpose: Purpose::Give(source.subjects.clone()),
         ..stream(&source.stream, source.subjects.clone(), &source.limits)
     }
 }
@@ -152,6 +153,7 @@ pub fn target_stream(config: &Config) -> StreamSettings {
         },
         duplicate_window: Some(target.duplicate_window),
         create: target.create,
+        purpose: Purpose::Store(CdcTransform::new(transform(config)).subjects()),
         ..stream(&target.stream, vec![format!("{}.>", target.subject_prefix)], &target.limits)
     }
 }
@@ -161,6 +163,8 @@ pub fn dead_letter_stream(config: &Config) -> StreamSettings {
     let letters = &config.dead_letter;
     StreamSettings {
         create: config.target.create,
+        // Of a table, for a reason.
+        purpose: Purpose::Store(vec![format!("{}.*.*", letters.subject_prefix)]),
         ..stream(&letters.stream, vec![format!("{}.>", letters.subject_prefix)], &letters.limits)
     }
 }

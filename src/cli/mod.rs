@@ -83,7 +83,7 @@ Examples:
 In JSON it is one object: \"valid\"; \"problems\" of the configuration, each with key, value, origin, file, line and expected;
 \"warnings\"; \"findings\", what run would use, create or change, each with about, said and ok.
 Exit status 0 if run could start, 69 if a server could not be reached (at the first try), 78 if the configuration or what it
-names cannot be used.";
+names cannot be used: a stream in whose way another is, or whose subjects are none of those needed, included.";
 
 const COMPLETIONS: &str = "\
 Examples:

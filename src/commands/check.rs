@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use super::{CommandError, ended, load, output};
-use crate::adapters::nats::{Connection, Plan, SetupError, consumers, streams};
+use crate::adapters::nats::{Connection, Misfit, Plan, SetupError, consumers, streams};
 use crate::adapters::redis::RedisStore;
 use crate::bootstrap::settings;
 use crate::cli::{CheckArgs, ExitStatus, Output};
@@ -86,10 +86,18 @@ impl Report {
         self.findings.push(Finding { about: about.into(), said: chain(error).to_string(), ok: false, status });
     }
 
-    fn planned(&mut self, about: String, plan: Result<Plan, SetupError>) {
+    /// Whether there was an answer.
+    fn planned(&mut self, about: String, plan: Result<(Plan, Option<Misfit>), SetupError>) -> bool {
         match plan {
-            Ok(plan) => self.found(about, in_words(&plan)),
-            Err(error) => self.failed(about, &error, error.is_transient()),
+            Ok((plan, misfit)) => {
+                self.found(about, in_words(&plan));
+                self.warnings.extend(misfit.map(|misfit| misfit.to_string()));
+                true
+            }
+            Err(error) => {
+                self.failed(about, &error, error.is_transient());
+                !error.is_transient()
+            }
         }
     }
 
@@ -113,13 +121,19 @@ impl Report {
             Err(error) => return self.failed("nats", &error, error.class().is_some()),
         };
         self.found("nats", format!("connected to nats-server {}", connection.client().server_info().version));
-        let source = settings::source_stream(config);
-        for stream in [&source, &settings::target_stream(config), &settings::dead_letter_stream(config)] {
-            let plan = streams::plan_stream(&connection, stream).await;
-            self.planned(format!("stream {}", stream.name), plan);
+        let (source, target) = (settings::source_stream(config), settings::target_stream(config));
+        let planned = streams::plan_stream(&connection, &source).await;
+        let is_known = self.planned(format!("stream {}", source.name), planned);
+        let planned = streams::plan_target(&connection, &target, config.source.ack_wait).await;
+        self.planned(format!("stream {}", target.name), planned);
+        let letters = settings::dead_letter_stream(config);
+        let planned = streams::plan_stream(&connection, &letters).await;
+        self.planned(format!("stream {}", letters.name), planned);
+        // Of the consumer of a stream that could not be asked for there is nothing to say but that again.
+        if is_known {
+            let planned = plan_consumer(&connection, config).await;
+            self.planned(format!("consumer {}", config.source.consumer), planned.map(|plan| (plan, None)));
         }
-        let plan = plan_consumer(&connection, config).await;
-        self.planned(format!("consumer {}", config.source.consumer), plan);
     }
 
     async fn look_at_dedup(&mut self, config: &Config) {
@@ -152,10 +166,6 @@ impl From<Problem> for Wrong {
 
 async fn plan_consumer(connection: &Connection, config: &Config) -> Result<Plan, SetupError> {
     let (stream, consumer) = (settings::source_stream(config), settings::consumer(config));
-    let (target, ack_wait) = (settings::target_stream(config), config.source.ack_wait);
-    if let Some(info) = streams::find_stream(connection, &target.name).await? {
-        streams::check_duplicate_window(&target.name, &info, ack_wait)?;
-    }
     match streams::find_stream(connection, &stream.name).await? {
         Some(info) => consumers::plan_consumer(connection, &stream.name, &info.subjects, &consumer).await,
         None => Ok(Plan::Create),

@@ -1,8 +1,9 @@
 //! Settings held against each other.
 
 use super::reader::{Reader, Tenant};
-use super::values::{overlap, written_duration};
+use super::values::written_duration;
 use super::{Config, DedupKind, NatsAuth, ServerUrl, Tables, WhenUnavailable};
+use crate::domain::overlap;
 
 /// Refuses what cannot work together, naming the setting that is most likely to be changed.
 pub(super) fn combinations(config: &Config, r: &mut Reader<'_>) {

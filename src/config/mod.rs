@@ -30,7 +30,7 @@ pub use reload::Reload;
 pub use schema::schema;
 pub use values::{
     DedupKind, Discard, LogFormat, LogLevel, Retention, ServerUrl, Storage, UnhandledFields, UnsafeTokens,
-    WhenUnavailable, overlap, redact_text, redact_url,
+    WhenUnavailable, redact_text, redact_url,
 };
 
 use crate::domain::DeclaredTable;

@@ -359,16 +359,6 @@ fn sizes_are_binary_or_decimal_and_never_guessed() {
 }
 
 #[test]
-fn overlapping_subjects_are_found() {
-    for (a, b) in [("a.>", "a.b"), ("a.*", "a.b"), (">", "x.y"), ("*.b", "a.*"), ("a", "a")] {
-        assert!(values::overlap(a, b) && values::overlap(b, a), "{a} {b}");
-    }
-    for (a, b) in [("a.>", "a"), ("a.*", "a.b.c"), ("a.b", "a.c"), ("wa.>", "sequin.>")] {
-        assert!(!values::overlap(a, b) && !values::overlap(b, a), "{a} {b}");
-    }
-}
-
-#[test]
 fn urls_are_shown_without_secrets() {
     for (url, shown) in [
         ("nats://localhost:4222", "nats://localhost:4222"),

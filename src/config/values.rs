@@ -337,17 +337,3 @@ pub(super) fn subject_prefix(subject: &str) -> Result<(), String> {
 fn legal_token(token: &str) -> bool {
     !token.is_empty() && !token.contains(|c: char| matches!(c, '*' | '>') || c.is_whitespace() || c.is_control())
 }
-
-/// Whether some subject matches both filters.
-pub fn overlap(a: &str, b: &str) -> bool {
-    let (mut a, mut b) = (a.split('.'), b.split('.'));
-    loop {
-        match (a.next(), b.next()) {
-            (None, None) => return true,
-            (Some(">"), Some(_)) | (Some(_), Some(">")) => return true,
-            (None, _) | (_, None) => return false,
-            (Some(x), Some(y)) if x == y || x == "*" || y == "*" => {}
-            _ => return false,
-        }
-    }
-}

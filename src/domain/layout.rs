@@ -8,7 +8,7 @@ use super::error::{Around, Poison};
 use super::event_key::joined;
 use super::filter::Filter;
 use super::path::{FieldPath, Origin};
-use super::subject::Action;
+use super::subject::{Action, encode_token};
 use super::table::{Id, IdColumn, RowRead};
 
 /// What becomes of the rows of a table. Places in [`RowRead`] are slots; places in `values` are values.
@@ -230,6 +230,28 @@ impl Layout {
     /// The slots whose texts go out as they are: key and routing values.
     pub(super) fn shown_slots(&self) -> impl Iterator<Item = usize> {
         self.key.iter().copied().chain(self.values.iter().filter_map(RoutingValue::slot))
+    }
+
+    /// The subjects that rows are published under behind this prefix, with a wildcard for what rows decide.
+    pub(super) fn subject_filters(&self, prefix: &str) -> Vec<String> {
+        let by_action = self.subject.contains(&Token::Action);
+        let actions = Action::ALL.into_iter().filter(|action| self.actions.contains(*action));
+        let actions = actions.take(if by_action { Action::ALL.len() } else { 1 });
+        let filter = |action: Action| {
+            self.subject.iter().fold(prefix.to_owned(), |subject, token| {
+                let token = match token {
+                    Token::Text(text) => text.as_str().into(),
+                    Token::Action => action.name().into(),
+                    Token::Value(value) => match &self.values[*value].source {
+                        ValueSource::Constant(text) => encode_token(text),
+                        ValueSource::Slot(_) | ValueSource::Schema(_) => "*".into(),
+                    },
+                    Token::Schema => "*".into(),
+                };
+                format!("{subject}.{token}")
+            })
+        };
+        actions.map(filter).collect()
     }
 
     /// The names of the actions that are published.

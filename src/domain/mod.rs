@@ -40,6 +40,7 @@ pub mod tables;
 mod template;
 pub mod trace;
 pub mod transform;
+mod wildcards;
 
 #[cfg(test)]
 mod tests;
@@ -52,3 +53,4 @@ pub use settings::{TableSettings, Tables, TransformConfig, UnhandledFields, Unsa
 pub use subject::{decode_token, encode_token};
 pub use trace::{Field, Filtered, Place, Routing, Tested, Trace, routed, trace};
 pub use transform::{CdcTransform, ORIGINAL_ID, REPLAYS};
+pub use wildcards::{cover, overlap};

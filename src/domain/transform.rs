@@ -111,6 +111,13 @@ impl CdcTransform {
         self.rules().tables.iter().map(|allowed| allowed.table.name()).collect()
     }
 
+    /// The subjects that the tables which are enabled are published under, with wildcards for what rows decide.
+    pub fn subjects(&self) -> Vec<String> {
+        let rules = self.rules();
+        let prefix = &rules.config.subject_prefix;
+        rules.tables.iter().flat_map(|allowed| allowed.table.layout().subject_filters(prefix)).collect()
+    }
+
     /// A table that is enabled, and what becomes of fields that it does not know.
     pub(super) fn table(&self, name: &str) -> Option<(Arc<dyn Table>, UnhandledFields)> {
         let rules = self.rules();

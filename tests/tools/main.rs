@@ -10,6 +10,7 @@ mod generate;
 mod letters;
 mod preview;
 mod replay;
+mod subjects;
 mod terminal;
 mod tutorial;
 mod way_back;

@@ -28,6 +28,7 @@ pub struct ApiError {
 impl ApiError {
     pub(super) const STREAM_NOT_FOUND: u32 = 10_059;
     pub(super) const CONSUMER_NOT_FOUND: u32 = 10_014;
+    pub(super) const SUBJECTS_OVERLAP: u32 = 10_065;
     pub(super) const NO_MESSAGE: u32 = 10_037;
     pub(super) const WRONG_LAST_SEQUENCE: u32 = 10_071;
     pub(super) const MESSAGE_TOO_LARGE: u32 = 10_054;

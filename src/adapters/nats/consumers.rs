@@ -12,7 +12,7 @@ use super::connection::Connection;
 use super::lives::ConsumerLives;
 use super::streams::{Plan, SetupError, nanos, parse_time};
 use super::unreadable::Flaw;
-use crate::config::overlap;
+use crate::domain::overlap;
 
 /// The bound on unacknowledged deliveries, as the server names it.
 const MAX_ACK_PENDING: &str = "max_ack_pending";

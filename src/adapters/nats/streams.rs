@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use cdc_actors::ports::{Failure, FailureClass};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
 use super::api::ApiError;
 use super::connection::Connection;
+use super::fit::{Misfit, Purpose, fit, in_the_way, listed};
 
 /// Where a stream keeps its messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -48,6 +50,8 @@ pub struct StreamSettings {
     pub name: String,
     /// The subjects it stores.
     pub subjects: Vec<String>,
+    /// What one that exists must be good for.
+    pub purpose: Purpose,
     /// The oldest a message may get; `None` for no limit.
     pub max_age: Option<Duration>,
     /// The most bytes it may hold; `None` for no limit.
@@ -73,6 +77,7 @@ impl StreamSettings {
     pub fn new(name: impl Into<String>, subjects: Vec<String>) -> Self {
         Self {
             name: name.into(),
+            purpose: Purpose::Store(subjects.clone()),
             subjects,
             max_age: None,
             max_bytes: None,
@@ -168,6 +173,45 @@ pub enum SetupError {
         /// What is wrong with it.
         problem: &'static str,
     },
+    /// Nothing that is published to it would be stored.
+    #[error(
+        "stream {stream} stores nothing of what is published to it: its subjects are {subjects}, and what is published comes under {needed}; \
+         add these to its subjects, or configure another stream or subject prefix"
+    )]
+    StoresNothing {
+        /// The stream.
+        stream: String,
+        /// What it stores.
+        subjects: String,
+        /// What is published.
+        needed: String,
+    },
+    /// Nothing that is asked of it would ever come.
+    #[error(
+        "stream {stream} has nothing of what is asked of it: its subjects are {subjects}, and source.subjects are {wanted}: \
+         configure those of the stream, or another stream"
+    )]
+    GivesNothing {
+        /// The stream.
+        stream: String,
+        /// What it stores.
+        subjects: String,
+        /// What is asked for.
+        wanted: String,
+    },
+    /// Other streams have subjects of its own.
+    #[error(
+        "stream {stream} cannot be created: its subjects {subjects} overlap with those of stream {others}, which exists: \
+         configure that one, or other subjects"
+    )]
+    Overlaps {
+        /// The stream.
+        stream: String,
+        /// What it would store.
+        subjects: String,
+        /// Those in its way.
+        others: String,
+    },
     /// The server would not create it.
     #[error("{what} could not be created: {cause}")]
     NotCreated {
@@ -212,6 +256,8 @@ pub struct StreamInfo {
     pub bytes: u64,
     /// Its subjects.
     pub subjects: Vec<String>,
+    /// Whether it holds messages under subjects that are not its own: of other streams, or transformed.
+    pub takes_others: bool,
     /// When it lets go of a message.
     pub retention: Retention,
     /// Whether newer messages of a subject push older ones out.
@@ -255,6 +301,10 @@ struct RawStreamConfig {
     discard: String,
     #[serde(default)]
     sealed: bool,
+    mirror: Option<IgnoredAny>,
+    sources: Option<IgnoredAny>,
+    /// Since 2.10.
+    subject_transform: Option<IgnoredAny>,
 }
 
 #[derive(Deserialize)]
@@ -284,6 +334,7 @@ impl RawStream {
             messages: state.messages,
             bytes: state.bytes,
             subjects: config.subjects,
+            takes_others: [config.mirror, config.sources, config.subject_transform].iter().any(Option::is_some),
             retention: match config.retention.as_str() {
                 "workqueue" => Retention::WorkQueue,
                 "interest" => Retention::Interest,
@@ -340,9 +391,22 @@ pub async fn ensure_stream(connection: &Connection, settings: &StreamSettings) -
         // Another replica may have been faster, with another configuration.
         Err(cause) => match find_stream(connection, &settings.name).await? {
             Some(found) => Ok(found),
+            None if cause.err_code == ApiError::SUBJECTS_OVERLAP => {
+                let others = in_the_way(connection, settings).await.unwrap_or_default();
+                if others.is_empty() {
+                    Err(SetupError::NotCreated { what, cause })
+                } else {
+                    Err(overlaps(settings, &others))
+                }
+            }
             None => Err(SetupError::NotCreated { what, cause }),
         },
     }
+}
+
+fn overlaps(settings: &StreamSettings, others: &[String]) -> SetupError {
+    let (stream, subjects) = (settings.name.clone(), listed(&settings.subjects));
+    SetupError::Overlaps { stream, subjects, others: listed(others) }
 }
 
 /// Like [`ensure_stream`], for the target: its duplicate window must be at least twice `ack_wait`.
@@ -360,10 +424,7 @@ pub async fn ensure_target(
 }
 
 /// Refuses a target whose duplicate window is shorter than twice `ack_wait`.
-///
-/// # Errors
-/// [`SetupError::DuplicateWindow`].
-pub fn check_duplicate_window(stream: &str, info: &StreamInfo, ack_wait: Duration) -> Result<(), SetupError> {
+fn check_duplicate_window(stream: &str, info: &StreamInfo, ack_wait: Duration) -> Result<(), SetupError> {
     let needed = ack_wait * 2;
     if info.duplicate_window < needed {
         return Err(SetupError::DuplicateWindow { stream: stream.to_owned(), window: info.duplicate_window, needed });
@@ -371,14 +432,44 @@ pub fn check_duplicate_window(stream: &str, info: &StreamInfo, ack_wait: Duratio
     Ok(())
 }
 
-/// Says what [`ensure_stream`] would do; changes nothing.
+/// Says what [`ensure_stream`] would do and [`fit`] find; changes nothing.
 ///
 /// # Errors
 /// [`SetupError`].
-pub async fn plan_stream(connection: &Connection, settings: &StreamSettings) -> Result<Plan, SetupError> {
+pub async fn plan_stream(
+    connection: &Connection,
+    settings: &StreamSettings,
+) -> Result<(Plan, Option<Misfit>), SetupError> {
     match find_stream(connection, &settings.name).await? {
-        Some(_) => Ok(Plan::Use),
-        None if settings.create => Ok(Plan::Create),
+        Some(found) => Ok((Plan::Use, fit(connection, settings, &found).await?)),
+        None if settings.create => plan_creation(connection, settings).await,
         None => Err(SetupError::MissingStream(settings.name.clone())),
+    }
+}
+
+/// Like [`plan_stream`], of [`ensure_target`].
+///
+/// # Errors
+/// [`SetupError`].
+pub async fn plan_target(
+    connection: &Connection,
+    settings: &StreamSettings,
+    ack_wait: Duration,
+) -> Result<(Plan, Option<Misfit>), SetupError> {
+    if let Some(found) = find_stream(connection, &settings.name).await? {
+        check_duplicate_window(&settings.name, &found, ack_wait)?;
+    }
+    plan_stream(connection, settings).await
+}
+
+async fn plan_creation(
+    connection: &Connection,
+    settings: &StreamSettings,
+) -> Result<(Plan, Option<Misfit>), SetupError> {
+    match in_the_way(connection, settings).await {
+        Ok(others) if others.is_empty() => Ok((Plan::Create, None)),
+        Ok(others) => Err(overlaps(settings, &others)),
+        // Whoever may create streams need not have the right to list them.
+        Err(failure) => Ok((Plan::Create, Some(Misfit::Unknown { stream: settings.name.clone(), failure }))),
     }
 }

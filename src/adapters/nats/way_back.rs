@@ -6,6 +6,7 @@ use cdc_actors::ports::{Failure, FailureClass, PublishError};
 
 use super::connection::Connection;
 use super::consumers::{find_consumer, gives};
+use super::fit::listed;
 use super::history::replayed;
 use super::letters::{Letter, Original, Pick};
 use super::limit::SizeLimit;
@@ -184,10 +185,6 @@ impl WayBack {
             Some(_) => Ok(()),
         }
     }
-}
-
-fn listed(subjects: &[String]) -> String {
-    if subjects.is_empty() { "none".to_owned() } else { subjects.join(", ") }
 }
 
 /// A message as the publisher takes it.

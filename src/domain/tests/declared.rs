@@ -62,6 +62,23 @@ fn but(column: &str, value: Value) -> Value {
     order(&record)
 }
 
+#[test]
+fn the_subjects_of_a_table_are_told_before_any_event_comes() {
+    let subjects = |declaration: Declaration| {
+        let mut told = CdcTransform::new(configured(&declaration)).subjects();
+        told.retain(|subject| !["messages.*", "chats", "agents"].iter().any(|typed| subject.ends_with(typed)));
+        told
+    };
+    assert_eq!(subjects(orders()), ["wa.*.orders"]);
+    let mut declaration = orders();
+    declaration.routing.push(("shop".to_owned(), Source::Constant("a.b".to_owned())));
+    declaration.subject = "{prefix}.{company_id}.{shop}.{schema}.x.{action}".to_owned();
+    declaration.actions = vec![Action::Insert, Action::Delete];
+    assert_eq!(subjects(declaration.clone()), ["wa.*.a%2Eb.*.x.insert", "wa.*.a%2Eb.*.x.delete"]);
+    declaration.enabled = false;
+    assert_eq!(subjects(declaration), [""; 0]);
+}
+
 fn body(event: &Event) -> Value {
     serde_json::from_slice(&event.payload).expect("JSON")
 }
