@@ -65,6 +65,7 @@ class DeadLetters(unittest.TestCase):
                 arguments = [binary, "check", "--offline", "--config", f"{name}/config.yaml"]
                 done = subprocess.run(arguments, env=inherited | given, capture_output=True, text=True, timeout=60)
                 self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+                self.assertNotIn("no such file", done.stdout)
 
     def test_its_prefix_for_replies_is_the_one_of_the_rights(self):
         accounts = (REPOSITORY / "deploy/least-privilege/nats-accounts.conf").read_text()

@@ -81,7 +81,7 @@ Examples:
   daisi-cdc-consumer check --offline --config new.yaml --output json | jq -r '.problems[] | \"\\(.file):\\(.line) \\(.key)\"'
 
 In JSON it is one object: \"valid\"; \"problems\" of the configuration, each with key, value, origin, file, line and expected;
-\"warnings\"; \"findings\", what run would use, create or change, each with about, said and ok.
+\"warnings\", files that are missing offline and need not be here included; \"findings\", what run would use, create or change, each with about, said and ok.
 Exit status 0 if run could start, 69 if a server could not be reached (at the first try), 78 if the configuration or what it
 names cannot be used: a stream in whose way another is, or whose subjects are none of those needed, included.";
 
@@ -227,7 +227,7 @@ pub struct CheckArgs {
     /// Where the configuration is.
     #[command(flatten)]
     pub config: ConfigArgs,
-    /// Check the configuration alone; needs no servers
+    /// Check the configuration alone; needs no servers, and no files of secrets and certificates
     #[arg(long)]
     pub offline: bool,
     /// How it is written.

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use super::{CommandError, ended, load, output};
+use super::{CommandError, ended, load, load_elsewhere, output};
 use crate::adapters::nats::{Connection, Misfit, Plan, SetupError, consumers, streams};
 use crate::adapters::redis::RedisStore;
 use crate::bootstrap::settings;
@@ -51,7 +51,7 @@ struct Finding {
 async fn look(arguments: CheckArgs) -> Result<ExitStatus, CommandError> {
     let json = arguments.output.format == Some(Output::Json);
     let mut out = output::stdout();
-    let config = match load(&arguments.config) {
+    let config = match if arguments.offline { load_elsewhere(&arguments.config) } else { load(&arguments.config) } {
         Ok(config) => config,
         Err(ConfigError { problems }) if json => {
             let problems = problems.into_iter().map(Wrong::from).collect();

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::input::{self, Input};
 use super::output::{self, BAD, GOOD, NAME, one_line, styled};
-use super::{CommandError, ended, load};
+use super::{CommandError, ended, load_elsewhere};
 use crate::bootstrap::settings;
 use crate::cli::{ExitStatus, ExplainArgs, Output};
 use crate::domain::{self, CdcTransform, Explanation, Field, Filtered, Place, Routing, Tested, Trace};
@@ -30,7 +30,7 @@ struct Explained<'a> {
 }
 
 fn explain_all(arguments: &ExplainArgs) -> Result<ExitStatus, CommandError> {
-    let config = load(&arguments.config)?;
+    let config = load_elsewhere(&arguments.config)?;
     let headers = arguments.headers.iter().map(|header| (header.name.clone(), header.value.clone())).collect();
     let events = input::read(arguments.input(), arguments.subject.as_deref(), &headers)?;
     let transform = CdcTransform::new(settings::transform(&config));

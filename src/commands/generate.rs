@@ -8,7 +8,7 @@ use cdc_actors::ports::{Clock, SystemClock};
 use serde_json::json;
 
 use super::input::Line;
-use super::{CommandError, Pace, connect, ended, load, output};
+use super::{CommandError, Pace, connect, ended, load, load_elsewhere, output};
 use crate::adapters::nats::StreamReader;
 use crate::bootstrap::settings;
 use crate::cli::{ExitStatus, GenerateArgs, Output};
@@ -30,7 +30,7 @@ fn traffic(arguments: &GenerateArgs) -> Result<impl Iterator<Item = SourceEvent>
     let events: Box<dyn Iterator<Item = SourceEvent>> = match &arguments.tables[..] {
         [] => Box::new(Traffic::with_mix(arguments.seed, start, arguments.mix.clone())),
         names => {
-            let config = load(&arguments.config)?;
+            let config = load_elsewhere(&arguments.config)?;
             let transform = CdcTransform::new(settings::transform(&config));
             let mix = arguments.mix.of_any_table().ok_or(CommandError::NoKind)?;
             Box::new(TableTraffic::new(declared(&config, names)?, transform, mix, arguments.seed, start))

@@ -115,6 +115,11 @@ fn load(arguments: &ConfigArgs) -> Result<Config, ConfigError> {
     Config::load(arguments.config.as_deref(), process_environment())
 }
 
+/// Likewise, for a command that needs no servers, and so no secret.
+fn load_elsewhere(arguments: &ConfigArgs) -> Result<Config, ConfigError> {
+    Config::load_elsewhere(arguments.config.as_deref(), process_environment())
+}
+
 /// A connection for the command `role`.
 async fn connect(config: &Config, role: &str) -> Result<Connection, ConnectError> {
     Connection::connect(&settings::nats(config, role), |_| {}).await

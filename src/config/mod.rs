@@ -342,6 +342,15 @@ pub fn process_environment() -> impl Iterator<Item = (String, String)> {
         .filter(|(name, _)| name.starts_with(ENV_PREFIX))
 }
 
+/// Whether the program runs where the service is to run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Whereabouts {
+    /// There: every file that a setting names must be there.
+    There,
+    /// Elsewhere: secrets and certificates may be missing.
+    Elsewhere,
+}
+
 impl Config {
     /// Loads the configuration: defaults, under `file`, under the variables of `env` that begin with [`ENV_PREFIX`].
     /// Files that settings name for their secrets are looked at now, and read again for every connection.
@@ -349,7 +358,18 @@ impl Config {
     /// # Errors
     /// Everything that is wrong: unknown keys, wrong types, values out of range, impossible combinations.
     pub fn load(file: Option<&Path>, env: impl IntoIterator<Item = (String, String)>) -> Result<Self, ConfigError> {
-        Self::load_noting_keys(file, env, &mut TableNames::default()).0
+        Self::load_noting_keys(file, env, Whereabouts::There, &mut TableNames::default()).0
+    }
+
+    /// The same, to be looked at and not to be run: files of secrets and certificates that are not here are warnings.
+    ///
+    /// # Errors
+    /// As of [`Self::load`], but for those.
+    pub fn load_elsewhere(
+        file: Option<&Path>,
+        env: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        Self::load_noting_keys(file, env, Whereabouts::Elsewhere, &mut TableNames::default()).0
     }
 
     /// What is allowed but probably not meant, one sentence each, for the log.
@@ -365,18 +385,21 @@ impl Config {
     fn load_noting_keys(
         file: Option<&Path>,
         env: impl IntoIterator<Item = (String, String)>,
+        whereabouts: Whereabouts,
         names: &mut TableNames,
     ) -> (Result<Self, ConfigError>, BTreeSet<String>) {
         let mut problems = Vec::new();
         let layers = Layers::read(file, env, &mut problems);
-        let mut reader = Reader::new(&layers, names, &mut problems);
+        let mut reader = Reader::new(&layers, whereabouts, names, &mut problems);
         let mut config = read::config(&mut reader);
         check::combinations(&config, &mut reader);
         let keys = reader.seen().clone();
+        let absent = reader.absent().to_vec();
         config.in_force = reader.in_force();
         config.digests = reader.digests();
         config.names = names.clone();
         config.warnings = check::warnings(&config);
+        config.warnings.extend(absent);
         (if problems.is_empty() { Ok(config) } else { Err(ConfigError { problems }) }, keys)
     }
 }

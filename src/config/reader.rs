@@ -4,18 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use config::ValueKind;
 
-use super::InForce;
 use super::layers::{Entries, Layers, Origin, Setting};
 use super::problem::Problem;
 use super::reload::{Digests, TableNames};
 use super::shape::Shape;
 use super::values::{self, Choice, redact_url, written_duration, written_size};
 use super::yaml::{exact, written};
+use super::{InForce, Whereabouts};
 use crate::domain::event_key::sha256_hex;
 use crate::domain::{Declaration, Mistake};
 use crate::secret::Secret;
@@ -53,6 +53,8 @@ pub(super) struct Reader<'a> {
     secret: BTreeSet<String>,
     names: &'a mut TableNames,
     tenants: Vec<Tenant>,
+    whereabouts: Whereabouts,
+    absent: Vec<String>,
 }
 
 /// A declared table, be it sound or not, and what tells its tenants apart.
@@ -67,9 +69,20 @@ pub(super) struct Tenant {
 }
 
 impl<'a> Reader<'a> {
-    pub fn new(layers: &'a Layers, names: &'a mut TableNames, problems: &'a mut Vec<Problem>) -> Self {
+    pub fn new(
+        layers: &'a Layers,
+        whereabouts: Whereabouts,
+        names: &'a mut TableNames,
+        problems: &'a mut Vec<Problem>,
+    ) -> Self {
         let (bad, seen, secret) = <(BTreeSet<_>, BTreeSet<_>, BTreeSet<_>)>::default();
-        Self { layers, problems, bad, seen, asked: BTreeMap::new(), secret, names, tenants: Vec::new() }
+        let (asked, tenants, absent) = (BTreeMap::new(), Vec::new(), Vec::new());
+        Self { layers, problems, bad, seen, asked, secret, names, tenants, whereabouts, absent }
+    }
+
+    /// Files that are not here and need not be, one sentence each.
+    pub fn absent(&self) -> &[String] {
+        &self.absent
     }
 
     /// The name of a table, as long as the process lives.
@@ -291,11 +304,31 @@ impl<'a> Reader<'a> {
         })
     }
 
+    /// Whether a setting names a file that is not here and need not be, of which note is taken. What is no absolute path may be the
+    /// secret itself, in the place of its file.
+    fn need_not_be_here(&mut self, key: &str) -> bool {
+        let setting = self.layers.effective.get(key).filter(|_| self.whereabouts == Whereabouts::Elsewhere);
+        let Some((setting, path)) = setting.and_then(|setting| Some((setting, text_of(&setting.value)?))) else {
+            return false;
+        };
+        let is_absent = || std::fs::metadata(path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound);
+        if !Path::new(path).is_absolute() || !is_absent() {
+            return false;
+        }
+        let shown = show(key, &setting.value, Shown::Plain);
+        let line = setting.line.map(|line| format!(", line {line}")).unwrap_or_default();
+        self.absent
+            .push(format!("{key} = {shown} ({}{line}): there is no such file here, `run` needs it", setting.origin));
+        true
+    }
+
     /// A secret in the file that a setting names, which can be read and is not empty.
     pub fn secret_file(&mut self, key: &str) -> Option<Secret> {
+        let absent = self.need_not_be_here(key);
         self.optional(key, Shape::Text, Shown::Plain, |value| {
             let secret = Secret::File(text_of(value).ok_or("the path of a file")?.into());
             match secret.read() {
+                _ if absent => Ok(secret),
                 Ok(_) => Ok(secret),
                 Err(error) => Err(format!("a readable file that is not empty ({})", error.cause())),
             }
@@ -304,9 +337,11 @@ impl<'a> Reader<'a> {
 
     /// The path of a file that can be read.
     pub fn file(&mut self, key: &str) -> Option<PathBuf> {
+        let absent = self.need_not_be_here(key);
         self.optional(key, Shape::Text, Shown::Plain, |value| {
             let path = PathBuf::from(text_of(value).ok_or("the path of a file")?);
             match std::fs::File::open(&path).and_then(|file| file.metadata()) {
+                _ if absent => Ok(path),
                 Ok(found) if found.is_file() => Ok(path),
                 Ok(_) => Err("a file, not a directory".to_owned()),
                 Err(cause) => Err(format!("a readable file ({cause})")),

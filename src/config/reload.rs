@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
 
-use super::{Config, ConfigError, InForce, Log};
+use super::{Config, ConfigError, InForce, Log, Whereabouts};
 
 /// What can be changed while the service runs: settings, and sections with a dot.
 const LIVE: [&str; 4] = ["log.level", "retry.", "guard.", "tables."];
@@ -34,7 +34,7 @@ impl Config {
         file: Option<&Path>,
         env: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {
-        Self::load_noting_keys(file, env, &mut self.names).0
+        Self::load_noting_keys(file, env, Whereabouts::There, &mut self.names).0
     }
 
     /// What becomes of this configuration, which is in force, when `new` is to take its place.

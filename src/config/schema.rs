@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use config::ValueKind;
 use serde_json::{Map, Value, json};
 
+use super::Whereabouts;
 use super::layers::{COLUMNS, DEFAULTS, Layers, Setting, TABLES};
 use super::read;
 use super::reader::{Asked, Reader};
@@ -19,7 +20,7 @@ pub fn schema() -> Value {
     let mut problems = Vec::new();
     let layers = Layers::read(None, [], &mut problems);
     let mut names = TableNames::default();
-    let mut reader = Reader::new(&layers, &mut names, &mut problems);
+    let mut reader = Reader::new(&layers, Whereabouts::There, &mut names, &mut problems);
     read::config(&mut reader);
     let mut top = Section::default();
     for (key, asked) in reader.asked() {

@@ -57,7 +57,7 @@ fn the_file_in_the_repository_is_valid_and_holds_the_defaults_of_the_contract() 
 
 #[test]
 fn every_setting_is_in_the_file_with_a_comment_and_is_read() {
-    let (_, read) = Config::load_noting_keys(None, [], &mut TableNames::default());
+    let (_, read) = Config::load_noting_keys(None, [], Whereabouts::There, &mut TableNames::default());
     let mut problems = Vec::new();
     let known: BTreeSet<String> = Layers::read(None, [], &mut problems).all().into_keys().collect();
     assert_eq!(known, read);
@@ -389,6 +389,6 @@ fn what_is_in_force_is_shown_with_its_origin_and_without_secrets() {
     assert_eq!(shown("workers"), ("3", "environment DAISI_CDC_WORKERS"));
     assert_eq!((shown("nats.token"), shown("source.batch")), (("null", "default"), ("500", "default")));
     assert!(!format!("{:?}", config.in_force()).contains("s3cret"));
-    let (_, known) = Config::load_noting_keys(None, [], &mut TableNames::default());
+    let (_, known) = Config::load_noting_keys(None, [], Whereabouts::There, &mut TableNames::default());
     assert!(config.in_force().iter().map(|setting| &setting.key).eq(&known), "every setting, by key");
 }

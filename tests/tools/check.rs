@@ -1,10 +1,12 @@
 //! `check` for CI: the same in JSON, and statuses that its help tells.
 
+use std::path::Path;
+
 use serde_json::json;
 
 use crate::support::service::Settings;
 use crate::support::world::World;
-use crate::{json_tool, tool};
+use crate::{fed_tool, json_tool, tool};
 
 #[test]
 fn every_problem_is_told_with_its_place() {
@@ -37,6 +39,41 @@ fn what_is_fine_is_told_with_its_warnings() {
     let said = json_tool(&settings, &["check", "--offline"], 0).remove(0);
     assert_eq!((&said["valid"], &said["problems"], &said["findings"]), (&json!(true), &json!([]), &json!([])));
     assert!(said["warnings"][0].as_str().unwrap().contains("dedup.store is memory"), "{said}");
+}
+
+#[test]
+fn what_is_shipped_can_be_checked_away_from_its_secrets() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for (config, files) in [("k8s/overlays/production/config.yaml", 4), ("deploy/least-privilege/config.yaml", 4)] {
+        let config = root.join(config);
+        let config = config.to_str().unwrap();
+        let said = json_tool(&Settings::new(), &["check", "--offline", "--config", config], 0).remove(0);
+        let warnings: Vec<_> = said["warnings"].as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect();
+        let missing: Vec<_> = warnings.iter().filter(|text| text.contains("no such file here")).collect();
+        assert_eq!(missing.len(), files, "{warnings:#?}");
+        let seed = missing.iter().find(|text| text.starts_with("nats.nkey_seed_file = \"/")).unwrap();
+        assert!(seed.contains(config) && seed.contains("line ") && seed.contains("`run`"), "{seed}");
+        // What decides about events needs no secret either; whatever connects does.
+        let (status, _, error) = fed_tool(&Settings::new(), &["explain", "--config", config], b"{}");
+        assert_eq!(status, 0, "{error}");
+        for refused in [&["check", "--config", config][..], &["run", "--config", config]] {
+            assert_eq!(tool(&Settings::new(), refused).0, 78, "{refused:?}");
+        }
+    }
+}
+
+#[test]
+fn a_file_of_a_secret_that_is_there_must_be_sound_offline_too() {
+    let directory = tempfile::TempDir::new().unwrap();
+    let empty = directory.path().join("empty");
+    std::fs::write(&empty, "\n").unwrap();
+    // The secret itself, in the place of its file, is no file of another machine.
+    for path in [empty.to_str().unwrap(), directory.path().to_str().unwrap(), "hunter2"] {
+        let settings = Settings::from([("nats.token_file".to_owned(), path.to_owned())]);
+        let said = json_tool(&settings, &["check", "--offline"], 78).remove(0);
+        assert_eq!(said["problems"][0]["key"], "nats.token_file");
+        assert!(!said.to_string().contains("hunter2"), "{said}");
+    }
 }
 
 #[tokio::test]

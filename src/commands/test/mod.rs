@@ -128,7 +128,7 @@ impl<W: Write> Results<W> {
 /// The configuration with settings of a file or a case on top.
 fn configured(arguments: &TestArgs, own: &BTreeMap<String, String>) -> Result<Config, ConfigError> {
     let own = own.iter().map(|(name, value)| variable(name, value));
-    Config::load(arguments.config.config.as_deref(), process_environment().chain(own))
+    Config::load_elsewhere(arguments.config.config.as_deref(), process_environment().chain(own))
 }
 
 /// What is not as the case expects.
