@@ -273,7 +273,7 @@ async fn healthcheck_asks_the_service_whether_it_is_alive() {
     assert_eq!(ask(service.http()), (Some(0), String::new()));
     assert_eq!(ask(&format!("0.0.0.0:{port}")), (Some(0), String::new()));
 
-    service.signal("STOP");
+    service.freeze();
     let (frozen, why) = ask(service.http());
     service.signal("CONT");
     assert_eq!(frozen, Some(1), "{why}");

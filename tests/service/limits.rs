@@ -100,7 +100,7 @@ async fn max_payload_lowered_under_large_events() {
         let service = world.start();
         world.feed([&Change::message("m-before").input()]).await;
         world.settled().await;
-        service.signal("STOP");
+        service.freeze();
         let large: Vec<_> =
             (0..4).map(|i| sized(&format!("m-large-{i}"), 300_000 + i).at(30, i as u64).input()).collect();
         let small: Vec<_> = (0..20).map(|i| Change::message(&format!("m-{i}")).at(40 + i, 0).input()).collect();
@@ -194,6 +194,7 @@ async fn a_source_that_holds_100_000_events_already() {
     let target = world.jetstream().get_stream(TARGET).await.unwrap();
     assert_eq!(target.cached_info().state.messages, EVENTS);
     assert!(world.dead_letters().await.is_empty());
+    service.until_told(inputs.len());
     assert_eq!(service.metric("cdc_consumer_events_total", &[r#"result="processed""#]), EVENTS as f64);
     assert_eq!(service.metric("cdc_consumer_redelivered_total", &[]), 0.0);
     service.stop();

@@ -2,19 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::net::TcpStream;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use async_nats::HeaderMap;
-use async_nats::jetstream::{self, consumer, stream};
+use async_nats::jetstream::context::GetStreamErrorKind;
+use async_nats::jetstream::{self, ErrorCode, consumer, stream};
 use futures::StreamExt;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::nats::{NatsServer, nats_servers};
+use super::process;
 use super::redis::RedisServer;
 
 /// How long anything may take that should happen soon.
@@ -37,131 +40,69 @@ pub async fn pause() {
     tokio::time::sleep(Duration::from_millis(25)).await;
 }
 
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-/// A nats-server with JetStream on a free port; it ends with this value.
+/// A nats-server, the oldest supported one that is there; it ends with this value.
 pub struct Nats {
-    port: u16,
-    directory: TempDir,
-    arguments: Vec<String>,
-    credentials: String,
-    child: Option<Child>,
+    server: NatsServer,
+    login: Option<(String, String)>,
 }
 
 impl Nats {
     /// Starts one without credentials.
     pub fn start() -> Self {
-        Self::start_with("", &[])
+        Self { server: NatsServer::start(&nats_servers()[0]), login: None }
     }
 
     /// Starts one that asks for `user` and `password`.
     pub fn start_with_password(user: &str, password: &str) -> Self {
-        Self::start_with(&format!("{user}:{password}@"), &["--user", user, "--pass", password])
-    }
-
-    fn start_with(credentials: &str, arguments: &[&str]) -> Self {
-        for _ in 0..10 {
-            let mut server = Self {
-                port: free_port(),
-                directory: TempDir::new().unwrap(),
-                arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
-                credentials: credentials.to_owned(),
-                child: None,
-            };
-            if server.launch() {
-                return server;
-            }
-        }
-        panic!("nats-server did not start on any of ten free ports");
+        let config = format!("authorization {{ user: {user:?}, password: {password:?} }}");
+        let server = NatsServer::start_with(&nats_servers()[0], &config);
+        Self { server, login: Some((user.to_owned(), password.to_owned())) }
     }
 
     /// Its URL, with credentials where it asks for them.
     pub fn url(&self) -> String {
-        format!("nats://{}127.0.0.1:{}", self.credentials, self.port)
+        let login = self.login.as_ref().map(|(user, password)| format!("{user}:{password}@"));
+        self.server.url().replace("://", &format!("://{}", login.unwrap_or_default()))
     }
 
     /// Ends it at once, as a crash would.
     pub fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            child.wait().unwrap();
-        }
+        self.server.kill();
     }
 
     /// Starts it again on the same port with what it has stored.
     pub fn restart(&mut self) {
-        self.kill();
-        assert!(self.launch(), "nats-server did not start again on port {}", self.port);
+        self.server.restart();
     }
 
     /// A copy of what it has stored; only while it is down.
     pub fn copy_store(&self) -> TempDir {
-        assert!(self.child.is_none(), "a running server changes its files");
+        assert!(self.server.is_down(), "a running server changes its files");
         let copy = TempDir::new().unwrap();
-        copy_directory(&self.store(), &copy.path().join("store"));
+        copy_directory(&self.server.store(), &copy.path().join("store"));
         copy
     }
 
     /// Puts a copy back in place of what it has stored; only while it is down.
     pub fn restore_store(&self, copy: &TempDir) {
-        assert!(self.child.is_none(), "a running server changes its files");
-        std::fs::remove_dir_all(self.store()).unwrap();
-        copy_directory(&copy.path().join("store"), &self.store());
+        assert!(self.server.is_down(), "a running server changes its files");
+        let store = self.server.store();
+        std::fs::remove_dir_all(&store).unwrap();
+        copy_directory(&copy.path().join("store"), &store);
     }
 
     /// A client of it.
     pub async fn client(&self) -> jetstream::Context {
-        let options = match self.credentials.trim_end_matches('@').split_once(':') {
-            Some((user, password)) => {
-                async_nats::ConnectOptions::with_user_and_password(user.to_owned(), password.to_owned())
-            }
+        let options = match self.login.clone() {
+            Some((user, password)) => async_nats::ConnectOptions::with_user_and_password(user, password),
             None => async_nats::ConnectOptions::new(),
         };
         let options = options.reconnect_delay_callback(|_| Duration::from_millis(50));
-        let client = options.connect(self.url()).await.unwrap();
+        let client = options.connect(self.server.url()).await.unwrap();
         let mut context = jetstream::new(client);
+        // What went down with a server is soon asked again.
         context.set_timeout(Duration::from_secs(2));
         context
-    }
-
-    fn store(&self) -> PathBuf {
-        self.directory.path().join("data")
-    }
-
-    fn launch(&mut self) -> bool {
-        let debian = Path::new("/usr/sbin/nats-server");
-        // Debian keeps it where not everybody's PATH leads.
-        let on_path = std::env::var_os("PATH")
-            .is_some_and(|path| std::env::split_paths(&path).any(|part| part.join("nats-server").exists()));
-        let program = if on_path || !debian.exists() { Path::new("nats-server") } else { debian };
-        let child = Command::new(program)
-            .args(["-a", "127.0.0.1", "-p", &self.port.to_string(), "-js", "-sd"])
-            .arg(self.store())
-            .args(&self.arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn();
-        self.child = Some(child.unwrap_or_else(|error| panic!("nats-server ({error}): `make setup` installs it")));
-        let deadline = Instant::now() + PATIENCE;
-        while Instant::now() < deadline {
-            if self.child.as_mut().is_none_or(|child| child.try_wait().unwrap().is_some()) {
-                return false;
-            }
-            if TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
-                return true;
-            }
-            std::thread::park_timeout(Duration::from_millis(10));
-        }
-        false
-    }
-}
-
-impl Drop for Nats {
-    fn drop(&mut self) {
-        self.kill();
     }
 }
 
@@ -270,6 +211,12 @@ impl Consumer {
         (status, reasons.iter().map(told).collect())
     }
 
+    /// Holds that it is not ready for want of this dependency, at least: on a slow machine another one may be missed as well.
+    pub fn assert_unready(&self, dependency: &str) {
+        let (status, reasons) = self.readiness();
+        assert!(status == 503 && reasons.iter().any(|reason| reason == dependency), "{status} {reasons:?}");
+    }
+
     /// The metrics as they are now.
     pub fn metrics(&self) -> Metrics {
         let (status, text) = self.get("/metrics");
@@ -295,9 +242,7 @@ impl Consumer {
 
     /// Sends a signal, by its name without SIG.
     pub fn signal(&self, name: &str) {
-        let id = self.child.id();
-        let status = Command::new("sh").args(["-c", &format!("kill -{name} {id}")]).status().unwrap();
-        assert!(status.success());
+        process::signal(&self.child, name);
     }
 
     /// Waits for its end and returns its exit status; `None` if a signal ended it.
@@ -427,12 +372,21 @@ impl Bench {
         Load { stop, task }
     }
 
+    /// A stream as it is now; `None` if it is not there. Whatever else goes wrong is tried again.
+    async fn stream(&self, name: &str) -> Option<stream::Stream> {
+        eventually(&format!("the server tells of {name}"), async || match self.js.get_stream(name).await {
+            Ok(stream) => Some(Some(stream)),
+            Err(error) => match error.kind() {
+                GetStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND => Some(None),
+                _ => None,
+            },
+        })
+        .await
+    }
+
     /// How many messages a stream holds; 0 if it is not there.
     pub async fn count(&self, name: &str) -> u64 {
-        match self.js.get_stream(name).await {
-            Ok(mut stream) => stream.info().await.map_or(0, |info| info.state.messages),
-            Err(_) => 0,
-        }
+        self.stream(name).await.map_or(0, |stream| stream.cached_info().state.messages)
     }
 
     /// Waits until the target holds at least so many.
@@ -443,10 +397,15 @@ impl Bench {
 
     /// Everything a stream holds, in order.
     pub async fn read(&self, name: &str) -> Vec<Output> {
-        let stream = self.js.get_stream(name).await.unwrap();
-        let count = usize::try_from(self.count(name).await).unwrap();
-        let settings = consumer::pull::Config { ack_policy: consumer::AckPolicy::None, ..Default::default() };
-        let consumer = stream.create_consumer(settings).await.unwrap();
+        let stream = self.stream(name).await.unwrap_or_else(|| panic!("there is no stream {name}"));
+        let count = usize::try_from(stream.cached_info().state.messages).unwrap();
+        let settings = consumer::pull::Config {
+            ack_policy: consumer::AckPolicy::None,
+            inactive_threshold: PATIENCE,
+            ..Default::default()
+        };
+        let consumer =
+            eventually("a consumer to read with", async || stream.create_consumer(settings.clone()).await.ok()).await;
         let mut outputs = Vec::with_capacity(count);
         while outputs.len() < count {
             let mut messages = consumer.fetch().max_messages(500).messages().await.unwrap();

@@ -5,6 +5,7 @@
 pub mod bench;
 pub mod change;
 pub mod nats;
+pub mod process;
 pub mod prometheus;
 pub mod redis;
 pub mod service;

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use super::process::{self, Port};
+
 /// How long a server may take to start.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -16,46 +18,58 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub fn nats_servers() -> Vec<PathBuf> {
     let runs = |path: &PathBuf| Command::new(path).arg("--version").stdout(Stdio::null()).status().is_ok();
     let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join(".tools/bin/nats-server");
-    let old = std::env::var_os("NATS_SERVER_OLD").map_or_else(|| PathBuf::from("nats-server"), PathBuf::from);
+    // Debian keeps it where not everybody's PATH leads.
+    let debian = || ["nats-server", "/usr/sbin/nats-server"].map(PathBuf::from).into_iter().find(runs);
+    let old = std::env::var_os("NATS_SERVER_OLD").map(PathBuf::from).or_else(debian);
     let new = std::env::var_os("NATS_SERVER_NEW").map_or(tools, PathBuf::from);
-    let found: Vec<PathBuf> = [old, new].into_iter().filter(runs).collect();
+    let found: Vec<PathBuf> = old.into_iter().chain([new]).filter(runs).collect();
     assert!(!found.is_empty(), "no nats-server: `make setup` installs it, NATS_SERVER_NEW names another");
     found
 }
 
-/// A nats-server with JetStream on a free port, with its data in a directory of its own; it ends with this value.
+/// A nats-server with JetStream on a port and with data of its own; it ends with this value.
 pub struct NatsServer {
     binary: PathBuf,
     data: TempDir,
     child: Option<Child>,
-    port: u16,
+    port: Port,
     routes: Option<String>,
     config: String,
 }
 
 impl NatsServer {
-    /// Starts one on a free port.
+    /// Starts one.
     pub fn start(binary: &Path) -> Self {
         Self::start_with(binary, "")
     }
 
-    /// Starts one on a free port with lines of configuration.
+    /// Starts one with lines of configuration.
     pub fn start_with(binary: &Path, config: &str) -> Self {
         let data = TempDir::new().unwrap();
         let (binary, config) = (binary.to_owned(), config.to_owned());
-        let mut server = Self { binary, data, child: None, port: 0, routes: None, config };
+        let mut server = Self { binary, data, child: None, port: Port::free(), routes: None, config };
         server.run();
         server
     }
 
     /// Where it listens.
     pub fn url(&self) -> String {
-        format!("nats://127.0.0.1:{}", self.port)
+        format!("nats://127.0.0.1:{}", self.port.number())
+    }
+
+    /// Whether it has been killed and not been started again.
+    pub fn is_down(&self) -> bool {
+        self.child.is_none()
+    }
+
+    /// Where it keeps everything.
+    pub fn store(&self) -> PathBuf {
+        self.data.path().join("store")
     }
 
     /// Where it keeps a consumer.
     pub fn consumer_directory(&self, stream: &str, consumer: &str) -> PathBuf {
-        self.data.path().join(format!("store/jetstream/$G/streams/{stream}/obs/{consumer}"))
+        self.store().join(format!("jetstream/$G/streams/{stream}/obs/{consumer}"))
     }
 
     /// Where other servers of its cluster reach it, if it is configured for one.
@@ -73,7 +87,7 @@ impl NatsServer {
 
     /// Publishes what no client of ours would: subject and header block go out as they are.
     pub fn publish_raw(&self, subject: &[u8], headers: &[u8], payload: &[u8]) {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port.number())).unwrap();
         let sizes = format!(" {} {}\r\n", headers.len(), headers.len() + payload.len());
         let parts =
             [b"CONNECT {\"headers\":true}\r\nHPUB ", subject, sizes.as_bytes(), headers, payload, b"\r\nPING\r\n"];
@@ -90,56 +104,33 @@ impl NatsServer {
 
     /// Freezes it: connections stay open and nothing answers.
     pub fn stop(&self) {
-        self.signal("STOP");
-        // The signal is sent, not yet obeyed: on a busy machine a thread may answer one more message.
-        let deadline = Instant::now() + Duration::from_secs(5);
-        while !self.stands_still() {
-            assert!(Instant::now() < deadline, "the server does not stop");
-            std::thread::yield_now();
-        }
-    }
-
-    /// Whether the kernel has stopped every thread: the state behind the name of the program is `T`.
-    fn stands_still(&self) -> bool {
-        let threads = std::fs::read_dir(format!("/proc/{}/task", self.child.as_ref().unwrap().id())).unwrap();
-        threads.flatten().all(|thread| {
-            let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
-            stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
-        })
+        process::freeze(self.child.as_ref().unwrap());
     }
 
     /// Lets it go on after [`Self::stop`].
     pub fn cont(&self) {
-        self.signal("CONT");
+        process::signal(self.child.as_ref().unwrap(), "CONT");
     }
 
     /// Gives it other lines of configuration while it runs. It says nothing when it has taken them over.
     pub fn reload(&mut self, config: &str) {
         self.config = config.to_owned();
         self.write_config();
-        self.signal("HUP");
+        process::signal(self.child.as_ref().unwrap(), "HUP");
     }
 
     fn write_config(&self) {
         let directory = self.data.path();
         // JetStream is switched on here and not by an option: older servers forget options when they reload.
-        let store = directory.join("store");
+        let store = self.store();
         let text = format!("jetstream {{ store_dir: {store:?} }}\n{}\n", self.config);
         std::fs::write(directory.join("nats.conf"), text).unwrap();
-    }
-
-    fn signal(&self, name: &str) {
-        let id = self.child.as_ref().unwrap().id();
-        // The shell's own kill: slim systems have no other.
-        let status = Command::new("sh").args(["-c", &format!("kill -{name} {id}")]).status().unwrap();
-        assert!(status.success());
     }
 
     fn run(&mut self) {
         self.write_config();
         let directory = self.data.path();
-        // -1 takes any free port.
-        let port = if self.port == 0 { "-1".to_owned() } else { self.port.to_string() };
+        let port = self.port.number().to_string();
         let child = Command::new(&self.binary)
             .args(["-a", "127.0.0.1", "-p", &port, "-c"])
             .arg(directory.join("nats.conf"))
@@ -154,18 +145,18 @@ impl NatsServer {
         let ports = directory.join(format!("{name}_{}.ports", child.id()));
         let child = self.child.insert(child);
         let deadline = Instant::now() + PATIENCE;
-        self.port = loop {
+        loop {
+            // Written when it listens everywhere.
             let text = std::fs::read_to_string(&ports).unwrap_or_default();
             let value: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
-            let port = value["nats"][0].as_str().and_then(|url| url.rsplit(':').next()?.parse().ok());
-            if let Some(port) = port {
+            if value["nats"].is_array() {
                 self.routes = value["cluster"][0].as_str().map(str::to_owned);
-                break port;
+                return;
             }
             assert!(child.try_wait().unwrap().is_none(), "nats-server ended instead of starting");
             assert!(Instant::now() < deadline, "nats-server did not start within {PATIENCE:?}");
             super::pause();
-        };
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! A Prometheus for one test.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -10,14 +10,17 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::process::Port;
+
 /// How long it may take to start or to answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A Prometheus on a free port that scrapes one target twice a second and evaluates rules as often; it ends with this value.
+/// A Prometheus on a port of its own that scrapes one target twice a second and evaluates rules as often; it ends with this value.
 pub struct Prometheus {
     address: SocketAddr,
     child: Child,
     directory: TempDir,
+    _port: Port,
 }
 
 impl Prometheus {
@@ -36,13 +39,11 @@ impl Prometheus {
         );
         std::fs::write(directory.path().join("rules.yaml"), rules).unwrap();
         std::fs::write(directory.path().join("prometheus.yaml"), config).unwrap();
-        // Between finding a free port and its taking it somebody else may: then another one will do.
-        for _ in 0..10 {
-            let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-            let mut child = launch(directory.path(), address);
-            if answers(&mut child, address) {
-                return Self { address, child, directory };
-            }
+        let port = Port::free();
+        let address = SocketAddr::from(([127, 0, 0, 1], port.number()));
+        let mut child = launch(directory.path(), address);
+        if answers(&mut child, address) {
+            return Self { address, child, directory, _port: port };
         }
         panic!("prometheus did not start: {}", std::fs::read_to_string(directory.path().join("log")).unwrap());
     }

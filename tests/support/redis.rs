@@ -1,19 +1,24 @@
 //! A redis-server for one test.
 
-use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use super::process::{self, Port};
+
 /// How long a server may take to start or to stop.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A redis-server on a free port, with its data in a directory of its own; it ends with this value.
+/// A redis-server on a port and with data of its own; it ends with this value.
 pub struct RedisServer {
-    port: u16,
+    port: Port,
+    /// What `arguments` name.
+    _second: Port,
     arguments: Vec<String>,
     directory: TempDir,
     child: Option<Child>,
@@ -32,26 +37,21 @@ impl RedisServer {
 
     /// Starts a server with the arguments that are made of a second free port, and gives that port back.
     pub fn start_on_ports(arguments: impl Fn(u16) -> Vec<String>) -> (Self, u16) {
-        // Between finding a free port and the server's taking it somebody else may: then another one will do.
-        for _ in 0..10 {
-            let second = free_port();
-            let (port, directory) = (free_port(), TempDir::new().unwrap());
-            let mut server = Self { port, arguments: arguments(second), directory, child: None };
-            if server.launch() {
-                return (server, second);
-            }
-        }
-        panic!("redis-server did not start on any of ten free ports; its log says why");
+        let (port, second, directory) = (Port::free(), Port::free(), TempDir::new().unwrap());
+        let (number, arguments) = (second.number(), arguments(second.number()));
+        let mut server = Self { port, _second: second, arguments, directory, child: None };
+        server.launch();
+        (server, number)
     }
 
     /// Its port on 127.0.0.1.
     pub fn port(&self) -> u16 {
-        self.port
+        self.port.number()
     }
 
     /// Its URL.
     pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
+        format!("redis://127.0.0.1:{}", self.port())
     }
 
     /// Its unix socket.
@@ -70,82 +70,76 @@ impl RedisServer {
     /// Starts it again on the same port after [`Self::kill`].
     pub fn restart(&mut self) {
         self.kill();
-        assert!(self.launch(), "redis-server did not start again on port {}", self.port);
+        self.launch();
     }
 
     /// Freezes it: connections stay open and nothing answers.
     pub fn stop(&self) {
-        self.signal("STOP");
+        process::freeze(self.child.as_ref().unwrap());
     }
 
     /// Lets it go on after [`Self::stop`].
     pub fn cont(&self) {
-        self.signal("CONT");
+        process::signal(self.child.as_ref().unwrap(), "CONT");
     }
 
     /// Runs a command whose parts hold no whitespace and returns the first line of the answer.
     pub fn command(&self, parts: &[&str]) -> String {
-        self.try_command(parts).unwrap_or_else(|error| panic!("{parts:?}: {error}"))
+        let address = SocketAddr::from(([127, 0, 0, 1], self.port()));
+        let connected = TcpStream::connect_timeout(&address, PATIENCE).and_then(|stream| {
+            stream.set_read_timeout(Some(PATIENCE))?;
+            Ok(stream)
+        });
+        connected.and_then(|stream| ask(stream, parts)).unwrap_or_else(|error| panic!("{parts:?}: {error}"))
     }
 
-    fn try_command(&self, parts: &[&str]) -> std::io::Result<String> {
-        let address = SocketAddr::from(([127, 0, 0, 1], self.port));
-        let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        let mut request = format!("*{}\r\n", parts.len());
-        for part in parts {
-            request.push_str(&format!("${}\r\n{part}\r\n", part.len()));
-        }
-        stream.write_all(request.as_bytes())?;
-        let mut lines = BufReader::new(stream).lines();
-        let first = lines.next().unwrap_or_else(|| Err(std::io::ErrorKind::UnexpectedEof.into()))?;
-        // A bulk string has its length in the first line.
-        if first.starts_with('$') && first != "$-1" { lines.next().unwrap_or(Ok(first)) } else { Ok(first) }
-    }
-
-    /// Starts the process; whether it answers in the end.
-    fn launch(&mut self) -> bool {
-        let log = std::fs::File::create(self.directory.path().join("log")).unwrap();
+    /// Starts the process and waits until it answers.
+    fn launch(&mut self) {
+        // A server that was killed has left its socket behind.
+        let (log, socket) = (self.directory.path().join("log"), self.socket());
+        let _ = std::fs::remove_file(&socket);
         let child = Command::new("redis-server")
-            .args(["--bind", "127.0.0.1", "--port", &self.port.to_string(), "--save", "", "--appendonly", "no"])
-            .args(["--unixsocket", self.socket().to_str().unwrap()])
+            .args(["--bind", "127.0.0.1", "--port", &self.port().to_string(), "--save", "", "--appendonly", "no"])
+            .args(["--unixsocket", socket.to_str().unwrap()])
             .args(["--dir", self.directory.path().to_str().unwrap()])
             .args(&self.arguments)
             .stdin(Stdio::null())
-            .stdout(log)
+            .stdout(std::fs::File::create(&log).unwrap())
             .stderr(Stdio::null())
             .spawn();
         let child = child.unwrap_or_else(|error| panic!("redis-server ({error}): `make setup` installs it"));
-        self.child = Some(child);
+        let child = self.child.insert(child);
         let deadline = Instant::now() + PATIENCE;
-        while Instant::now() < deadline {
-            if self.child.as_mut().is_none_or(|child| child.try_wait().unwrap().is_some()) {
-                return false;
-            }
-            // A server with a password answers, too, if only that it wants to hear it.
-            if self.try_command(&["PING"]).is_ok_and(|answer| answer.starts_with('+') || answer.starts_with("-NOAUTH"))
-            {
-                return true;
+        // It makes its socket once it has its ports. With a password it answers, too, if only that it wants to hear it.
+        let answers = || {
+            let answer = UnixStream::connect(&socket).and_then(|stream| ask(stream, &["PING"]));
+            answer.is_ok_and(|answer| answer.starts_with('+') || answer.starts_with("-NOAUTH"))
+        };
+        while !answers() {
+            let ended = child.try_wait().unwrap();
+            if ended.is_some() || Instant::now() >= deadline {
+                panic!("redis-server did not start: {}", std::fs::read_to_string(&log).unwrap_or_default());
             }
             super::pause();
         }
-        false
     }
+}
 
-    fn signal(&self, name: &str) {
-        let id = self.child.as_ref().unwrap().id();
-        // The shell's own kill: slim systems have no other.
-        let status = Command::new("sh").args(["-c", &format!("kill -{name} {id}")]).status().unwrap();
-        assert!(status.success());
+/// Sends a command and returns the first line of the answer.
+fn ask(mut stream: impl Read + Write, parts: &[&str]) -> std::io::Result<String> {
+    let mut request = format!("*{}\r\n", parts.len());
+    for part in parts {
+        request.push_str(&format!("${}\r\n{part}\r\n", part.len()));
     }
+    stream.write_all(request.as_bytes())?;
+    let mut lines = BufReader::new(stream).lines();
+    let first = lines.next().unwrap_or_else(|| Err(std::io::ErrorKind::UnexpectedEof.into()))?;
+    // A bulk string has its length in the first line.
+    if first.starts_with('$') && first != "$-1" { lines.next().unwrap_or(Ok(first)) } else { Ok(first) }
 }
 
 impl Drop for RedisServer {
     fn drop(&mut self) {
         self.kill();
     }
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }

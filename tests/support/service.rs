@@ -14,6 +14,8 @@ use daisi_cdc_consumer::logging;
 use serde_json::Value;
 use tokio::sync::oneshot;
 
+use super::process;
+
 /// How long the service may take to start or to end.
 const PATIENCE: Duration = Duration::from_secs(40);
 
@@ -235,11 +237,28 @@ impl Service {
         series.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
     }
 
+    /// Waits until it has told how each of so many events ended, and holds that it tells of no more. The source hears of it a
+    /// moment earlier.
+    pub fn until_told(&self, events: usize) {
+        let deadline = Instant::now() + PATIENCE;
+        let told = || self.metric("cdc_consumer_events_total", &[]);
+        while told() < events as f64 {
+            assert!(Instant::now() < deadline, "{} of {events} are told of:\n{}", told(), self.log.text());
+            super::pause();
+        }
+        assert_eq!(told(), events as f64);
+    }
+
     /// Sends the process a signal.
     pub fn signal(&self, name: &str) {
         let Body::Process { child, .. } = &self.body else { panic!("a thread takes no signals") };
-        let status = Command::new("sh").args(["-c", &format!("kill -{name} {}", child.id())]).status().unwrap();
-        assert!(status.success());
+        process::signal(child, name);
+    }
+
+    /// Freezes the process; it goes on with `CONT`.
+    pub fn freeze(&self) {
+        let Body::Process { child, .. } = &self.body else { panic!("a thread takes no signals") };
+        process::freeze(child);
     }
 
     /// Asks for the controlled shutdown, waits for the end, and makes sure that it was an orderly one.

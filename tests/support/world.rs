@@ -115,7 +115,9 @@ impl World {
 
     /// JetStream.
     pub fn jetstream(&self) -> jetstream::Context {
-        jetstream::new(self.client.clone())
+        let mut context = jetstream::new(self.client.clone());
+        context.set_timeout(PATIENCE);
+        context
     }
 
     /// Creates the source stream, as an operator would before the service has ever run.
@@ -177,9 +179,9 @@ impl World {
         self.stored(DEAD_LETTERS).await
     }
 
-    /// Waits until every message of the source is acknowledged.
+    /// Waits until every message of the source is acknowledged, as long as there are ever more of them.
     pub async fn settled(&self) {
-        let deadline = Instant::now() + PATIENCE;
+        let (mut deadline, mut done) = (Instant::now() + PATIENCE, 0);
         let mut stream = self.jetstream().get_stream(SOURCE).await.unwrap();
         let mut consumer: PullConsumer = stream.get_consumer(CONSUMER).await.unwrap();
         loop {
@@ -189,6 +191,9 @@ impl World {
                 (info.num_pending, info.num_ack_pending, info.ack_floor.stream_sequence);
             if (pending, unacknowledged) == (0, 0) && floor == last {
                 return;
+            }
+            if floor > done {
+                (deadline, done) = (Instant::now() + PATIENCE, floor);
             }
             assert!(
                 Instant::now() < deadline,
