@@ -1,7 +1,7 @@
 //! What the settings do to streams, consumer and connections.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_nats::jetstream::consumer::{AckPolicy, PullConsumer, pull};
 use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
@@ -10,7 +10,7 @@ use crate::support::change::Change;
 use crate::support::nats::{NatsServer, nats_servers};
 use crate::support::redis::RedisServer;
 use crate::support::service::command;
-use crate::support::world::{CONSUMER, DEAD_LETTERS, SOURCE, TARGET, World};
+use crate::support::world::{CONSUMER, DEAD_LETTERS, PATIENCE, SOURCE, TARGET, World};
 
 async fn stream(world: &World, name: &str) -> Config {
     world.jetstream().get_stream(name).await.unwrap().cached_info().config.clone()
@@ -93,6 +93,14 @@ async fn two_replicas_share_the_work_and_publish_everything_once() {
     world.set("source.batch", "50").create_source().await;
     let inputs: Vec<_> = (0..4_000).map(|i| Change::message(&format!("m-{}", i % 500)).at(i, 0).input()).collect();
     let (one, two) = (world.start(), world.start_in_process());
+    // Whoever came later might find nothing left to do.
+    let deadline = Instant::now() + PATIENCE;
+    let source = world.jetstream().get_stream(SOURCE).await.unwrap();
+    let mut shared: PullConsumer = source.get_consumer(CONSUMER).await.unwrap();
+    while shared.info().await.unwrap().num_waiting < 2 {
+        assert!(Instant::now() < deadline, "only one of them asks for messages");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     // Every event comes twice, so that both meet what the other has published.
     world.feed(inputs.iter().chain(&inputs)).await;
     let (published, _) = world.adds_up(inputs.len(), 0).await;
