@@ -18,8 +18,8 @@ async fn nats_killed_and_restarted_under_load() {
     assert_eq!(consumer.readiness().0, 503);
     assert_eq!(consumer.get("/healthz").0, 200);
     bench.nats.restart();
-    // Intake and outlet have a connection each.
-    consumer.until_metric("cdc_consumer_nats_reconnects_total", |value| value == 2.0).await;
+    // Intake and outlet have a connection each. On a slow machine one may have been given up and made once more.
+    consumer.until_metric("cdc_consumer_nats_reconnects_total", |value| value >= 2.0).await;
     let before = bench.count("wa_stream").await;
     bench.until_target(before + 200).await;
     load.stop().await;
@@ -43,8 +43,7 @@ async fn a_target_deleted_and_created_again_gets_what_comes_afterwards() {
     bench.js.delete_stream("wa_stream").await.unwrap();
     bench.feed(50).await;
     consumer.until_metric(r#"cdc_consumer_dependency_up{dependency="target"}"#, |value| value == 0.0).await;
-    let (status, reasons) = consumer.readiness();
-    assert_eq!((status, reasons), (503, vec!["target".to_owned()]));
+    consumer.assert_unready("target");
     assert!(consumer.metrics().value("cdc_consumer_publish_errors_total") > 0.0);
     bench.create_stream("wa_stream", &["wa.>"]).await;
     bench.until_target(50).await;

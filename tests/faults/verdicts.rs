@@ -19,15 +19,16 @@ async fn refused_subjects_hold_nobody_up_and_become_dead_letters() {
     }
     consumer.until_metric("cdc_consumer_publish_errors_total", |value| value >= 6.0).await;
     let letter = r#"cdc_consumer_dead_letters_total{table="messages",reason="refused"}"#;
-    let mut unready = 0;
+    let mut unready = Vec::new();
     eventually("refused events are dead letters", async || {
         bench.feed(10).await;
-        unready += u32::from(consumer.readiness().0 != 200);
+        unready.extend(consumer.readiness().1);
         pause().await;
         (consumer.metrics().value(letter) == 3.0).then_some(())
     })
     .await;
-    assert_eq!(unready, 0, "refused subjects make nobody unready; the log says:\n{}", consumer.log());
+    let refused = unready.iter().any(|reason| reason == "target" || reason == "dead_letter");
+    assert!(!refused, "refused subjects make nobody unready; the log says:\n{}", consumer.log());
     bench.assert_once_each().await;
     consumer.until_idle().await;
     let letters = bench.read("cdc_dead_letters").await;
@@ -56,7 +57,8 @@ async fn a_suspect_runs_alone_and_is_published() {
     let settings = consumer::pull::Config {
         durable_name: Some("cdc_consumers".to_owned()),
         ack_policy: AckPolicy::Explicit,
-        ack_wait: Duration::from_secs(2),
+        // Nothing but the first comes again.
+        ack_wait: Duration::from_secs(60),
         max_ack_pending: 5000,
         filter_subject: "sequin.>".to_owned(),
         ..Default::default()
@@ -74,7 +76,7 @@ async fn a_suspect_runs_alone_and_is_published() {
     })
     .await;
     bench.feed(200).await;
-    let consumer = bench.consumer(&[("DEAD_LETTER__SUSPECT_AFTER", "4")]).await;
+    let consumer = bench.consumer(&[("DEAD_LETTER__SUSPECT_AFTER", "4"), ("SOURCE__ACK_WAIT", "60s")]).await;
     bench.assert_once_each().await;
     consumer.until_idle().await;
     let metrics = consumer.metrics();
