@@ -21,8 +21,8 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use support::nats::{NatsServer, on_every_server};
 
-/// A third of it is how late the suite may be: enough for a busy machine.
-const ACK_WAIT: Duration = Duration::from_secs(2);
+/// Half of it is how late the suite may be: enough for a busy machine.
+const ACK_WAIT: Duration = Duration::from_secs(3);
 /// What a server accepts unless it is told otherwise.
 const MAX_PAYLOAD: usize = 1024 * 1024;
 

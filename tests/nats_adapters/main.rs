@@ -15,7 +15,7 @@ use support::nats::NatsServer;
 /// Connects as a user whose password is the name. What is not permitted is not answered, so that the wait for it is short.
 async fn connect_as(server: &NatsServer, user: &str) -> Connection {
     let url = server.url().replace("nats://", &format!("nats://{user}:{user}@"));
-    let config = NatsConfig { request_timeout: Duration::from_secs(1), ..NatsConfig::new(vec![url], 4096) };
+    let config = NatsConfig { request_timeout: Duration::from_secs(3), ..NatsConfig::new(vec![url], 4096) };
     Connection::connect(&config, |_| {}).await.unwrap()
 }
 

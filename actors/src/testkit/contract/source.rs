@@ -136,9 +136,9 @@ async fn hands_back(bench: &dyn SourceBench) {
     let third = pull(source, 1, WIDE).await;
     assert_eq!(third[0].deliveries, 3);
 
-    // Three times two thirds of ack_wait: without the in-progress it would have come back.
+    // Three times half of ack_wait: without the in-progress it would have come back.
     for _ in 0..3 {
-        bench.pass(ack_wait * 2 / 3).await;
+        bench.pass(ack_wait / 2).await;
         settle(source, &third, Settle::InProgress).await;
     }
     nothing_comes(source, "still at work").await;
