@@ -17,27 +17,53 @@ const CHUNK: usize = 256 << 10;
 /// Requests of Redis that were not answered yet, oldest first: replies do not say what they answer.
 type Asked = Arc<Mutex<VecDeque<Vec<u8>>>>;
 
-/// Passes bytes both ways until one side closes or all connections are to be closed.
-pub(super) async fn run(link: Arc<Link>, client: TcpStream) {
-    let mut epoch = link.epoch.subscribe();
-    let author = link.author.lock().unwrap().clone();
-    let Ok(server) = TcpStream::connect(link.upstream).await else { return };
-    for stream in [&client, &server] {
-        let _ = stream.set_nodelay(true);
+/// One that was accepted. From that moment it counts as open, and a reset closes it.
+pub(super) struct Connection {
+    link: Arc<Link>,
+    client: TcpStream,
+    epoch: watch::Receiver<u64>,
+    author: Option<Author>,
+    counted: Counted,
+}
+
+/// Counts as an open connection until it is dropped.
+struct Counted(Arc<Link>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.open.send_modify(|open| *open -= 1);
     }
-    let (from_client, to_client) = client.into_split();
-    let (from_server, to_server) = server.into_split();
-    let shared = Shared { link, asked: Asked::default(), author };
-    let mut up = Pump::new(&shared, Direction::ToServer, from_client, to_server);
-    let mut down = Pump::new(&shared, Direction::ToClient, from_server, to_client);
-    tokio::select! {
-        _ = up.run() => {}
-        _ = down.run() => {}
-        _ = epoch.changed() => {
-            for half in [&up.to, &down.to] {
-                // With no time to linger the other side sees a reset and not an orderly end.
-                #[expect(deprecated, reason = "blocks for the time given, which is none")]
-                let _ = AsRef::<TcpStream>::as_ref(half).set_linger(Some(std::time::Duration::ZERO));
+}
+
+impl Connection {
+    pub(super) fn accepted(link: &Arc<Link>, client: TcpStream) -> Self {
+        link.open.send_modify(|open| *open += 1);
+        let (epoch, author) = (link.epoch.subscribe(), link.author.lock().unwrap().clone());
+        Self { link: Arc::clone(link), client, epoch, author, counted: Counted(Arc::clone(link)) }
+    }
+
+    /// Passes bytes both ways until one side closes or all connections are to be closed.
+    pub(super) async fn run(self) {
+        // Dropped last: what counts as gone passes nothing any more.
+        let Self { link, client, mut epoch, author, counted: _counted } = self;
+        let Ok(server) = TcpStream::connect(link.upstream).await else { return };
+        for stream in [&client, &server] {
+            let _ = stream.set_nodelay(true);
+        }
+        let (from_client, to_client) = client.into_split();
+        let (from_server, to_server) = server.into_split();
+        let shared = Shared { link, asked: Asked::default(), author };
+        let mut up = Pump::new(&shared, Direction::ToServer, from_client, to_server);
+        let mut down = Pump::new(&shared, Direction::ToClient, from_server, to_client);
+        tokio::select! {
+            _ = up.run() => {}
+            _ = down.run() => {}
+            _ = epoch.changed() => {
+                for half in [&up.to, &down.to] {
+                    // With no time to linger the other side sees a reset and not an orderly end.
+                    #[expect(deprecated, reason = "blocks for the time given, which is none")]
+                    let _ = AsRef::<TcpStream>::as_ref(half).set_linger(Some(std::time::Duration::ZERO));
+                }
             }
         }
     }

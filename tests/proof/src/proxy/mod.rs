@@ -15,6 +15,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 pub use self::authors::{Author, Authors, LifeId};
+use self::connection::Connection;
 use self::frames::{Frame, FrameFilter};
 
 /// What is spoken.
@@ -149,6 +150,8 @@ struct Link {
     /// Told whenever the faults have changed.
     changed: watch::Sender<u64>,
     epoch: watch::Sender<u64>,
+    /// How many connections are open.
+    open: watch::Sender<usize>,
 }
 
 impl Link {
@@ -171,15 +174,15 @@ impl Proxy {
     pub async fn start(upstream: SocketAddr, protocol: Protocol) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (changed, epoch) = (watch::Sender::new(0), watch::Sender::new(0));
+        let (changed, epoch, open) = (watch::Sender::new(0), watch::Sender::new(0), watch::Sender::new(0));
         let (faults, author) = (Mutex::default(), Mutex::default());
-        let link = Arc::new(Link { protocol, upstream, faults, author, changed, epoch });
+        let link = Arc::new(Link { protocol, upstream, faults, author, changed, epoch, open });
         let shared = Arc::clone(&link);
         let task = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 // While it is cut, whoever connects is turned away at once.
                 if !shared.faults.lock().unwrap().cut {
-                    tokio::spawn(connection::run(Arc::clone(&shared), client));
+                    tokio::spawn(Connection::accepted(&shared, client).run());
                 }
             }
         });
@@ -215,6 +218,15 @@ impl Proxy {
     /// Closes every connection abruptly, once.
     pub fn reset(&self) {
         self.link.epoch.send_modify(|epoch| *epoch += 1);
+    }
+
+    /// Closes every connection abruptly, with all that is held back on them, and ends every fault once the last is gone: what
+    /// the client had sent until then reaches nobody any more.
+    pub async fn sever(&self) {
+        self.reset();
+        // The sender lives as long as the link.
+        let _ = self.link.open.subscribe().wait_for(|open| *open == 0).await;
+        self.heal();
     }
 
     /// Lets nothing pass in either direction, while connections stay open.
@@ -282,10 +294,65 @@ impl Drop for Proxy {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpStream;
 
     use super::*;
+
+    /// A server that keeps everything it hears, over all connections.
+    async fn listening() -> (SocketAddr, Arc<Mutex<String>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, heard) = (listener.local_addr().unwrap(), Arc::new(Mutex::new(String::new())));
+        let shared = Arc::clone(&heard);
+        tokio::spawn(async move {
+            while let Ok((mut client, _)) = listener.accept().await {
+                let heard = Arc::clone(&shared);
+                tokio::spawn(async move {
+                    let mut bytes = vec![0; 1_000];
+                    while let Ok(count @ 1..) = client.read(&mut bytes).await {
+                        heard.lock().unwrap().push_str(&String::from_utf8_lossy(&bytes[..count]));
+                    }
+                });
+            }
+        });
+        (address, heard)
+    }
+
+    async fn until(what: &str, is: impl Fn() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !is() {
+            assert!(Instant::now() < deadline, "{what}");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_dead_client_had_sent_reaches_nobody_once_its_connections_are_severed() {
+        let (server, heard) = listening().await;
+        let proxy = Proxy::start(server, Protocol::Nats).await;
+        for killed in [true, false] {
+            let mut client = TcpStream::connect(proxy.address()).await.unwrap();
+            let tripwire = proxy.trip(frames::publish("wa."), 2);
+            for number in 1..=9 {
+                client.write_all(format!("PUB wa.{number} 0\r\n\r\n").as_bytes()).await.unwrap();
+            }
+            tripwire.await;
+            until("the second frame passes", || heard.lock().unwrap().contains("wa.2")).await;
+            client.write_all(b"PUB wa.held 0\r\n\r\n").await.unwrap();
+            if killed {
+                drop(client);
+            }
+            proxy.sever().await;
+            // Were anything held back it would come before what the next life sends, or while that is waited for.
+            let mut next = TcpStream::connect(proxy.address()).await.unwrap();
+            next.write_all(b"PUB wa.next 0\r\n\r\n").await.unwrap();
+            until("the next life is heard", || heard.lock().unwrap().contains("wa.next")).await;
+            let heard = std::mem::take(&mut *heard.lock().unwrap());
+            assert_eq!(heard.replace("\r\n", "|"), "PUB wa.1 0||PUB wa.2 0||PUB wa.next 0||", "killed: {killed}");
+        }
+    }
 
     /// A server that confirms whatever it is sent, under one sequence after the other.
     async fn confirming() -> SocketAddr {

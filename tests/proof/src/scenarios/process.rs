@@ -44,8 +44,7 @@ async fn killed_at(w: &mut World, step: Step) {
             w.count("kills", 1);
         }
         w.kill(0);
-        w.nats_link(0).heal();
-        w.redis_link(0).heal();
+        w.sever_links(0).await;
         w.start(0).await;
     }
 }
@@ -264,7 +263,7 @@ async fn input_kills(w: &mut World) {
         }
         w.kill(0);
         w.count("deaths", 1);
-        w.redis_link(0).heal();
+        w.sever_links(0).await;
         tripwire = trip(w);
         w.start(0).await;
     }

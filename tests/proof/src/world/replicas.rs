@@ -168,6 +168,14 @@ impl World {
         link.heal_at(frames::publish("$JS.API.CONSUMER.DELETE."));
     }
 
+    /// Buries what is held back on the links of a replica that was killed, and heals them: nothing of it reaches a server.
+    pub async fn sever_links(&mut self, index: usize) {
+        let Post { nats, redis, .. } = &self.posts[index];
+        let severed = async { tokio::join!(nats.sever(), redis.sever()) };
+        let gone = tokio::time::timeout(PATIENCE, severed).await;
+        self.expect(gone.is_ok(), format!("the connections of replica {index} are gone within {PATIENCE:?}"));
+    }
+
     /// Breaks every connection to NATS once.
     pub fn reset_links(&self) {
         for post in &self.posts {
