@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{Scenario, Setup, without};
 use crate::judge::Symptom::{Doubled, Lost};
 use crate::servers::NatsVersion;
+use crate::world::World;
 
 /// The scenarios of this file.
 pub(super) fn all() -> Vec<Scenario> {
@@ -143,18 +144,9 @@ pub(super) fn all() -> Vec<Scenario> {
         .on(Setup { mix: super::load::of_six_kib(), rate: 100, ..Setup::default() }),
         Scenario::new(
             "disk-full",
-            "the file system under nats-server is full for 8 s, then has room again",
-            "nothing is acknowledged that is not stored; it goes on once there is room (the server restarted)",
-            |w| {
-                Box::pin(async move {
-                    w.until_flowing().await;
-                    w.fill_disk();
-                    w.wait(Duration::from_secs(8)).await;
-                    w.free_disk();
-                    w.kill_nats().await;
-                    w.restart_nats().await;
-                })
-            },
+            "with a backlog of 5 000 waiting, the file system under nats-server is full for 8 s, then has room again",
+            "failed publishes are counted and /readyz says all the while that the target is away; nothing is acknowledged that is not stored; it goes on once there is room (the server restarted)",
+            |w| Box::pin(disk_full(w)),
         )
         .on(Setup { disk_mib: Some(128), ..Setup::default() }),
         Scenario::new(
@@ -181,7 +173,31 @@ pub(super) fn all() -> Vec<Scenario> {
     ]
 }
 
-async fn frozen(w: &mut crate::world::World, seconds: u64) {
+/// Source and target stand on one file system: only what waits in the source before that is full can meet a target without room.
+async fn disk_full(w: &mut World) {
+    w.until_flowing().await;
+    w.pause_load().await;
+    w.until_idle().await;
+    w.freeze_redis();
+    w.feed(5_000).await;
+    let before = w.target_count().await;
+    w.fill_disk();
+    w.thaw_redis();
+    w.wait_not_ready(0, "target", Duration::from_secs(8)).await;
+    let failed = w.metric(0, "cdc_consumer_publish_errors_total").await.unwrap_or_default();
+    w.expect(failed > 0.0, "failed publishes are counted");
+    w.count("failed publishes", failed as u64);
+    // A server that has switched JetStream off tells of no event at all.
+    let stored = w.target_count().await.saturating_sub(before);
+    w.expect(stored < 100, format!("the backlog meets a target without room, which stores {stored} events"));
+    w.free_disk();
+    w.kill_nats().await;
+    w.restart_nats().await;
+    w.resume_load();
+    w.until_flowing().await;
+}
+
+async fn frozen(w: &mut World, seconds: u64) {
     w.until_flowing().await;
     w.freeze_nats();
     if seconds > 30 {
@@ -192,7 +208,7 @@ async fn frozen(w: &mut crate::world::World, seconds: u64) {
 }
 
 /// Refuses one tenant's events for so many spells, in each of which others must flow.
-async fn refused(w: &mut crate::world::World, spells: u32, spell: Duration) {
+async fn refused(w: &mut World, spells: u32, spell: Duration) {
     w.until_flowing().await;
     w.deny_publish(&["wa.tenant1.>"]).await;
     for number in 1..=spells {

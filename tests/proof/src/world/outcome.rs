@@ -156,8 +156,9 @@ impl World {
             format!("{}\t{id}\t{late}\t{author}\n", event.sequence)
         });
         let letters = harvest.letters.iter().map(|letter| {
-            let Letter { sequence, source_sequence, reason, .. } = letter;
-            format!("{sequence}\t{source_sequence}\t{reason}\n")
+            let Letter { sequence, source_sequence, reason, parts, original } = letter;
+            let whole = if original.is_ok() { "whole" } else { "broken" };
+            format!("{sequence}\t{source_sequence}\t{reason}\t{parts}\t{whole}\n")
         });
         for (name, lines) in [("target", target.collect::<String>()), ("dead-letters", letters.collect())] {
             std::fs::write(self.directory.path().join(name), lines).unwrap();

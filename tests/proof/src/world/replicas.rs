@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::watch::{Peaks, Watch};
 use super::{PATIENCE, PAUSE, World};
@@ -10,6 +10,9 @@ use crate::proxy::frames::{self, FrameFilter};
 use crate::proxy::{Author, LifeId, Protocol, Proxy};
 use crate::replica::{Replica, Settings};
 use crate::servers::Clock;
+
+/// The pause between two questions to a replica whether it is ready.
+const LOOKS: Duration = Duration::from_millis(100);
 
 /// The figure that tells whether a dependency is there.
 pub(super) fn dependency_up(dependency: &str) -> String {
@@ -218,6 +221,30 @@ impl World {
             None => false,
         };
         self.expect(alive, "/healthz stays 200 while a dependency is retried");
+    }
+
+    /// Lets time pass: the length of a fault in which a replica has to say, as often as it is asked, that it is not ready and that
+    /// it is for want of this dependency.
+    pub async fn wait_not_ready(&mut self, index: usize, dependency: &str, time: Duration) {
+        self.until_not_ready(index, dependency).await;
+        let (name, end) = (format!("{dependency:?}"), Instant::now() + time);
+        let (mut looks, mut others) = (0, Vec::new());
+        while Instant::now() < end {
+            // A process that gets no time to answer says nothing wrong.
+            if let Some((status, body)) = self.said(index).await {
+                looks += 1;
+                if status != 503 || !body.contains(&name) {
+                    others.push((status, body));
+                }
+            }
+            tokio::time::sleep(LOOKS).await;
+        }
+        let what = format!(
+            "replica {index} says all the while that it is not ready for want of {dependency}: {} of {looks} times it says {:?}",
+            others.len(),
+            others.first(),
+        );
+        self.expect(looks > 0 && others.is_empty(), what);
     }
 
     /// A figure of a replica.
