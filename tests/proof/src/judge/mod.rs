@@ -2,6 +2,7 @@
 
 mod explain;
 mod findings;
+mod letters;
 mod order;
 mod read;
 mod sampler;
@@ -9,7 +10,8 @@ mod verdict;
 
 pub use explain::explain;
 pub use findings::{Broken, Findings, Symptom};
+pub use letters::{Letter, Original};
 pub(crate) use read::each;
-pub use read::{Harvest, Letter, Stored, Told, read};
+pub use read::{Harvest, Stored, Told, read};
 pub use sampler::{Sample, Sampler};
 pub use verdict::{Rules, judge};

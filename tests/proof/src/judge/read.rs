@@ -7,6 +7,7 @@ use futures::StreamExt;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::letters::{Letter, Post};
 use crate::proxy::LifeId;
 use crate::traffic::Identity;
 use crate::traffic::hash;
@@ -50,19 +51,6 @@ pub struct Told {
     pub changes: Option<u64>,
 }
 
-/// A dead letter.
-#[derive(Debug, Clone)]
-pub struct Letter {
-    /// Its place in the stream.
-    pub sequence: u64,
-    /// Why, as its header says.
-    pub reason: String,
-    /// The sequence in the source that it names.
-    pub source_sequence: u64,
-    /// Hash of its body.
-    pub body: u64,
-}
-
 /// What came out.
 #[derive(Debug, Default)]
 pub struct Harvest {
@@ -88,16 +76,12 @@ pub async fn read(js: &jetstream::Context, target: &str, dead_letters: &str) -> 
         });
     })
     .await;
+    let mut post = Post::default();
     each(js, dead_letters, |message, sequence| {
-        let header = |name: &str| message.headers.as_ref()?.get(name).map(|value| value.as_str().to_owned());
-        harvest.letters.push(Letter {
-            sequence,
-            reason: header("Cdc-Reason").unwrap_or_default(),
-            source_sequence: header("Cdc-Sequence").and_then(|text| text.parse().ok()).unwrap_or_default(),
-            body: hash(&message.payload),
-        });
+        post.take(message.headers.clone().unwrap_or_default(), message.payload.clone(), sequence);
     })
     .await;
+    harvest.letters = post.letters();
     harvest
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::order::{Order, Rows};
-use super::{Findings, Harvest, Letter, Sample, Stored};
+use super::{Findings, Harvest, Letter, Original, Sample, Stored};
 use crate::traffic::{Expect, Identity, Sent};
 
 /// What a scenario excuses.
@@ -33,6 +33,7 @@ pub fn judge(sent: &[Sent], harvest: &Harvest, samples: &[Sample], rules: &Rules
         by_body: HashMap::new(),
         repeated: HashSet::new(),
         places: HashMap::new(),
+        fair_ends: HashSet::new(),
         sent,
         rules,
     };
@@ -56,6 +57,8 @@ struct Court<'a> {
     repeated: HashSet<&'a Identity>,
     /// Where a change, by its number, was found first.
     places: HashMap<u64, Place>,
+    /// Letters that are a fair end, by the change's number and their parts.
+    fair_ends: HashSet<(u64, u32)>,
 }
 
 impl<'a> Court<'a> {
@@ -136,41 +139,71 @@ impl<'a> Court<'a> {
 
     fn letters(&mut self, letters: &[Letter]) {
         self.findings.dead_letters = letters.len();
+        let whole: HashSet<u64> =
+            letters.iter().filter(|letter| letter.original.is_ok()).map(|letter| letter.source_sequence).collect();
         for letter in letters {
-            let at = letter.sequence;
-            if self.rules.fair_end.is_some_and(|(reason, _)| letter.reason == reason) {
-                self.fair_end(letter);
-                continue;
+            match &letter.original {
+                Ok(original) => self.letter(letter, original),
+                // A limit that changes in the middle of a letter has it split anew.
+                Err(_) if letter.reason == "too_large" && whole.contains(&letter.source_sequence) => {}
+                Err(error) => {
+                    let Letter { sequence, source_sequence, reason, .. } = letter;
+                    self.findings.wrong.add(|| {
+                        format!(
+                            "dead letter {sequence} ({reason}) of {source_sequence} of the source is not whole: {error}"
+                        )
+                    });
+                }
             }
-            let Some(sent) = self.by_body.get(&letter.body).copied() else {
-                self.findings
-                    .wrong
-                    .add(|| format!("dead letter {at} ({}) is nothing that belongs there", letter.reason));
-                continue;
-            };
-            if !matches!(sent.expect, Expect::DeadLetter(reason) if reason == letter.reason) {
-                self.findings.wrong.add(|| format!("dead letter {at} says {}: {:?}", letter.reason, sent.expect));
-            }
-            if self.places.contains_key(&sent.number) {
-                self.findings.doubled.add(|| format!("dead letter of change {} again at {at}", sent.number));
-                continue;
-            }
+        }
+    }
+
+    fn letter(&mut self, letter: &Letter, original: &Original) {
+        if self.rules.fair_end.is_some_and(|(reason, _)| letter.reason == reason) {
+            return self.fair_end(letter, original);
+        }
+        let at = letter.sequence;
+        let Some(sent) = self.by_body.get(&original.body).copied() else {
+            let reason = &letter.reason;
+            return self.findings.wrong.add(|| format!("dead letter {at} ({reason}) is nothing that belongs there"));
+        };
+        if !matches!(sent.expect, Expect::DeadLetter(reason) if reason == letter.reason) {
+            self.findings.wrong.add(|| format!("dead letter {at} says {}: {:?}", letter.reason, sent.expect));
+        }
+        self.subject(at, original, sent);
+        if self.places.contains_key(&sent.number) {
+            self.findings.doubled.add(|| format!("dead letter of change {} again at {at}", sent.number));
+        } else {
             self.places.insert(sent.number, Place::DeadLetter(at));
         }
     }
 
-    /// A change, or one of several parts of it, that was not to be a dead letter but for the story.
-    fn fair_end(&mut self, letter: &Letter) {
+    fn subject(&mut self, at: u64, original: &Original, sent: &Sent) {
+        let Original { subject, .. } = original;
+        if *subject != sent.subject {
+            let number = sent.number;
+            self.findings
+                .wrong
+                .add(|| format!("dead letter {at} of change {number} says that it came under {subject}"));
+        }
+    }
+
+    /// A change that was not to be a dead letter but for the story.
+    fn fair_end(&mut self, letter: &Letter, original: &Original) {
         let about = |sent: &&Sent| sent.sequence == letter.source_sequence;
         let (at, part) = (letter.sequence, self.rules.fair_end.map_or("", |(_, part)| part));
         let Some(sent) = self.sent.iter().find(about).filter(|sent| sent.subject.contains(part)) else {
             return self.findings.wrong.add(|| format!("dead letter {at} ({}) of what should flow", letter.reason));
         };
-        // What is too large may come in parts, or compressed.
-        if letter.reason != "too_large" && letter.body != sent.payload {
-            self.findings.wrong.add(|| format!("dead letter {at} with another body than change {}", sent.number));
-        }
         let number = sent.number;
+        if original.body != sent.payload {
+            return self.findings.wrong.add(|| format!("dead letter {at} with another body than change {number}"));
+        }
+        self.subject(at, original, sent);
+        // Split for another limit it has another id; in one form it is there once.
+        if !self.fair_ends.insert((number, letter.parts)) {
+            self.findings.doubled.add(|| format!("dead letter of change {number} again at {at}"));
+        }
         let before = self.places.insert(number, Place::DeadLetter(at));
         // A limit that is lowered cuts the connection: what was stored unheard may be found too large when it is tried again.
         // And of two copies one may end here, the other there.
@@ -264,11 +297,16 @@ mod tests {
         }
     }
 
+    fn letter(sequence: u64, reason: &str, of: u64) -> Letter {
+        let original = Original { subject: "sequin.db.daisi.messages.insert".to_owned(), body: 1_000 + of };
+        Letter { sequence, reason: reason.to_owned(), source_sequence: of, parts: 1, original: Ok(original) }
+    }
+
     /// Three changes of one row and a poisoned one, all where they belong.
     fn good() -> (Vec<Sent>, Harvest) {
         let mut all: Vec<Sent> = (1..=3).map(|number| sent(number, Expect::Target("wa.x".to_owned()))).collect();
         all.push(sent(4, Expect::DeadLetter("not_json")));
-        let letter = Letter { sequence: 1, reason: "not_json".to_owned(), source_sequence: 4, body: 1_004 };
+        let letter = letter(1, "not_json", 4);
         (all, Harvest { stored: (1..=3).map(|number| stored(number, number)).collect(), letters: vec![letter] })
     }
 
@@ -286,7 +324,7 @@ mod tests {
     #[test]
     fn each_fault_shows_as_what_it_is() {
         type Change = fn(&mut Harvest);
-        let faults: [(Change, Symptom); 9] = [
+        let faults: [(Change, Symptom); 10] = [
             (|harvest| drop(harvest.stored.pop()), Symptom::Lost),
             (|harvest| harvest.letters.clear(), Symptom::Lost),
             (|harvest| harvest.stored.push(stored(4, 1)), Symptom::Doubled),
@@ -296,6 +334,7 @@ mod tests {
             (|harvest| harvest.stored[0].id = None, Symptom::Wrong),
             (|harvest| harvest.stored.push(stored(4, 9)), Symptom::Wrong),
             (|harvest| harvest.letters[0].reason = "panic".to_owned(), Symptom::Wrong),
+            (|harvest| harvest.letters[0].original.as_mut().unwrap().subject.clear(), Symptom::Wrong),
         ];
         for (index, (change, symptom)) in faults.into_iter().enumerate() {
             let (_, mut harvest) = good();
@@ -392,7 +431,7 @@ mod tests {
     #[test]
     fn a_dead_letter_that_the_story_caused_is_a_fair_end_but_for_what_the_target_has() {
         let rules = Rules { fair_end: Some(("refused", ".daisi.")), ..Rules::default() };
-        let letter = Letter { sequence: 2, reason: "refused".to_owned(), source_sequence: 3, body: 1_003 };
+        let letter = letter(2, "refused", 3);
         let (mut all, mut harvest) = good();
         harvest.letters.push(letter);
         assert!(judge(&all, &harvest, &[], &rules).shows(Symptom::Doubled));
@@ -403,7 +442,28 @@ mod tests {
         assert!(judge(&all, &harvest, &[], &rules).broken().is_empty());
         let others = Rules { fair_end: Some(("refused", ".another.")), ..Rules::default() };
         assert!(judge(&all, &harvest, &[], &others).shows(Symptom::Wrong), "its tenant is not refused");
-        harvest.letters[1].body = 7;
+        harvest.letters[1].original.as_mut().unwrap().body = 7;
         assert!(judge(&all, &harvest, &[], &rules).shows(Symptom::Wrong), "what was sent is not in it");
+    }
+
+    #[test]
+    fn a_letter_of_what_became_too_large_is_a_fair_end_only_if_the_original_is_in_it() {
+        let rules = Rules { fair_end: Some(("too_large", "")), ..Rules::default() };
+        let (all, good) = good();
+        let shows = |letters: &[Letter]| {
+            let mut harvest = Harvest { stored: good.stored[..2].to_vec(), letters: good.letters.clone() };
+            harvest.letters.extend_from_slice(letters);
+            judge(&all, &harvest, &[], &rules).broken().into_iter().map(|broken| broken.symptom).collect::<Vec<_>>()
+        };
+        let whole = letter(2, "too_large", 3);
+        let broken = Letter { original: Err("of 3 parts there are only [1, 2]".to_owned()), parts: 3, ..whole.clone() };
+        let mut other = whole.clone();
+        other.original.as_mut().unwrap().body = 7;
+        assert_eq!(shows(&[whole.clone()]), []);
+        assert_eq!(shows(&[broken.clone()]), [Symptom::Lost, Symptom::Wrong], "a part is missing");
+        assert_eq!(shows(&[other]), [Symptom::Lost, Symptom::Wrong], "it is truncated");
+        assert_eq!(shows(&[broken, whole.clone()]), [], "split anew after the limit has changed");
+        assert_eq!(shows(&[whole.clone(), whole.clone()]), [Symptom::Doubled]);
+        assert_eq!(shows(&[whole.clone(), Letter { parts: 3, ..whole }]), []);
     }
 }
