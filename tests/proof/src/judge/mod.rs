@@ -11,7 +11,7 @@ mod verdict;
 pub use explain::explain;
 pub use findings::{Broken, Findings, Symptom};
 pub use letters::{Letter, Original};
-pub(crate) use read::each;
 pub use read::{Harvest, Stored, Told, read};
+pub(crate) use read::{each, is_missing};
 pub use sampler::{Sample, Sampler};
 pub use verdict::{Rules, judge};

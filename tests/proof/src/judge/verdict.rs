@@ -1,18 +1,19 @@
 //! The judgement.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::order::{Order, Rows};
 use super::{Findings, Harvest, Letter, Original, Sample, Stored};
 use crate::traffic::{Expect, Identity, Sent};
 
 /// What a scenario excuses.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Rules {
     /// Several replicas ran at a time: inversions between them are counted and allowed, within a life of one they are not.
     pub across_replicas: bool,
-    /// Changes up to this number may be missing: the story took them away.
-    pub excused_up_to: u64,
+    /// Changes of these numbers may be missing: the story took them away.
+    pub excused: HashSet<u64>,
     /// The story made events too large, or had a tenant's refused: a dead letter for that reason is a fair end of a change
     /// whose source subject has this part.
     pub fair_end: Option<(&'static str, &'static str)>,
@@ -171,10 +172,11 @@ impl<'a> Court<'a> {
             self.findings.wrong.add(|| format!("dead letter {at} says {}: {:?}", letter.reason, sent.expect));
         }
         self.subject(at, original, sent);
-        if self.places.contains_key(&sent.number) {
-            self.findings.doubled.add(|| format!("dead letter of change {} again at {at}", sent.number));
-        } else {
-            self.places.insert(sent.number, Place::DeadLetter(at));
+        match self.places.entry(sent.number) {
+            Entry::Vacant(place) => drop(place.insert(Place::DeadLetter(at))),
+            Entry::Occupied(_) => {
+                self.findings.doubled.add(|| format!("dead letter of change {} again at {at}", sent.number));
+            }
         }
     }
 
@@ -216,7 +218,7 @@ impl<'a> Court<'a> {
     fn missing(&mut self) {
         for sent in self.sent {
             let expected = matches!(sent.expect, Expect::Target(_) | Expect::DeadLetter(_));
-            let excused = sent.number <= self.rules.excused_up_to;
+            let excused = self.rules.excused.contains(&sent.number);
             if expected && !excused && !self.places.contains_key(&sent.number) {
                 let Sent { number, sequence, identity, .. } = sent;
                 self.findings.lost.add(|| format!("change {number}, {sequence} of the source: {identity:?}"));
@@ -226,18 +228,24 @@ impl<'a> Court<'a> {
 
     /// Every change at or below a floor must have been stored when the floor was seen.
     fn samples(&mut self, samples: &[Sample]) {
-        let Some(epoch) = self.sent.iter().map(|sent| sent.epoch).max() else { return };
+        let epochs: BTreeSet<u64> = samples.iter().map(|sample| sample.epoch).collect();
+        for epoch in epochs {
+            self.samples_of(epoch, samples.iter().filter(|sample| sample.epoch == epoch).copied().collect());
+        }
+    }
+
+    /// The same in one life of the source, whose sequences are its own.
+    fn samples_of(&mut self, epoch: u64, mut samples: Vec<Sample>) {
         // Of a sequence that was given twice a floor tells only that the first one is done.
         let mut given = HashSet::new();
         let mut sent: Vec<&Sent> = self
             .sent
             .iter()
             .filter(|sent| sent.epoch == epoch && given.insert(sent.sequence))
-            .filter(|sent| sent.number > self.rules.excused_up_to)
+            .filter(|sent| !self.rules.excused.contains(&sent.number))
             .filter(|sent| matches!(sent.expect, Expect::Target(_) | Expect::DeadLetter(_)))
             .collect();
         sent.sort_by_key(|sent| sent.sequence);
-        let mut samples = samples.to_vec();
         samples.sort_by_key(|sample| sample.floor);
         // The furthest of what lies at or below the floor; a change that is nowhere is told as lost.
         let (mut next, mut target, mut letter) = (0, 0, 0);
@@ -317,7 +325,7 @@ mod tests {
 
     #[test]
     fn what_is_as_it_should_be_breaks_nothing() {
-        let at_the_end = Sample { floor: 4, target: 3, dead_letters: 1 };
+        let at_the_end = Sample { epoch: 0, floor: 4, target: 3, dead_letters: 1 };
         assert_eq!(symptoms(&good().1, &[at_the_end]), []);
     }
 
@@ -393,10 +401,22 @@ mod tests {
 
     #[test]
     fn what_was_acknowledged_before_it_was_stored_is_seen() {
-        let early = Sample { floor: 3, target: 2, dead_letters: 0 };
+        let early = Sample { epoch: 0, floor: 3, target: 2, dead_letters: 0 };
         assert_eq!(symptoms(&good().1, &[early]), [Symptom::AckedEarly]);
-        let poison = Sample { floor: 4, target: 3, dead_letters: 0 };
+        let poison = Sample { epoch: 0, floor: 4, target: 3, dead_letters: 0 };
         assert_eq!(symptoms(&good().1, &[poison]), [Symptom::AckedEarly]);
+    }
+
+    #[test]
+    fn each_life_of_the_source_is_held_against_its_own_floors() {
+        let (mut all, mut harvest) = good();
+        all.push(Sent { sequence: 1, epoch: 1, ..sent(5, Expect::Target("wa.x".to_owned())) });
+        harvest.stored.push(stored(4, 5));
+        let shown = |epoch, floor, target| {
+            let sample = Sample { epoch, floor, target, dead_letters: 1 };
+            judge(&all, &harvest, &[sample], &Rules::default()).shows(Symptom::AckedEarly)
+        };
+        assert_eq!([shown(0, 4, 3), shown(0, 4, 2), shown(1, 1, 4), shown(1, 1, 3)], [false, true, false, true]);
     }
 
     #[test]
@@ -404,7 +424,7 @@ mod tests {
         let (mut all, mut harvest) = good();
         all.push(Sent { sequence: 2, rewound: 1, ..sent(5, Expect::Target("wa.x".to_owned())) });
         harvest.stored.push(stored(4, 5));
-        let before = Sample { floor: 4, target: 3, dead_letters: 1 };
+        let before = Sample { epoch: 0, floor: 4, target: 3, dead_letters: 1 };
         assert_eq!(judge(&all, &harvest, &[before], &Rules::default()).broken(), []);
         harvest.stored.swap(2, 3);
         assert!(judge(&all, &harvest, &[before], &Rules::default()).shows(Symptom::Inverted));
@@ -415,7 +435,7 @@ mod tests {
         let mut harvest = good().1;
         harvest.letters.push(Letter { sequence: 2, ..harvest.letters[0].clone() });
         harvest.stored.push(stored(4, 1));
-        let before = Sample { floor: 4, target: 3, dead_letters: 1 };
+        let before = Sample { epoch: 0, floor: 4, target: 3, dead_letters: 1 };
         assert_eq!(symptoms(&harvest, &[before]), [Symptom::Doubled]);
     }
 
@@ -423,9 +443,11 @@ mod tests {
     fn what_the_story_took_away_is_excused_and_nothing_more() {
         let (all, mut harvest) = good();
         harvest.stored.drain(..2);
-        let rules = |excused_up_to| Rules { excused_up_to, ..Rules::default() };
-        assert!(judge(&all, &harvest, &[], &rules(2)).broken().is_empty());
-        assert!(judge(&all, &harvest, &[], &rules(1)).shows(Symptom::Lost));
+        let rules = |excused: &[u64]| Rules { excused: excused.iter().copied().collect(), ..Rules::default() };
+        assert!(judge(&all, &harvest, &[], &rules(&[1, 2])).broken().is_empty());
+        for others in [&[1][..], &[2, 3]] {
+            assert!(judge(&all, &harvest, &[], &rules(others)).shows(Symptom::Lost), "{others:?}");
+        }
     }
 
     #[test]

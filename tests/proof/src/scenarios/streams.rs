@@ -99,7 +99,6 @@ pub(super) fn all() -> Vec<Scenario> {
                         w.wait(Duration::from_millis(700)).await;
                         w.nats_link(0).cut();
                         w.pause_load().await;
-                        w.excuse_missing_so_far();
                         let length = w.recreate_source().await;
                         w.feed(length + 100).await;
                         w.wait(Duration::from_secs(3)).await;

@@ -109,9 +109,11 @@ impl Ledger {
         inner.given.clear();
     }
 
-    /// How often the source has been created again.
-    pub fn epoch(&self) -> u64 {
-        self.inner.lock().unwrap().epoch
+    /// The numbers of what the present source stored above a sequence.
+    pub fn numbers_above(&self, sequence: u64) -> Vec<u64> {
+        let inner = self.inner.lock().unwrap();
+        let above = inner.sent.iter().filter(|sent| sent.epoch == inner.epoch && sent.sequence > sequence);
+        above.map(|sent| sent.number).collect()
     }
 
     /// The highest number so far.
@@ -143,8 +145,10 @@ mod tests {
         for sequence in [1, 3, 2, 4, 3, 4, 5, 3] {
             ledger.enter(&changes.next().unwrap(), sequence);
         }
+        assert_eq!(ledger.numbers_above(3), [4, 6, 7]);
         ledger.source_recreated();
         ledger.enter(&changes.next().unwrap(), 3);
+        assert_eq!(ledger.numbers_above(2), [9]);
         let rewound: Vec<u64> = ledger.sent().iter().map(|sent| sent.rewound).collect();
         assert_eq!(rewound, [0, 0, 0, 0, 1, 1, 1, 2, 2]);
     }

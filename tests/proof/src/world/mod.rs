@@ -6,7 +6,7 @@ mod redis;
 mod replicas;
 mod watch;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -89,7 +89,7 @@ pub struct World {
     in_flight_bytes: Option<u64>,
     /// The bound on resident memory, if the story has one of its own.
     resident: Option<u64>,
-    excused: u64,
+    excused: HashSet<u64>,
     swallowed_from: u64,
     fair_end: Option<(&'static str, &'static str)>,
     begun: Instant,
@@ -125,7 +125,7 @@ impl World {
             broken: Vec::new(),
             in_flight_bytes: None,
             resident: None,
-            excused: 0,
+            excused: HashSet::new(),
             swallowed_from: 0,
             fair_end: None,
             begun: Instant::now(),
@@ -264,7 +264,7 @@ impl World {
 
     /// Takes it as it comes if changes fed so far are not in the target in the end: the story takes them away.
     pub fn excuse_missing_so_far(&mut self) {
-        self.excused = self.ledger.last_number();
+        self.excused.extend(1..=self.ledger.last_number());
     }
 
     /// Takes a dead letter for this reason as a fair end of a change whose source subject has this part.

@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream::{self, consumer, stream};
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use tempfile::TempDir;
 
 use super::{CONSUMER, PATIENCE, PAUSE, SOURCE, TARGET, World};
+use crate::judge::is_missing;
 use crate::scenarios::Setup;
 use crate::servers::{NatsCluster, NatsServer, NatsVersion};
 
@@ -185,11 +186,12 @@ impl World {
 
     /// Puts the copy in place of what the target holds, while nats-server is down.
     pub fn restore_target(&mut self, copy: &TempDir) {
+        self.sampler.stream_changes();
         let path = self.target_directory();
         std::fs::remove_dir_all(&path).unwrap();
         std::fs::create_dir(&path).unwrap();
         assert!(shell(&format!("cp -a '{}/.' '{}'", copy.path().display(), path.display())), "restoring the target");
-        self.sampler.begin_again();
+        self.sampler.target_changed();
         self.authors.begin_again();
     }
 
@@ -262,8 +264,9 @@ impl World {
 
     /// Deletes the target and all it holds.
     pub async fn delete_target(&mut self) {
-        self.sampler.begin_again();
-        self.insist("the target goes", |js| async move { js.delete_stream(TARGET).await.is_ok() }).await;
+        self.sampler.stream_changes();
+        self.insist("the target goes", |js| async move { delete(&js, TARGET).await }).await;
+        self.sampler.target_changed();
         self.authors.begin_again();
     }
 
@@ -281,15 +284,27 @@ impl World {
         .await;
     }
 
-    /// Deletes the source and creates it again, empty, with the same configuration: the last sequence that it had.
+    /// Deletes the source and creates it again, empty, with the same configuration: the last sequence that it had. The story takes
+    /// away by it what was not acknowledged then; nothing may be fed or acknowledged meanwhile.
     pub async fn recreate_source(&mut self) -> u64 {
-        self.sampler.begin_again();
-        let mut stream = self.js.get_stream(SOURCE).await.unwrap();
-        let info = stream.info().await.unwrap();
-        let (config, last) = (info.config.clone(), info.state.last_sequence);
-        self.js.delete_stream(SOURCE).await.unwrap();
-        self.js.create_stream(config).await.unwrap();
+        let seen = self.insist_on("the source tells of itself", |js| async move {
+            let mut stream = js.get_stream(SOURCE).await.ok()?;
+            let mut consumer = stream.get_consumer::<consumer::pull::Config>(CONSUMER).await.ok()?;
+            let floor = consumer.info().await.ok()?.ack_floor.stream_sequence;
+            let info = stream.info().await.ok()?;
+            Some((floor, info.state.last_sequence, info.config.clone()))
+        });
+        let Some((floor, last, config)) = seen.await else { return 0 };
+        self.excused.extend(self.ledger.numbers_above(floor));
+        self.sampler.stream_changes();
+        self.insist("the source goes", |js| async move { delete(&js, SOURCE).await }).await;
+        self.insist("the source comes", |js| {
+            let config = config.clone();
+            async move { js.get_or_create_stream(config).await.is_ok() }
+        })
+        .await;
         self.ledger.source_recreated();
+        self.sampler.source_changed();
         last
     }
 
@@ -327,14 +342,32 @@ impl World {
     where
         F: Future<Output = bool>,
     {
+        self.insist_on(what, |js| done(js).map(|done| done.then_some(()))).await;
+    }
+
+    /// Asks the server until it has answered.
+    async fn insist_on<F, R>(&mut self, what: &str, answer: impl Fn(jetstream::Context) -> F) -> Option<R>
+    where
+        F: Future<Output = Option<R>>,
+    {
         let deadline = Instant::now() + PATIENCE;
-        while !done(self.js.clone()).await {
+        loop {
+            let answered = answer(self.js.clone()).await;
+            if answered.is_some() {
+                return answered;
+            }
             if Instant::now() > deadline {
-                return self.expect(false, format!("{what} within {PATIENCE:?}"));
+                self.expect(false, format!("{what} within {PATIENCE:?}"));
+                return None;
             }
             tokio::time::sleep(PAUSE).await;
         }
     }
+}
+
+/// Deletes a stream; whether it is gone, be it by an attempt whose answer was not heard.
+async fn delete(js: &jetstream::Context, name: &str) -> bool {
+    js.delete_stream(name).await.is_ok() || js.get_stream(name).await.is_err_and(|error| is_missing(&error))
 }
 
 /// `None` where it has to be tried again.

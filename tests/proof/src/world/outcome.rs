@@ -108,7 +108,7 @@ impl World {
 
     async fn judge(&mut self, scenario: &Scenario) -> Findings {
         let rules =
-            Rules { across_replicas: self.posts.len() > 1, excused_up_to: self.excused, fair_end: self.fair_end };
+            Rules { across_replicas: self.posts.len() > 1, excused: self.excused.clone(), fair_end: self.fair_end };
         let samples = self.sampler.stop().await;
         let mut harvest = judge::read(&self.js, TARGET, DEAD_LETTERS).await;
         for event in &mut harvest.stored {
