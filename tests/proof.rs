@@ -11,7 +11,6 @@ fn plan() -> Plan {
     Plan {
         names: Vec::new(),
         binary: PathBuf::from(env!("CARGO_BIN_EXE_daisi-cdc-consumer")),
-        // Even: with one transform actor, as two cores have by default.
         seed: 2,
         runs: 1,
         nats: vec![NatsVersion::Oldest, NatsVersion::Newest],

@@ -181,10 +181,11 @@ fn print(outcome: &Outcome, good: bool) {
     let mark = if good { "✔" } else { "✘" };
     let control = outcome.without.as_ref().map(|without| format!(" [{without}]")).unwrap_or_default();
     println!(
-        "{mark} {}{control} seed {} nats {}: {}; {} lives, recovered in {:.1} s, {:.1} s in all, at most {} MiB {:?}",
+        "{mark} {}{control} seed {} nats {} workers {}: {}; {} lives, recovered in {:.1} s, {:.1} s in all, at most {} MiB {:?}",
         outcome.scenario,
         outcome.seed,
         outcome.nats,
+        outcome.workers,
         outcome.findings,
         outcome.lives,
         outcome.recovery_seconds,

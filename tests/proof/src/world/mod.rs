@@ -73,6 +73,8 @@ pub struct World {
     nats: Nats,
     redis: Redis,
     posts: Vec<Post>,
+    /// Transform actors of each replica.
+    workers: usize,
     /// The next process that is started.
     next_life: LifeId,
     /// Who stored what, where several replicas run at a time.
@@ -112,6 +114,7 @@ impl World {
             nats,
             redis,
             posts: Vec::new(),
+            workers: replicas::workers(scenario.name, options),
             next_life: LifeId(0),
             authors: Arc::default(),
             clock: setup.clock.then(Clock::start),

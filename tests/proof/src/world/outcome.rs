@@ -29,6 +29,8 @@ pub struct Outcome {
     pub seed: u64,
     /// The version of nats-server.
     pub nats: String,
+    /// Transform actors of each process.
+    pub workers: usize,
     /// Processes that were started.
     pub lives: usize,
     /// What the judge found.
@@ -215,6 +217,7 @@ impl World {
             without: self.options.without.clone(),
             seed: self.options.seed,
             nats: self.nats.version.clone(),
+            workers: self.workers,
             lives: self.posts.iter().map(|post| post.lives().count()).sum(),
             findings,
             recovery_seconds: recovery.as_secs_f64(),

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::watch::{Peaks, Watch};
-use super::{PATIENCE, PAUSE, World};
+use super::{Options, PATIENCE, PAUSE, World};
 use crate::proxy::frames::{self, FrameFilter};
 use crate::proxy::{Author, LifeId, Protocol, Proxy};
 use crate::replica::{Replica, Settings};
-use crate::servers::Clock;
+use crate::servers::{Clock, NatsVersion};
 
 /// The pause between two questions to a replica whether it is ready.
 const LOOKS: Duration = Duration::from_millis(100);
@@ -17,6 +17,14 @@ const LOOKS: Duration = Duration::from_millis(100);
 /// The figure that tells whether a dependency is there.
 pub(super) fn dependency_up(dependency: &str) -> String {
     format!("cdc_consumer_dependency_up{{dependency={dependency:?}}}")
+}
+
+/// Transform actors of each replica: one, which shares the pipeline's thread and is what two cores get by default, or four, with
+/// threads of their own. Of a seed's runs on the two servers one has the one, the other the other, and which has which differs from
+/// scenario to scenario. Where a defence is left out there are always four.
+pub(super) fn workers(scenario: &str, options: &Options) -> usize {
+    let drawn = scenario.bytes().map(u64::from).sum::<u64>() + u64::from(options.nats == NatsVersion::Newest);
+    if options.without.is_none() && drawn.wrapping_add(options.seed).is_multiple_of(2) { 1 } else { 4 }
 }
 
 /// One replica's place: its links stay while its processes come and go.
@@ -71,7 +79,7 @@ impl World {
             ("source.ack_wait", "2s".to_owned()),
             ("retry.max", "500ms".to_owned()),
             ("shutdown.grace", "10s".to_owned()),
-            ("workers", self.workers().to_string()),
+            ("workers", self.workers.to_string()),
         ]
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value))
@@ -79,12 +87,6 @@ impl World {
         settings.extend(self.setup.settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         settings.extend(self.options.settings.clone());
         Post { nats, redis, settings, life: None, past: Vec::new(), peaks: Peaks::default() }
-    }
-
-    /// Transform actors of each replica: by even seeds one, which shares the pipeline's thread and is what two cores get by default; by
-    /// odd ones four, with threads of their own, and always where a defence is left out.
-    const fn workers(&self) -> usize {
-        if self.options.without.is_none() && self.options.seed.is_multiple_of(2) { 1 } else { 4 }
     }
 
     /// Starts a replica, again if it ended; it waits until the service says that it has started.
@@ -283,5 +285,41 @@ impl World {
     /// Sets the bound that resident memory is held against.
     pub fn bound_resident(&mut self, bytes: u64) {
         self.resident = Some(bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replica::Program;
+    use crate::scenarios;
+
+    #[test]
+    fn the_runs_of_any_seed_have_one_transform_actor_here_and_several_there() {
+        let mut options = Options {
+            program: Program::service(""),
+            without: None,
+            settings: Vec::new(),
+            nats: NatsVersion::Oldest,
+            seed: 0,
+            backlog: 0,
+            duration: Duration::ZERO,
+            explained: 0,
+        };
+        for seed in [9600, 9601] {
+            options.seed = seed;
+            let mut of_newest = Vec::new();
+            for scenario in scenarios::all() {
+                let mut of = |nats| {
+                    options.nats = nats;
+                    workers(scenario.name, &options)
+                };
+                let (oldest, newest) = (of(NatsVersion::Oldest), of(NatsVersion::Newest));
+                assert_ne!(oldest, newest, "{} of seed {seed}", scenario.name);
+                of_newest.push(newest);
+            }
+            let several = of_newest.iter().filter(|workers| **workers > 1).count();
+            assert!((of_newest.len() / 4..=of_newest.len() * 3 / 4).contains(&several), "{several} of seed {seed}");
+        }
     }
 }
