@@ -481,8 +481,8 @@ mod tests {
         let broken = Letter { original: Err("of 3 parts there are only [1, 2]".to_owned()), parts: 3, ..whole.clone() };
         let mut other = whole.clone();
         other.original.as_mut().unwrap().body = 7;
-        assert_eq!(shows(&[whole.clone()]), []);
-        assert_eq!(shows(&[broken.clone()]), [Symptom::Lost, Symptom::Wrong], "a part is missing");
+        assert_eq!(shows(std::slice::from_ref(&whole)), []);
+        assert_eq!(shows(std::slice::from_ref(&broken)), [Symptom::Lost, Symptom::Wrong], "a part is missing");
         assert_eq!(shows(&[other]), [Symptom::Lost, Symptom::Wrong], "it is truncated");
         assert_eq!(shows(&[broken, whole.clone()]), [], "split anew after the limit has changed");
         assert_eq!(shows(&[whole.clone(), whole.clone()]), [Symptom::Doubled]);
