@@ -1,6 +1,7 @@
 //! The JetStream adapters against real servers, the oldest and the newest supported alike.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod consumer;
 mod dead_letters;
 mod publisher;
 mod source;

@@ -17,11 +17,11 @@ use daisi_cdc_consumer::adapters::nats::{
 
 use super::{connect, connect_as};
 
-const WIDE: Budget = Budget { messages: 1000, bytes: 64 << 20 };
+pub const WIDE: Budget = Budget { messages: 1000, bytes: 64 << 20 };
 /// How long anything may take that should happen soon.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-fn source_settings(ack_wait: Duration) -> SourceSettings {
+pub fn source_settings(ack_wait: Duration) -> SourceSettings {
     SourceSettings {
         stream: StreamSettings::new("IN", vec!["in.>".to_owned()]),
         consumer: ConsumerSettings {
@@ -37,12 +37,12 @@ fn source_settings(ack_wait: Duration) -> SourceSettings {
     }
 }
 
-fn source(connection: &Connection, ack_wait: Duration) -> JetStreamSource {
+pub fn source(connection: &Connection, ack_wait: Duration) -> JetStreamSource {
     JetStreamSource::new(connection.clone(), source_settings(ack_wait), |note| panic!("{note}"))
 }
 
 /// Feeds messages `from..to` with confirmed publishes.
-async fn feed(connection: &Connection, range: std::ops::Range<usize>, size: usize) {
+pub async fn feed(connection: &Connection, range: std::ops::Range<usize>, size: usize) {
     let mut context = jetstream::new(connection.client().clone());
     context.set_timeout(PATIENCE);
     for i in range {
@@ -52,12 +52,12 @@ async fn feed(connection: &Connection, range: std::ops::Range<usize>, size: usiz
     }
 }
 
-fn number(delivery: &Delivery) -> usize {
+pub fn number(delivery: &Delivery) -> usize {
     std::str::from_utf8(&delivery.payload).unwrap().split(';').next().unwrap().parse().unwrap()
 }
 
 /// Pulls until `count` have come, going on after failures.
-async fn pull_count(source: &JetStreamSource, count: usize, budget: Budget) -> Vec<Delivery> {
+pub async fn pull_count(source: &JetStreamSource, count: usize, budget: Budget) -> Vec<Delivery> {
     let deadline = Instant::now() + PATIENCE;
     let mut all = Vec::new();
     while all.len() < count {

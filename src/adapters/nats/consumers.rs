@@ -18,6 +18,8 @@ use crate::domain::overlap;
 const MAX_ACK_PENDING: &str = "max_ack_pending";
 /// The bound on deliveries of one message, likewise; -1 for none.
 const MAX_DELIVER: &str = "max_deliver";
+/// Whether messages are given without their bodies, likewise.
+const HEADERS_ONLY: &str = "headers_only";
 
 /// The durable pull consumer.
 #[derive(Debug, Clone)]
@@ -117,7 +119,33 @@ pub(super) struct AckFloor {
     pub(super) stream_seq: u64,
 }
 
+/// What a consumer lets one pull request ask for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RequestLimits {
+    pub(super) messages: usize,
+    pub(super) bytes: usize,
+    /// How long it may wait.
+    pub(super) expires: Duration,
+}
+
+impl Default for RequestLimits {
+    fn default() -> Self {
+        Self { messages: usize::MAX, bytes: usize::MAX, expires: Duration::MAX }
+    }
+}
+
 impl ConsumerInfo {
+    /// What it lets one pull request ask for.
+    pub(super) fn request_limits(&self) -> RequestLimits {
+        let set = |setting: &str| self.config.get(setting).and_then(Value::as_u64).filter(|limit| *limit > 0);
+        let size = |setting: &str| set(setting).and_then(|limit| usize::try_from(limit).ok());
+        RequestLimits {
+            messages: size("max_batch").unwrap_or(usize::MAX),
+            bytes: size("max_bytes").unwrap_or(usize::MAX),
+            expires: set("max_expires").map_or(Duration::MAX, Duration::from_nanos),
+        }
+    }
+
     /// When it was created, nanoseconds since the Unix epoch.
     pub(super) fn created_at(&self, action: &str) -> Result<i64, Failure> {
         parse_time(&self.created).map_err(|cause| Failure::new(action, FailureClass::Protocol, cause))
@@ -173,7 +201,9 @@ pub(super) async fn recreate_consumer(
     let action = format!("delete consumer {name} of {stream}");
     let Some(found) = find_consumer(connection, stream, name).await? else { return Ok(()) };
     // A server that answers at all lets it be asked. What stands against it may be the very thing that stands still.
-    let now = put_consumer(connection, stream, name, &found.config).await?.map_or(found.created, |now| now.created);
+    let anew = format!("create consumer {name} of {stream} anew");
+    let now =
+        put_consumer(connection, &anew, stream, name, &found.config).await?.map_or(found.created, |now| now.created);
     // Another replica may have been faster.
     if now != created {
         return Ok(());
@@ -192,7 +222,7 @@ pub(super) async fn recreate_consumer(
         config.remove(start);
     }
     // If this fails the next pull creates it as configured.
-    let _ = put_consumer(connection, stream, name, &config).await;
+    let _ = put_consumer(connection, &anew, stream, name, &config).await;
     Ok(())
 }
 
@@ -209,7 +239,8 @@ pub async fn ensure_consumer(
     let wanted = wanted_config(connection, stream_subjects, settings)?;
     let Some(found) = find_consumer(connection, stream, &settings.name).await? else {
         let config = created_config(settings, wanted);
-        return match put_consumer(connection, stream, &settings.name, &config).await? {
+        let action = format!("create consumer {} of {stream}", settings.name);
+        return match put_consumer(connection, &action, stream, &settings.name, &config).await? {
             Ok(_) => Ok(Vec::new()),
             Err(cause) => match find_consumer(connection, stream, &settings.name).await? {
                 Some(_) => Ok(Vec::new()),
@@ -217,14 +248,16 @@ pub async fn ensure_consumer(
             },
         };
     };
-    check_kind(stream, settings, &found)?;
+    check_kind(connection, stream, settings, &found)?;
     let changes = changes(&found, wanted);
     if changes.is_empty() {
         return Ok(Vec::new());
     }
     let mut config = found.config.clone();
     config.extend(changes.iter().cloned());
-    match put_consumer(connection, stream, &settings.name, &config).await {
+    let named: Vec<&str> = changes.iter().map(|(setting, _)| setting.as_str()).collect();
+    let action = format!("change {} of consumer {} of {stream}", named.join(", "), settings.name);
+    match put_consumer(connection, &action, stream, &settings.name, &config).await {
         Ok(Ok(_)) => Ok(Vec::new()),
         Ok(Err(_)) => update_one_by_one(connection, stream, &settings.name, found.config, changes).await,
         Err(failure) => match kept_for_want_of_rights(&settings.name, &found.config, &changes, &failure) {
@@ -266,7 +299,7 @@ pub async fn plan_consumer(
     let Some(found) = find_consumer(connection, stream, &settings.name).await? else {
         return Ok(Plan::Create);
     };
-    check_kind(stream, settings, &found)?;
+    check_kind(connection, stream, settings, &found)?;
     let changes: Vec<String> = changes(&found, wanted).into_iter().map(|(setting, _)| setting).collect();
     Ok(if changes.is_empty() { Plan::Use } else { Plan::Update(changes) })
 }
@@ -283,6 +316,8 @@ fn wanted_config(
     config.insert(MAX_DELIVER.to_owned(), settings.max_deliver.map_or(-1, i64::from).into());
     // A backoff list would override ack_wait.
     config.insert("backoff".to_owned(), Value::Null);
+    // Without their bodies events would be taken for broken ones, and the only copy be acknowledged.
+    config.insert(HEADERS_ONLY.to_owned(), false.into());
     let (one, many) = match settings.filters.as_slice() {
         [] => (Value::Null, Value::Null),
         [subject] => (Value::from(subject.as_str()), Value::Null),
@@ -318,16 +353,32 @@ fn same_set(a: &[String], b: &[String]) -> bool {
     a.iter().all(|x| b.contains(x)) && b.iter().all(|x| a.contains(x))
 }
 
-fn check_kind(stream: &str, settings: &ConsumerSettings, found: &ConsumerInfo) -> Result<(), SetupError> {
+fn check_kind(
+    connection: &Connection,
+    stream: &str,
+    settings: &ConsumerSettings,
+    found: &ConsumerInfo,
+) -> Result<(), SetupError> {
     let text = |key: &str| found.config.get(key).and_then(Value::as_str).unwrap_or_default();
+    let grouped = found.config.get("priority_groups").is_some_and(|groups| !is_unset(groups));
+    // As for in_flight.bytes: beside its payload a message has a subject and a reply.
+    let roomy = found.request_limits().bytes / 2 >= connection.client().max_payload();
     let problem = if !text("deliver_subject").is_empty() {
         "is a push consumer"
     } else if text("ack_policy") != "explicit" {
         "does not ask for explicit acknowledgements"
+    } else if grouped {
+        "gives by priority groups (priority_groups), of which the service knows none"
+    } else if !roomy {
+        "lets no request ask for twice the server's max_payload (max_bytes), so that a large message would never come"
     } else {
         return Ok(());
     };
-    Err(SetupError::WrongConsumer { stream: stream.to_owned(), consumer: settings.name.clone(), problem })
+    Err(wrong(stream, &settings.name, problem))
+}
+
+fn wrong(stream: &str, consumer: &str, problem: &'static str) -> SetupError {
+    SetupError::WrongConsumer { stream: stream.to_owned(), consumer: consumer.to_owned(), problem }
 }
 
 fn is_unset(value: &Value) -> bool {
@@ -335,6 +386,7 @@ fn is_unset(value: &Value) -> bool {
         Value::Null => true,
         Value::String(text) => text.is_empty(),
         Value::Array(items) => items.is_empty(),
+        Value::Bool(set) => !set,
         _ => false,
     }
 }
@@ -351,14 +403,14 @@ fn changes(found: &ConsumerInfo, wanted: Map<String, Value>) -> Vec<(String, Val
 
 async fn put_consumer(
     connection: &Connection,
+    action: &str,
     stream: &str,
     name: &str,
     config: &Map<String, Value>,
 ) -> Result<Result<ConsumerInfo, ApiError>, Failure> {
-    let action = format!("create or update consumer {name} of {stream}");
     let body = json!({ "stream_name": stream, "config": config });
     let operation = format!("CONSUMER.DURABLE.CREATE.{stream}.{name}");
-    connection.api(&action, &operation, &body).await
+    connection.api(action, &operation, &body).await
 }
 
 async fn update_one_by_one(
@@ -371,7 +423,11 @@ async fn update_one_by_one(
     let mut notes = Vec::new();
     for (setting, wanted) in changes {
         let is = config.insert(setting.clone(), wanted.clone()).unwrap_or(Value::Null);
-        if let Err(error) = put_consumer(connection, stream, name, &config).await? {
+        let action = format!("change {setting} of consumer {name} of {stream}");
+        if let Err(error) = put_consumer(connection, &action, stream, name, &config).await? {
+            if setting == HEADERS_ONLY {
+                return Err(wrong(stream, name, "leaves bodies out (headers_only), and the server keeps it so"));
+            }
             config.insert(setting.clone(), is.clone());
             notes.push(Note::NotUpdated {
                 consumer: name.to_owned(),

@@ -80,6 +80,16 @@ pub(super) fn map_size(map: &HeaderMap) -> usize {
     wire_size(map.iter().flat_map(|(name, values)| values.iter().map(|value| (name.as_ref(), value.as_str()))))
 }
 
+/// How large the body is that a server has left out, in its words.
+const SIZE: &str = "Nats-Msg-Size";
+
+/// Whether a message without a body seems to have had one when it was stored, which a server leaves out if a consumer asks for headers
+/// alone. It only seems so: whoever publishes can say the same.
+pub(super) fn tell_of_a_body(headers: &Headers) -> bool {
+    // Of a body that is empty nothing is left out.
+    headers.iter().any(|(name, size)| name.eq_ignore_ascii_case(SIZE) && size.trim() != "0")
+}
+
 /// The headers of a received message.
 pub fn received(map: Option<&HeaderMap>) -> Headers {
     map.into_iter()

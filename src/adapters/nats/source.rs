@@ -22,9 +22,10 @@ use tokio::time::timeout;
 use super::ack::AckSubject;
 use super::backlog::{BacklogWatch, Consumed};
 use super::connection::{Connection, subject_of};
-use super::consumers::{ConsumerInfo, ConsumerSettings, Note, ensure_consumer, find_consumer};
+use super::consumers::{ConsumerInfo, ConsumerSettings, Note, RequestLimits, ensure_consumer, find_consumer};
 use super::headers;
 use super::lives::ConsumerLives;
+use super::reader::StreamReader;
 use super::streams::{self, Retention, StreamInfo, StreamSettings, ensure_stream, find_stream};
 use super::unreadable::{Cuts, unreadable};
 
@@ -65,6 +66,8 @@ enum PullProblem {
     LargerThanBudget(usize),
     #[error("the server refused the pull request: {0}")]
     Refused(String),
+    #[error("messages come without their bodies: somebody has set headers_only; it is to be changed back")]
+    HeadersOnly,
 }
 
 /// The life of the stream that was last confirmed.
@@ -141,6 +144,7 @@ struct Inbox {
     epoch: u64,
     created: i64,
     consumer: u64,
+    limits: RequestLimits,
 }
 
 #[derive(Debug, Default)]
@@ -150,6 +154,8 @@ struct Pulling {
     inbox: Option<Inbox>,
     request: Option<Request>,
     ready: VecDeque<Delivery>,
+    /// The next one, if its body seems to be left out. Nothing is taken from the inbox before the stream has been asked.
+    bare: Option<Delivery>,
     problem: Option<Failure>,
     cuts: Cuts,
     /// When the server said that the consumer was deleted.
@@ -231,6 +237,7 @@ impl JetStreamSource {
             .map_err(|e| e.into_failure(action))?;
         notes.into_iter().for_each(|note| (self.on_note)(note));
         let consumer = find_consumer(&self.connection, self.stream(), &self.settings.consumer.name).await?;
+        let limits = consumer.as_ref().map(ConsumerInfo::request_limits).unwrap_or_default();
         if let Some(consumer) = &consumer {
             self.consumers.opened(consumer.created_at(action)?);
         }
@@ -246,7 +253,7 @@ impl JetStreamSource {
             .await
             .map_err(|cause| Failure::new(action, FailureClass::Disconnected, cause))?;
         self.set_life(Some(Life::new(epoch, &stream)));
-        pulling.inbox = Some(Inbox { subject, subscriber, epoch, created: stream.created, consumer });
+        pulling.inbox = Some(Inbox { subject, subscriber, epoch, created: stream.created, consumer, limits });
         Ok(())
     }
 
@@ -278,6 +285,7 @@ impl JetStreamSource {
         while pulling.ready.front().is_some_and(|delivery| delivery.received.elapsed() >= stale_after) {
             pulling.ready.pop_front();
         }
+        pulling.bare.take_if(|bare| bare.received.elapsed() >= stale_after);
         if pulling.read.is_some_and(|read| read.elapsed() >= stale_after) {
             pulling.inbox = None;
             pulling.request = None;
@@ -296,7 +304,7 @@ impl JetStreamSource {
     fn collect(&self, pulling: &mut Pulling) {
         let now = Instant::now();
         pulling.read = Some(now);
-        while let Some(inbox) = pulling.inbox.as_mut() {
+        while let (Some(inbox), None) = (pulling.inbox.as_mut(), &pulling.bare) {
             // A request bounds what there is: without the runtime's bound on a turn, which is lower, all of it is one batch.
             match unconstrained(inbox.subscriber.next()).now_or_never() {
                 Some(Some(message)) => self.accept(pulling, message, now),
@@ -320,6 +328,7 @@ impl JetStreamSource {
         }
         let Some(inbox) = pulling.inbox.as_ref() else { return };
         match delivery(message, inbox, now) {
+            Ok(bare) if bare.payload.is_empty() && headers::tell_of_a_body(&bare.headers) => pulling.bare = Some(bare),
             Ok(delivery) => pulling.ready.push_back(delivery),
             Err(cause) => {
                 pulling.problem = Some(Failure::new(self.action("pull from"), FailureClass::Protocol, cause));
@@ -405,11 +414,15 @@ impl JetStreamSource {
         let Some(inbox) = pulling.inbox.as_ref() else {
             return Ok(());
         };
+        let (messages, bytes) = (messages.min(inbox.limits.messages), bytes.min(inbox.limits.bytes));
+        let expires = REQUEST_EXPIRES.min(inbox.limits.expires);
+        // A server refuses a heartbeat of more than half of that.
+        let heartbeat = HEARTBEAT.min(expires / 2);
         let body = json!({
             "batch": messages,
             "max_bytes": bytes,
-            "expires": u64::try_from(REQUEST_EXPIRES.as_nanos()).unwrap_or(u64::MAX),
-            "idle_heartbeat": u64::try_from(HEARTBEAT.as_nanos()).unwrap_or(u64::MAX),
+            "expires": u64::try_from(expires.as_nanos()).unwrap_or(u64::MAX),
+            "idle_heartbeat": u64::try_from(heartbeat.as_nanos()).unwrap_or(u64::MAX),
         });
         let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{}.{}", self.stream(), self.settings.consumer.name);
         let sent = self.connection.client().publish_with_reply(subject, inbox.subject.clone(), body.to_string().into());
@@ -429,6 +442,10 @@ impl JetStreamSource {
         let idle = Instant::now() + IDLE_RETURN;
         loop {
             self.collect(pulling);
+            while pulling.bare.is_some() && pulling.ready.is_empty() {
+                self.take_bare(pulling, &action).await?;
+                self.collect(pulling);
+            }
             if let Some(problem) = pulling.problem.take() {
                 return Err(problem);
             }
@@ -446,6 +463,28 @@ impl JetStreamSource {
                 return Ok(Vec::new());
             }
             self.wait(pulling, left, &action).await?;
+        }
+    }
+
+    /// Takes a delivery whose body seems to be left out as it is, if the stream has none of it either. If it has one, the consumer gives
+    /// headers alone: nothing more of it is taken before it has been looked up, and what it gave comes again.
+    async fn take_bare(&self, pulling: &mut Pulling, action: &str) -> Result<(), Failure> {
+        let Some(id) = pulling.bare.as_ref().map(|bare| bare.receipt.id) else { return Ok(()) };
+        let stored = StreamReader::new(self.connection.clone(), self.stream()).get(id.sequence).await?;
+        let bare = pulling.bare.take();
+        match stored.filter(|stored| stored.time == id.timestamp) {
+            // Acknowledged by somebody else, too old by now, or of a stream that is gone.
+            None => Ok(()),
+            Some(stored) if stored.payload.is_empty() => {
+                pulling.ready.extend(bare);
+                Ok(())
+            }
+            Some(_) => {
+                pulling.inbox = None;
+                pulling.request = None;
+                self.set_life(None);
+                Err(Failure::new(action, FailureClass::Protocol, PullProblem::HeadersOnly))
+            }
         }
     }
 
@@ -535,6 +574,7 @@ impl JetStreamSource {
         self.collect(pulling);
         pulling.inbox = None;
         pulling.request = None;
+        pulling.bare = None;
         pulling.ready.drain(..).collect()
     }
 
