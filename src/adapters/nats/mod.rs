@@ -24,6 +24,7 @@ mod progress;
 mod publisher;
 mod reader;
 mod replay;
+mod settled;
 mod source;
 mod stall;
 pub mod streams;

@@ -26,6 +26,7 @@ use super::consumers::{ConsumerInfo, ConsumerSettings, Note, RequestLimits, ensu
 use super::headers;
 use super::lives::ConsumerLives;
 use super::reader::StreamReader;
+use super::settled::Settled;
 use super::streams::{self, Retention, StreamInfo, StreamSettings, ensure_stream, find_stream};
 use super::unreadable::{Cuts, unreadable};
 
@@ -84,44 +85,6 @@ impl Life {
     fn new(epoch: u64, stream: &StreamInfo) -> Self {
         let work_queue = stream.retention == Retention::WorkQueue;
         Self { epoch, created: stream.created, work_queue, confirmed: Instant::now() }
-    }
-}
-
-/// Settlements that no answer has confirmed yet.
-#[derive(Debug, Clone, Copy)]
-struct Carried {
-    /// Epoch of the connection.
-    by: u64,
-    last: Instant,
-}
-
-/// Which settlements may have gone down with their connection.
-#[derive(Debug, Default)]
-struct Settled {
-    carried: Option<Carried>,
-    /// When the last of those went out that an earlier connection carried.
-    perhaps_lost: Option<Instant>,
-}
-
-impl Settled {
-    /// More go out over this connection.
-    fn carried_by(&mut self, epoch: u64, now: Instant) {
-        self.gone(epoch);
-        self.carried = Some(Carried { by: epoch, last: now });
-    }
-
-    fn gone(&mut self, standing: u64) {
-        if let Some(carried) = self.carried.take_if(|carried| carried.by != standing) {
-            self.perhaps_lost = Some(carried.last);
-        }
-    }
-
-    /// The server has read what this connection carried. What another one did is delivered again after `ack_wait`, if it was not.
-    fn heard(&mut self, standing: u64, ack_wait: Duration, now: Instant) -> Heard {
-        self.gone(standing);
-        self.carried = None;
-        let lately = self.perhaps_lost.is_some_and(|at| now.saturating_duration_since(at) < ack_wait);
-        if lately { Heard::PerhapsNotAll } else { Heard::All }
     }
 }
 
@@ -546,7 +509,7 @@ impl JetStreamSource {
     async fn confirm(&self) -> Result<Heard, Failure> {
         let action = self.action("confirm settlements at");
         let epoch = self.connection.standing(&action)?;
-        if self.settled().carried.is_some_and(|carried| carried.by == epoch) {
+        if self.settled().are_carried_by(epoch) {
             // The server reads a connection in order: an answer to this means that it has read what came before.
             find_consumer(&self.connection, self.stream(), &self.settings.consumer.name).await?;
             if self.connection.standing(&action)? != epoch {
