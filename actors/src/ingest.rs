@@ -279,7 +279,11 @@ impl<T: Transform> IngestActor<T> {
         self.hurrying = Some(ctx.run_later(between::AGAIN, Self::hurry_changes));
     }
 
+    /// Until intake ends: nobody acts on it then, and connections are closed without asking who looks over them.
     fn look_at_backlog(&mut self, ctx: &mut Context<Self>) {
+        if self.draining != Draining::No {
+            return;
+        }
         // Told on every change; again here, since either of the two may have been built anew meanwhile.
         self.core.apart.send(Apart(self.told_suspects));
         let (source, started) = (Arc::clone(&self.source), self.core.clock.now());
@@ -290,9 +294,10 @@ impl<T: Transform> IngestActor<T> {
                     backlog.tell(&*actor.core.observer, actor.core.clock.unix_nanos());
                     actor.core.unacknowledged.send(Unacknowledged(backlog.unacknowledged));
                 }
-                Err(failure) => {
+                Err(failure) if actor.draining == Draining::No => {
                     actor.core.called(Dependency::Source, "backlog", started, Some(failure), false);
                 }
+                Err(_) => {}
             }
             ctx.run_later(BACKLOG_INTERVAL, Self::look_at_backlog);
         });

@@ -37,7 +37,7 @@ struct Flying {
 }
 
 /// What a batch of answers comes to.
-struct Heard {
+struct Answered {
     now: Instant,
     unix_nanos: i64,
     /// The [`Core::target_epoch`] at this time.
@@ -50,7 +50,7 @@ struct Heard {
     newest: Option<Instant>,
 }
 
-impl Heard {
+impl Answered {
     fn new(now: Instant, unix_nanos: i64, epoch: u64) -> Self {
         Self { now, unix_nanos, epoch, confirmed: Vec::new(), failed: 0, last: None, oldest: now, newest: None }
     }
@@ -159,8 +159,8 @@ impl PublishActor {
 
     fn take_answers(&mut self, answers: Vec<Answer>, ctx: &mut Context<Self>) {
         let now = self.core.clock.now();
-        let mut heard = Heard::new(now, self.core.clock.unix_nanos(), self.core.target_epoch(&*self.publisher));
-        heard.confirmed.reserve(answers.len());
+        let mut answered = Answered::new(now, self.core.clock.unix_nanos(), self.core.target_epoch(&*self.publisher));
+        answered.confirmed.reserve(answers.len());
         let (core, mut departures) = (Arc::clone(&self.core), Vec::new());
         let mut rows = core.lock_rows();
         for Answer { ticket, outcome } in answers {
@@ -168,13 +168,13 @@ impl PublishActor {
                 continue;
             };
             let place = flying.place;
-            let (sent, again) = self.hear(flying, outcome, &mut heard);
+            let (sent, again) = self.hear(flying, outcome, &mut answered);
             let retry_at = |failures| now + core.delay(failures);
             departures.extend(self.lanes.answered(&mut rows, ticket, place, sent, again, retry_at));
         }
         drop(rows);
         self.launch(departures);
-        let Heard { confirmed, failed, last, oldest, newest, .. } = heard;
+        let Answered { confirmed, failed, last, oldest, newest, .. } = answered;
         if !confirmed.is_empty() {
             self.health.succeeded(newest, now);
             self.handing_back = false;
@@ -201,26 +201,26 @@ impl PublishActor {
         &mut self,
         flying: Flying,
         outcome: Result<Stored, PublishError>,
-        heard: &mut Heard,
+        answered: &mut Answered,
     ) -> (Sent, Option<Pending>) {
         let Flying { mut pending, handed, late, epoch, .. } = flying;
         match outcome {
             // Heard after its connection was gone, or after an outage: what it confirms the target may have lost since, and
             // another replica may have filled up. Sent again under its id it is stored once in either case.
-            Ok(_) if epoch != Some(heard.epoch) => {
+            Ok(_) if epoch != Some(answered.epoch) => {
                 pending.attempts += 1;
                 pending.unheard = true;
                 (Sent::Unknown, Some(pending))
             }
             Ok(stored) => {
-                heard.oldest = heard.oldest.min(handed);
-                heard.newest = heard.newest.max(Some(handed));
+                answered.oldest = answered.oldest.min(handed);
+                answered.newest = answered.newest.max(Some(handed));
                 if pending.refused_since.is_some() {
                     self.health.accepted_after_all();
                 }
                 self.look_if_other(stored);
-                self.tell_published(&pending, stored, late, heard.unix_nanos);
-                heard.confirmed.push(Confirmed { pending, stored, since: heard.now });
+                self.tell_published(&pending, stored, late, answered.unix_nanos);
+                answered.confirmed.push(Confirmed { pending, stored, since: answered.now });
                 (Sent::Stored, None)
             }
             Err(error @ PublishError::TooLarge { .. }) => {
@@ -229,10 +229,10 @@ impl PublishActor {
             }
             Err(PublishError::Unknown(failure)) => {
                 pending.unheard = true;
-                (Sent::Unknown, self.failed(pending, heard.failure(failure), handed, heard.now))
+                (Sent::Unknown, self.failed(pending, answered.failure(failure), handed, answered.now))
             }
             Err(PublishError::Rejected(failure)) => {
-                (Sent::NotStored, self.failed(pending, heard.failure(failure), handed, heard.now))
+                (Sent::NotStored, self.failed(pending, answered.failure(failure), handed, answered.now))
             }
         }
     }

@@ -13,6 +13,15 @@ use crate::shared::{Apart, Buried, Bury};
 use crate::suspects::{DEATHS_ALONE, Group, Next};
 use crate::telemetry::{PauseReason, Telemetry};
 
+/// What the failure of a call does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum IfFailed {
+    /// Suspects cannot go on without it.
+    HoldsUp,
+    /// A marker that stays expires, and its message is done with or was accused before.
+    DoesNotMatter,
+}
+
 impl<T: Transform> IngestActor<T> {
     /// Does what is next with what is held.
     pub(super) fn run_suspects(&mut self, ctx: &mut Context<Self>) {
@@ -51,7 +60,7 @@ impl<T: Transform> IngestActor<T> {
     /// Asks the store about suspects or tells it of them; what comes of it is told to `then`.
     fn call<V: 'static>(
         &mut self,
-        operation: &'static str,
+        (operation, if_failed): (&'static str, IfFailed),
         call: impl Future<Output = Result<V, Failure>> + 'static,
         ctx: &mut Context<Self>,
         then: impl FnOnce(&mut Self, Result<V, Failure>, &mut Context<Self>) + 'static,
@@ -59,8 +68,7 @@ impl<T: Transform> IngestActor<T> {
         self.calling = true;
         let started = self.core.clock.now();
         ctx.spawn(call.into_actor(self).map(move |result, actor, ctx| {
-            // A marker that stays expires, and its message is done with or was accused before.
-            let tolerated = actor.core.settings.bypass_dedup || operation == "unmark";
+            let tolerated = actor.core.settings.bypass_dedup || if_failed == IfFailed::DoesNotMatter;
             actor.core.called(Dependency::Dedup, operation, started, result.as_ref().err(), tolerated);
             actor.calling = false;
             then(actor, result, ctx);
@@ -87,7 +95,7 @@ impl<T: Transform> IngestActor<T> {
     fn look_up(&mut self, suspects: Vec<DeliveryId>, ctx: &mut Context<Self>) {
         let (dedup, ids) = (Arc::clone(&self.dedup), suspects.clone());
         let call = async move { dedup.markers(ids).await };
-        self.call("markers", call, ctx, move |actor, result, ctx| match result {
+        self.call(("markers", IfFailed::HoldsUp), call, ctx, move |actor, result, ctx| match result {
             Ok(markers) => {
                 actor.call_failures = 0;
                 actor.suspects.found(suspects.into_iter().zip(markers));
@@ -103,7 +111,7 @@ impl<T: Transform> IngestActor<T> {
     fn mark(&mut self, group: Group, markers: Vec<(DeliveryId, u64)>, ctx: &mut Context<Self>) {
         let dedup = Arc::clone(&self.dedup);
         let call = async move { dedup.set_markers(markers).await };
-        self.call("mark", call, ctx, move |actor, result, ctx| {
+        self.call(("mark", IfFailed::HoldsUp), call, ctx, move |actor, result, ctx| {
             if result.is_ok() || actor.core.settings.bypass_dedup {
                 actor.call_failures = 0;
                 return actor.start(group);
@@ -117,7 +125,7 @@ impl<T: Transform> IngestActor<T> {
     fn unmark(&mut self, markers: Vec<(DeliveryId, u64)>, ctx: &mut Context<Self>) {
         let dedup = Arc::clone(&self.dedup);
         let call = async move { dedup.set_markers(markers).await };
-        self.call("unmark", call, ctx, |_, _, _| {});
+        self.call(("unmark", IfFailed::DoesNotMatter), call, ctx, |_, _, _| {});
     }
 
     fn convict(&self, deliveries: Vec<Delivery>) {
