@@ -188,3 +188,28 @@ fn files_and_tests_that_documents_name_exist() {
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
+
+/// Whether the map names a module: its file, or a folder that it is in and of which the map says what is there.
+fn is_on_the_map(map: &str, module: &Path) -> bool {
+    let file = module.file_name().unwrap_or_default().to_string_lossy();
+    let folders = module.iter().map(|part| part.to_string_lossy()).filter(|part| part != "src");
+    let mut words = map.split_whitespace().map(|word| word.trim_matches(['(', ')', ',', ';']));
+    words.any(|word| word == file || word.ends_with(&format!("/{file}")))
+        || folders.into_iter().any(|folder| map.contains(&format!("{folder}/  ")))
+}
+
+#[test]
+fn every_module_is_on_the_map() {
+    let text = fs::read_to_string(root().join("ARCHITECTURE.md")).expect("the document is there");
+    let (_, map) = text.split_once("## Where things live\n").expect("it has a map");
+    let map = map.split("\n## ").next().unwrap_or_default();
+    let mut missing = Vec::new();
+    for (path, _) in ["src", "actors/src"].into_iter().flat_map(|dir| sources(&root().join(dir))) {
+        let module = path.strip_prefix(root()).expect("it is in the tree");
+        let is_test = module.iter().any(|part| part == "tests" || part == "tests.rs");
+        if !is_test && !module.ends_with("mod.rs") && !is_on_the_map(map, module) {
+            missing.push(module.display().to_string());
+        }
+    }
+    assert!(missing.is_empty(), "ARCHITECTURE.md, \"Where things live\": {missing:#?}");
+}
