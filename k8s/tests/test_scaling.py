@@ -6,7 +6,7 @@ import unittest
 import rendering
 from rendering import SERVICE, container, of_kind, render, render_above, render_with, service, setting
 
-# Events a second that one replica passes: at saturation with Redis on two shared cores (docs/performance.md).
+# Events a second that a replica is taken to pass: six tenths of what docs/performance.md measured with Redis.
 REPLICA = 43_000
 # One with larger events, slower servers or less CPU.
 SLOWER = 20_000
