@@ -51,10 +51,12 @@ readelf -S "$WORK/$RELEASE/$NAME" | grep '\.dep-v0' >/dev/null || fail "the list
 say "needs glibc $(readelf -V "$WORK/$RELEASE/$NAME" | grep -o 'GLIBC_[0-9.]*' | sort -Vu | tail -1 | cut -d_ -f2) or newer"
 
 cp config.yaml LICENSE ./*.md "packaging/$NAME.service" "$WORK/$RELEASE/"
-# What README links to, and what whoever runs it needs: alert rules, dashboard, manifests, rights.
+# What README and docs link to, and what whoever runs it needs: alert rules, dashboard, manifests, rights.
 git ls-files -z -- docs deploy examples k8s tests/cases ':!k8s/tests' | xargs -0 cp --parents -t "$WORK/$RELEASE"
-for file in $(grep -o '](\([^):#]*\)' README.md | cut -c3- | grep -v '^https\?$'); do
-    [ -e "$WORK/$RELEASE/$file" ] || fail "README.md links to $file, which is not in the tarball"
+for page in README.md docs/*.md; do
+    for file in $(grep -o '](\([^):#]*\)' "$page" | cut -c3- | grep -v '^https\?$'); do
+        [ -e "$WORK/$RELEASE/$(dirname "$page")/$file" ] || fail "$page links to $file, which is not in the tarball"
+    done
 done
 completions() { "$WORK/$RELEASE/$NAME" completions "$1" >"$WORK/$RELEASE/completions/$2"; }
 completions bash "$NAME.bash"

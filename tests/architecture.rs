@@ -172,7 +172,9 @@ fn files_and_tests_that_documents_name_exist() {
     let roots = ["src", "actors", "tests", "benches", "fuzz"];
     let code: Vec<_> = roots.iter().flat_map(|dir| sources(&root().join(dir))).collect();
     let mut wrong = Vec::new();
-    for document in ["SECURITY.md", "ARCHITECTURE.md", "docs/reliability.md"] {
+    for document in
+        ["README.md", "SECURITY.md", "ARCHITECTURE.md", "docs/reliability.md", "docs/tables.md", "docs/tools.md"]
+    {
         let text = fs::read_to_string(root().join(document)).unwrap_or_else(|e| panic!("{document}: {e}"));
         for name in quoted(&text) {
             let is_path =
