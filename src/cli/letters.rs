@@ -47,9 +47,10 @@ Each letter goes back to the subject it came under and leaves the dead letters o
 interrupted at any time and run again, also by two operators at once: nothing is published twice. A letter stays if it would not
 reach the service: another source.stream, source.subjects or the stream's subjects that do not cover it, a size that the
 stream does not take, a stream that keeps messages by interest and has no consumer that asks for it. --dry-run tells the same.
-In JSON the last line is {\"summary\": {...}}, how many letters came to which outcome.
+In JSON the last line is {\"summary\": {...}}, how many letters came to which outcome. SIGINT or SIGTERM ends it after the letter that
+is under way.
 Exit status 0, 1 if a letter is not there, had to stay or was not tried since the command was interrupted, 69 if a server could
-not be reached, 78 if a stream is missing or cannot be used.";
+not be reached, 78 if a stream is missing or cannot be used, 130 or 143 if a second SIGINT or SIGTERM ended it at once.";
 
 const DROP: &str = "\
 Examples:
@@ -57,7 +58,9 @@ Examples:
   daisi-cdc-consumer dead-letters drop --reason not_json --until 30d --dry-run
 
 What is dropped is gone for good: look at it with --dry-run first. What somebody is replaying stays.
-Exit status 0, 1 if a letter is not there or stays, 69 if a server could not be reached, 78 if the stream is missing.";
+SIGINT or SIGTERM ends it after the letter that is under way; the summary says how many were not tried.
+Exit status 0, 1 if a letter is not there, stays or was not tried, 69 if a server could not be reached, 78 if the stream is missing,
+130 or 143 if a second SIGINT or SIGTERM ended it at once.";
 
 /// What is done with dead letters.
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]

@@ -27,8 +27,11 @@ An update tells the former values of what it changed; with --table these are one
 Kinds of a mix: insert, update (two changes of a row in one transaction), delete (messages); chat, agent (updates); again
 (sent a second time), other (another table), poison; with --table neither chat, agent nor other. By default insert=50,update=20,chat=12,agent=4,delete=4,again=4,other=4,poison=2.
 
-Exit status 0, 64 if the mix holds nothing that tables of --table have, 69 if the server could not be reached or did not answer,
-78 if the configuration is wrong, names no such table, or the stream is missing, full, or has other subjects.";
+SIGINT or SIGTERM ends --publish once what was sent is acknowledged, and it says how far it came.
+
+Exit status 0, 1 if --publish was interrupted, 64 if the mix holds nothing that tables of --table have, 69 if the server could not be
+reached or did not answer, 78 if the configuration is wrong, names no such table, or the stream is missing, full, or has other subjects,
+130 or 143 if a signal ended it at once.";
 
 /// What is generated, and where it goes.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
@@ -89,7 +92,9 @@ of the two receives is a difference (not_received), and both are shown on the st
 is acknowledged (a work queue, or by interest) what is published to its subjects is watched, before the stream has stored it.
 What is too large for the target stream or its server, as they are now, is told as too_large.
 Variables DAISI_CDC_... hold for both files.
-Exit status 0 whatever was found, 69 if a server could not be reached, 78 if a configuration is wrong or the stream is missing.";
+SIGINT or SIGTERM ends it with what was seen until then.
+Exit status 0 whatever was found, 1 if it was interrupted before its end, which --live has not, 69 if a server could not be reached,
+78 if a configuration is wrong or the stream is missing, 130 or 143 if a second SIGINT or SIGTERM ended it at once.";
 
 /// What is looked at, and what is shown of it.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]

@@ -1,13 +1,14 @@
 //! `generate`: realistic traffic, to standard output or into a stream.
 
 use std::io::{self, BufWriter, Write};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use async_nats::jetstream;
 use cdc_actors::ports::{Clock, SystemClock};
 use serde_json::json;
 
 use super::input::Line;
+use super::interrupt::{Interrupt, interruptible};
 use super::{CommandError, Pace, connect, ended, load, load_elsewhere, output};
 use crate::adapters::nats::StreamReader;
 use crate::bootstrap::settings;
@@ -21,7 +22,10 @@ use crate::domain::{CdcTransform, DeclaredTable};
 
 /// Generates events.
 pub async fn generate(arguments: GenerateArgs) -> ExitStatus {
-    ended(if arguments.publish { publish(arguments).await } else { print(arguments).await })
+    match arguments.publish {
+        true => interruptible(|interrupt| publish(arguments, interrupt)).await,
+        false => ended(print(arguments).await),
+    }
 }
 
 fn traffic(arguments: &GenerateArgs) -> Result<impl Iterator<Item = SourceEvent> + use<>, CommandError> {
@@ -68,7 +72,7 @@ async fn print(arguments: GenerateArgs) -> Result<ExitStatus, CommandError> {
     Ok(ExitStatus::Success)
 }
 
-async fn publish(arguments: GenerateArgs) -> Result<ExitStatus, CommandError> {
+async fn publish(arguments: GenerateArgs, interrupt: Interrupt) -> Result<ExitStatus, CommandError> {
     let config = load(&arguments.config)?;
     let connection = connect(&config, "generate").await?;
     let stream = config.source.stream.as_str();
@@ -77,7 +81,9 @@ async fn publish(arguments: GenerateArgs) -> Result<ExitStatus, CommandError> {
     let total = if arguments.lasting.is_some() { 0 } else { arguments.events() };
     let bar = output::progress("publishing", total);
     let (mut published, mut known, begun) = (0_u64, 0_u64, Instant::now());
-    let fed = feed(&context, traffic(&arguments)?, Pace::new(arguments.rate), Some(stream), |duplicate| {
+    interrupt.begin();
+    let events = traffic(&arguments)?.take_while(|_| !interrupt.is_asked());
+    let fed = feed(&context, events, Pace::new(arguments.rate), Some(stream), |duplicate| {
         if duplicate {
             known += 1
         } else {
@@ -87,16 +93,17 @@ async fn publish(arguments: GenerateArgs) -> Result<ExitStatus, CommandError> {
     });
     let fed = fed.await;
     bar.finish_and_clear();
-    say(&arguments, stream, published, known, begun.elapsed())?;
-    fed.map(|()| ExitStatus::Success).map_err(CommandError::NotPublished)
-}
-
-fn say(arguments: &GenerateArgs, stream: &str, published: u64, known: u64, took: Duration) -> io::Result<()> {
+    let (seconds, interrupted) = (begun.elapsed().as_secs_f64(), interrupt.is_asked());
     let mut out = output::stdout();
-    let seconds = took.as_secs_f64();
     if arguments.output.format == Some(Output::Json) {
-        let said = json!({ "stream": stream, "published": published, "known_before": known, "seconds": seconds });
-        return output::json_line(&mut out, &said);
+        let said = json!({
+            "stream": stream, "published": published, "known_before": known, "seconds": seconds, "interrupted": interrupted,
+        });
+        output::json_line(&mut out, &said)?;
+    } else {
+        let rest = if interrupted { "; interrupted before the end" } else { "" };
+        writeln!(out, "{published} published into {stream} in {seconds:.1} s, {known} it knew already{rest}")?;
     }
-    writeln!(out, "{published} published into {stream} in {seconds:.1} s, {known} it knew already")
+    fed.map_err(CommandError::NotPublished)?;
+    Ok(if interrupted { ExitStatus::No } else { ExitStatus::Success })
 }

@@ -9,6 +9,7 @@ mod explain;
 mod generate;
 mod healthcheck;
 mod input;
+mod interrupt;
 mod output;
 mod pace;
 mod preview;
@@ -63,6 +64,8 @@ enum CommandError {
     NoKind,
     #[error(transparent)]
     Input(#[from] input::InputError),
+    #[error("it cannot listen for signals")]
+    Signals(#[source] io::Error),
     #[error("the result cannot be written")]
     Output(#[from] io::Error),
 }
@@ -87,6 +90,7 @@ impl CommandError {
             Self::Setup(error) | Self::Replay(CannotReplay::Setup(error)) => error.is_transient(),
             Self::Input(_) | Self::Output(_) => return ExitStatus::BadInput,
             Self::NoKind => return ExitStatus::Usage,
+            Self::Signals(_) => return ExitStatus::GuardTripped,
             Self::NotPublished(error) => !error.is_refusal(),
             Self::Config(_) | Self::Replay(_) | Self::NoSuchTable { .. } => false,
         };

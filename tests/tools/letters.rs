@@ -95,11 +95,12 @@ async fn letters_are_listed_shown_and_dropped() {
         assert_eq!((shown.len(), &shown[1]["sequence"]), (2, &json!(rejected)));
 
         let would = json_tool(&world.settings, &["dead-letters", "drop", "--reason", "not_json", "--dry-run"], 0);
-        assert_eq!(would.last(), Some(&json!({"summary": {"would_be_dropped": 2, "not_there": 0}})));
+        assert_eq!(would.last(), Some(&json!({"summary": {"would_be_dropped": 2, "not_tried": 0, "not_there": 0}})));
         assert_eq!((would.len(), world.dead_letters().await.len()), (3, 4));
         let dropped = json_tool(&world.settings, &["dead-letters", "drop", &broken.to_string(), "99"], 1);
         let said = |sequence: u64, outcome: &str| json!({"sequence": sequence, "outcome": outcome});
-        let summary = json!({"summary": {"dropped": 1, "gone": 0, "being_replayed": 0, "not_there": 1}});
+        let summary =
+            json!({"summary": {"dropped": 1, "gone": 0, "being_replayed": 0, "not_tried": 0, "not_there": 1}});
         assert_eq!(dropped, [said(99, "not_there"), said(broken, "dropped"), summary]);
         json_tool(&world.settings, &["dead-letters", "drop", "--reason", "not_json"], 0);
         assert_eq!(sequences(&list(&[])).len(), 2);

@@ -7,6 +7,7 @@ mod support;
 mod cases;
 mod check;
 mod generate;
+mod interrupted;
 mod letters;
 mod preview;
 mod replay;

@@ -9,19 +9,21 @@ use super::tally::Tally;
 use super::{CommandError, Desk};
 use crate::adapters::nats::{Claims, Pick};
 use crate::cli::{DropArgs, ExitStatus, Output};
+use crate::commands::interrupt::Interrupt;
 use crate::commands::output::{self, BAD, styled};
 
-pub(super) async fn drop_letters(arguments: DropArgs) -> Result<ExitStatus, CommandError> {
+pub(super) async fn drop_letters(arguments: DropArgs, interrupt: Interrupt) -> Result<ExitStatus, CommandError> {
     let desk = Desk::open(&arguments.config).await?;
     let chosen = choose(&desk, &arguments.which).await?;
     let claims = Claims::of(&desk.connection, &desk.letters, desk.prefix()).await?;
     let json = arguments.output.format == Some(Output::Json);
     let mut out = output::stdout();
     let outcomes: &[_] = match arguments.dry_run {
-        true => &["would_be_dropped", "not_there"],
-        false => &["dropped", "gone", "being_replayed", "not_there"],
+        true => &["would_be_dropped", "not_tried", "not_there"],
+        false => &["dropped", "gone", "being_replayed", "not_tried", "not_there"],
     };
     let mut tally = Tally::of(outcomes);
+    interrupt.begin();
     let bar = output::progress("dropping", chosen.picks.len() as u64);
     let mut say = |sequence: u64, outcome: &'static str| {
         tally.add(outcome, 1);
@@ -33,22 +35,30 @@ pub(super) async fn drop_letters(arguments: DropArgs) -> Result<ExitStatus, Comm
     for sequence in &chosen.missing {
         say(*sequence, "not_there")?;
     }
+    let mut tried = 0;
     for pick in &chosen.picks {
+        if interrupt.has_come().await {
+            break;
+        }
         let outcome = match arguments.dry_run {
             true => "would_be_dropped",
             false => drop_one(&desk, &claims, pick).await?,
         };
         say(pick.sequence(), outcome)?;
         bar.inc(1);
+        tried += 1;
     }
     bar.finish_and_clear();
-    let left = ["not_there", "being_replayed"].iter().any(|outcome| tally.count(outcome) > 0);
+    tally.add("not_tried", chosen.picks.len() - tried);
+    let left = ["not_there", "being_replayed", "not_tried"].iter().any(|outcome| tally.count(outcome) > 0);
     if json {
         output::json_line(&mut out, &tally.to_json())?;
     } else {
         let words: &[_] = match arguments.dry_run {
-            true => &[("would_be_dropped", "would be dropped")],
-            false => &[("dropped", "dropped"), ("being_replayed", "stay"), ("gone", "gone")],
+            true => &[("would_be_dropped", "would be dropped"), ("not_tried", "not tried")],
+            false => {
+                &[("dropped", "dropped"), ("being_replayed", "stay"), ("gone", "gone"), ("not_tried", "not tried")]
+            }
         };
         writeln!(out, "{}", tally.to_text(words))?;
         if !chosen.missing.is_empty() {

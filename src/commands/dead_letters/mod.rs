@@ -10,6 +10,7 @@ mod tally;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::interrupt::interruptible;
 use super::{CommandError, connect, ended, load, output};
 use crate::adapters::nats::{Assembler, Connection, Letter, StreamReader, past};
 use crate::bootstrap::settings;
@@ -19,12 +20,12 @@ use crate::domain::{CdcTransform, routed};
 
 /// Lists, shows, replays or drops dead letters.
 pub async fn dead_letters(command: LettersCommand) -> ExitStatus {
-    ended(match command {
-        LettersCommand::List(arguments) => list::list(arguments).await,
-        LettersCommand::Show(arguments) => show::show(arguments).await,
-        LettersCommand::Replay(arguments) => replay::replay(arguments).await,
-        LettersCommand::Drop(arguments) => drop::drop_letters(arguments).await,
-    })
+    match command {
+        LettersCommand::List(arguments) => ended(list::list(arguments).await),
+        LettersCommand::Show(arguments) => ended(show::show(arguments).await),
+        LettersCommand::Replay(arguments) => interruptible(|interrupt| replay::replay(arguments, interrupt)).await,
+        LettersCommand::Drop(arguments) => interruptible(|interrupt| drop::drop_letters(arguments, interrupt)).await,
+    }
 }
 
 /// The routing value that tells tenants apart.

@@ -1,10 +1,8 @@
 //! `dead-letters replay`.
 
 use std::io::{self, Write};
-use std::pin::pin;
 
 use cdc_actors::message::Event;
-use futures::FutureExt;
 use serde_json::{Value, json};
 
 use super::select::{Chosen, choose};
@@ -16,6 +14,7 @@ use crate::adapters::nats::{
 use crate::bootstrap::settings;
 use crate::cli::{ExitStatus, Output, ReplayArgs};
 use crate::commands::Pace;
+use crate::commands::interrupt::Interrupt;
 use crate::commands::output::{self, BAD, GOOD, one_line, styled};
 use crate::domain;
 use crate::logging::chain;
@@ -62,30 +61,32 @@ impl<W: Write> Account<W> {
     }
 }
 
-pub(super) async fn replay(arguments: ReplayArgs) -> Result<ExitStatus, CommandError> {
+pub(super) async fn replay(arguments: ReplayArgs, interrupt: Interrupt) -> Result<ExitStatus, CommandError> {
     let desk = Desk::open(&arguments.config).await?;
     let chosen = choose(&desk, &arguments.which).await?;
     let json = arguments.output.format == Some(Output::Json);
     let outcomes: &[_] = if arguments.dry_run {
-        &["would_publish", "would_skip", "would_fail", "would_stay", "gone", "not_there"]
+        &["would_publish", "would_skip", "would_fail", "would_stay", "gone", "not_tried", "not_there"]
     } else {
         &["replayed", "replayed_earlier", "failed", "gone", "not_tried", "not_there"]
     };
+    interrupt.begin();
     let mut account = Account { out: output::stdout(), json, tally: Tally::of(outcomes) };
     for sequence in &chosen.missing {
         account.take(&Said::new(*sequence, false, "not_there", "is not there", json!({})))?;
     }
     if arguments.dry_run {
-        try_all(&desk, &chosen, &mut account).await?;
+        try_all(&desk, &chosen, &interrupt, &mut account).await?;
         account.close(&[
             ("would_publish", "would be published"),
             ("would_fail", "would fail again"),
             ("would_skip", "would be skipped"),
             ("would_stay", "would stay"),
             ("gone", "gone"),
+            ("not_tried", "not tried"),
         ])?;
     } else {
-        replay_all(&desk, &chosen, &arguments, &mut account).await?;
+        replay_all(&desk, &chosen, &arguments, interrupt, &mut account).await?;
         account.close(&[
             ("replayed", "replayed"),
             ("failed", "stay"),
@@ -103,6 +104,7 @@ async fn replay_all(
     desk: &Desk,
     chosen: &Chosen,
     arguments: &ReplayArgs,
+    mut interrupt: Interrupt,
     account: &mut Account<impl Write>,
 ) -> Result<(), CommandError> {
     let replay = ReplaySettings {
@@ -112,13 +114,12 @@ async fn replay_all(
         again: arguments.again,
     };
     let mut replayer = Replayer::new(&desk.connection, replay).await?;
-    let mut interrupted = pin!(tokio::signal::ctrl_c().fuse());
     let bar = output::progress("replaying", chosen.picks.len() as u64);
     let mut pace = Pace::new(arguments.rate);
     for (done, pick) in chosen.picks.iter().enumerate() {
         tokio::select! {
             biased;
-            _ = &mut interrupted => {
+            () = interrupt.asked() => {
                 account.tally.add("not_tried", chosen.picks.len() - done);
                 break;
             }
@@ -159,11 +160,20 @@ fn stays(sequence: u64, outcome: &'static str, verb: &str, error: &ReplayError) 
 }
 
 /// Decides on every letter as the present configuration does, and changes nothing.
-async fn try_all(desk: &Desk, chosen: &Chosen, account: &mut Account<impl Write>) -> Result<(), CommandError> {
+async fn try_all(
+    desk: &Desk,
+    chosen: &Chosen,
+    interrupt: &Interrupt,
+    account: &mut Account<impl Write>,
+) -> Result<(), CommandError> {
     let way = WayBack::open(&desk.connection, desk.letters.stream(), settings::way_in(&desk.config)).await?;
     let limit = SizeLimit::of_stream(&desk.connection, &desk.config.target.stream).await;
     let bar = output::progress("deciding", chosen.picks.len() as u64);
-    for pick in &chosen.picks {
+    for (done, pick) in chosen.picks.iter().enumerate() {
+        if interrupt.has_come().await {
+            account.tally.add("not_tried", chosen.picks.len() - done);
+            break;
+        }
         let said = match read_letter(&desk.letters, &pick.sequences).await? {
             None => gone(pick.sequence()),
             Some(letter) => match tried(&way, pick, &letter).await? {

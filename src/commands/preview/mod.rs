@@ -5,7 +5,6 @@ mod report;
 mod sight;
 
 use std::io;
-use std::pin::pin;
 
 use cdc_actors::message::Event;
 use serde_json::json;
@@ -13,7 +12,8 @@ use serde_json::json;
 use self::against::Comparison;
 use self::report::Report;
 use self::sight::Sight;
-use super::{CommandError, connect, ended, load, output};
+use super::interrupt::{Interrupt, interruptible};
+use super::{CommandError, connect, load, output};
 use crate::adapters::nats::{Connection, SizeLimit, StoredMessage, StreamReader, gives};
 use crate::bootstrap::settings;
 use crate::cli::{ConfigArgs, ExitStatus, Output, PreviewArgs};
@@ -22,7 +22,7 @@ use crate::domain::{self, CdcTransform, Explanation};
 
 /// Says what would become of messages of the source stream.
 pub async fn preview(arguments: PreviewArgs) -> ExitStatus {
-    ended(look(arguments).await)
+    interruptible(|interrupt| look(arguments, interrupt)).await
 }
 
 /// A configuration that decides.
@@ -69,7 +69,20 @@ enum View {
     Comparison(Box<Comparison>),
 }
 
-async fn look(arguments: PreviewArgs) -> Result<ExitStatus, CommandError> {
+impl View {
+    /// Says what the messages came to; `others` were come across, and nobody receives them.
+    fn close(self, out: &mut impl io::Write, json: bool, stream: &str, others: u64) -> io::Result<()> {
+        match (self, json) {
+            (Self::Each, _) => Ok(()),
+            (Self::Report(report), true) => output::json_line(out, &report.to_json(stream, others)),
+            (Self::Report(report), false) => report.write(out, stream, others),
+            (Self::Comparison(comparison), true) => output::json_line(out, &comparison.to_json(stream, others)),
+            (Self::Comparison(comparison), false) => comparison.write(out, stream, others),
+        }
+    }
+}
+
+async fn look(arguments: PreviewArgs, mut interrupt: Interrupt) -> Result<ExitStatus, CommandError> {
     let config = load(&arguments.config)?;
     let against = arguments.against.as_ref().map(|file| load(&ConfigArgs { config: Some(file.clone()) }));
     let against = against.transpose()?;
@@ -93,11 +106,19 @@ async fn look(arguments: PreviewArgs) -> Result<ExitStatus, CommandError> {
     let json = arguments.output.format == Some(Output::Json);
     let mut out = output::stdout();
     let bar = output::progress("reading the source", sight.total());
-    let mut interrupted = pin!(tokio::signal::ctrl_c());
+    interrupt.begin();
+    let mut status = ExitStatus::Success;
     loop {
         let message = tokio::select! {
             biased;
-            _ = &mut interrupted => break,
+            () = interrupt.asked() => {
+                // What comes from now on has no end but this one.
+                if !arguments.live {
+                    eprintln!("interrupted before the end: this is what was seen until then");
+                    status = ExitStatus::No;
+                }
+                break;
+            }
             message = sight.next() => message?,
         };
         let Some(message) = message else { break };
@@ -109,15 +130,8 @@ async fn look(arguments: PreviewArgs) -> Result<ExitStatus, CommandError> {
         }
     }
     bar.finish_and_clear();
-    let (stream, others) = (&judge.stream, sight.passed_over());
-    match (view, json) {
-        (View::Each, _) => {}
-        (View::Report(report), true) => output::json_line(&mut out, &report.to_json(stream, others))?,
-        (View::Report(report), false) => report.write(&mut out, stream, others)?,
-        (View::Comparison(comparison), true) => output::json_line(&mut out, &comparison.to_json(stream, others))?,
-        (View::Comparison(comparison), false) => comparison.write(&mut out, stream, others)?,
-    }
-    Ok(ExitStatus::Success)
+    view.close(&mut out, json, &judge.stream, sight.passed_over())?;
+    Ok(status)
 }
 
 fn write_each(out: &mut impl io::Write, message: &StoredMessage, decision: &Explanation, json: bool) -> io::Result<()> {
