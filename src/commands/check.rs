@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use super::{CommandError, ended, load, load_elsewhere, output};
-use crate::adapters::nats::{Connection, Misfit, Plan, SetupError, consumers, streams};
+use crate::adapters::nats::{Connection, Misfit, NoJetStream, Plan, SetupError, consumers, streams};
 use crate::adapters::redis::RedisStore;
 use crate::bootstrap::settings;
 use crate::cli::{CheckArgs, ExitStatus, Output};
@@ -123,6 +123,11 @@ impl Report {
         self.found("nats", format!("connected to nats-server {}", connection.client().server_info().version));
         let (source, target) = (settings::source_stream(config), settings::target_stream(config));
         let planned = streams::plan_stream(&connection, &source).await;
+        if let Err(SetupError::Failed(failure)) = &planned
+            && failure.cause.is::<NoJetStream>()
+        {
+            return self.failed("nats", failure, true);
+        }
         let is_known = self.planned(format!("stream {}", source.name), planned);
         let planned = streams::plan_target(&connection, &target, config.source.ack_wait).await;
         self.planned(format!("stream {}", target.name), planned);

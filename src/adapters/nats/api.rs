@@ -53,6 +53,11 @@ impl ApiError {
     }
 }
 
+/// Nobody answers requests of the JetStream API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("nobody answers for JetStream: is JetStream enabled on this server, for this account?")]
+pub struct NoJetStream;
+
 #[derive(Deserialize)]
 struct MaybeError {
     error: Option<ApiError>,
@@ -95,7 +100,7 @@ impl Connection {
     fn request_failure(&self, action: &str, subject: &str, start: Instant, error: RequestError) -> Failure {
         match error.kind() {
             RequestErrorKind::TimedOut => self.silence(action, subject, start),
-            RequestErrorKind::NoResponders => Failure::new(action, FailureClass::Unavailable, error),
+            RequestErrorKind::NoResponders => Failure::new(action, FailureClass::Unavailable, NoJetStream),
             RequestErrorKind::Other if !self.is_connected() => Failure::new(action, FailureClass::Disconnected, error),
             _ => Failure::new(action, FailureClass::Protocol, error),
         }

@@ -1,6 +1,8 @@
 //! One connection to NATS: how it is made, whether it stands, and how often it has been made anew.
 
 use std::collections::VecDeque;
+use std::error::Error;
+use std::io;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::atomic::Ordering;
@@ -9,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use async_nats::connection::State;
 use async_nats::{
-    AuthError, Client, ClientError, ConnectErrorKind, ConnectOptions, Event, ServerAddr, ServerError, Subject,
+    AuthError, Client, ClientError, ConnectErrorKind, ConnectOptions, Event, ServerAddr, ServerError, Subject, rustls,
 };
 use bytestring::ByteString;
 use cdc_actors::ports::{Failure, FailureClass};
@@ -101,13 +103,13 @@ pub enum ConnectError {
         place: usize,
         /// What is wrong.
         #[source]
-        cause: std::io::Error,
+        cause: io::Error,
     },
     /// The credentials cannot be used.
     #[error(transparent)]
     Login(#[from] LoginError),
     /// No server accepted the connection.
-    #[error("no connection to NATS at {servers}: {cause}")]
+    #[error("no connection to NATS at {servers}: {cause}{}", question(cause))]
     Refused {
         /// Host and port of those tried, without credentials.
         servers: String,
@@ -115,6 +117,19 @@ pub enum ConnectError {
         #[source]
         cause: async_nats::ConnectError,
     },
+}
+
+/// What to look at, where what was said does not tell it.
+fn question(cause: &async_nats::ConnectError) -> &'static str {
+    // The client wraps what TLS says in an I/O error.
+    let of_tls = cause.source().and_then(|error| error.downcast_ref::<io::Error>()).and_then(io::Error::get_ref);
+    match of_tls.and_then(|error| error.downcast_ref()) {
+        Some(rustls::Error::InvalidMessage(_)) => ": does that server speak TLS?",
+        _ if cause.kind() == ConnectErrorKind::TimedOut => {
+            ": is that the port of a nats-server for clients, and does it begin with TLS as configured (nats.tls.first)?"
+        }
+        _ => "",
+    }
 }
 
 impl ConnectError {

@@ -32,7 +32,7 @@ mod unreadable;
 mod way_back;
 
 pub use ack::{AckSubject, NotAnAckSubject};
-pub use api::ApiError;
+pub use api::{ApiError, NoJetStream};
 pub use claims::Claims;
 pub use connection::{ConnectError, Connection, ConnectionEvent, NatsConfig, Tls};
 pub use consumers::{ConsumerSettings, Note, gives};

@@ -58,19 +58,33 @@ pub(super) fn spoils_connection(error: &RedisError) -> bool {
 #[error("{0}")]
 struct Redacted(String);
 
+/// What was heard is not as Redis speaks. The client's words for it name bytes, on several lines.
+#[derive(Debug, thiserror::Error)]
+#[error("what answers there does not speak as Redis does: is that Redis?")]
+struct NotRedis;
+
+/// No connection with TLS was made in time.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}: does that server speak TLS?")]
+struct NoTls(RedisError);
+
 /// Turns errors into failures without ever showing the password.
 pub(super) struct Failures {
     password: Option<String>,
+    is_encrypted: bool,
 }
 
 impl Failures {
-    pub(super) fn new(password: Option<String>) -> Self {
-        Self { password: password.filter(|password| !password.is_empty()) }
+    pub(super) fn new(password: Option<String>, is_encrypted: bool) -> Self {
+        Self { password: password.filter(|password| !password.is_empty()), is_encrypted }
     }
 
     /// `action` failed with `error`.
     pub(super) fn redis(&self, action: &'static str, error: RedisError) -> Failure {
         let class = class_of(&error);
+        if error.kind() == ErrorKind::Parse {
+            return Failure::new(action, class, NotRedis);
+        }
         // Servers quote the arguments of a command they do not know, and that may be AUTH.
         match self.password.as_deref().filter(|password| error.to_string().contains(password)) {
             Some(password) => Failure::new(action, class, Redacted(error.to_string().replace(password, "***"))),
@@ -82,6 +96,9 @@ impl Failures {
     pub(super) fn pool(&self, error: PoolError) -> Failure {
         const ACTION: &str = "connect to redis";
         match error {
+            PoolError::Backend(error) if self.is_encrypted && error.is_timeout() => {
+                Failure::new(ACTION, FailureClass::Timeout, NoTls(error))
+            }
             PoolError::Backend(error) => self.redis(ACTION, error),
             PoolError::Timeout(TimeoutType::Wait | TimeoutType::Create | TimeoutType::Recycle) => {
                 Failure::new(ACTION, FailureClass::Timeout, error)
@@ -133,7 +150,7 @@ mod tests {
 
     #[test]
     fn a_quoted_password_is_redacted() {
-        let failures = Failures::new(Some("hunter2".to_owned()));
+        let failures = Failures::new(Some("hunter2".to_owned()), false);
         let failure =
             failures.redis("check", server_error("ERR unknown command 'AUTH', with args beginning with: 'hunter2'"));
         assert!(!format!("{failure} {failure:?}").contains("hunter2"), "{failure}");

@@ -113,7 +113,8 @@ impl Link {
 /// A pool for one connection, and how to tell of that one's failures. Reads the files that the settings name.
 fn pool(settings: &RedisSettings) -> Result<(Pool, Failures), InvalidRedis> {
     let info = connection_info(settings)?;
-    let failures = Failures::new(info.redis_settings().password().map(str::to_owned));
+    let is_encrypted = matches!(info.addr(), ConnectionAddr::TcpTls { .. });
+    let failures = Failures::new(info.redis_settings().password().map(str::to_owned), is_encrypted);
     let timeouts = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(settings.connect_timeout))
         .set_response_timeout(Some(settings.response_timeout));
