@@ -22,7 +22,7 @@ fn failing_checks_pause_intake_and_nothing_is_lost_or_reordered() {
         bench.feed_row("a", 6..=60);
         bench.until_done().await;
         assert_eq!(bench.row("a"), (1..=60).collect::<Vec<_>>());
-        assert!(bench.observer.count(paused_for(Dependency::Dedup, true)) > 0);
+        bench.until("paused", |fakes| fakes.observer.count(paused_for(Dependency::Dedup, true)) > 0).await;
         bench.until("resumed", |_| !bench.is_paused(PauseReason::Dependency(Dependency::Dedup))).await;
         bench.stop().await;
     });
@@ -54,7 +54,8 @@ fn what_the_store_knows_is_counted() {
             Observed::DedupChecked { hits, .. } => hits,
             _ => 0,
         });
-        assert_eq!((hits.sum::<u64>(), bench.settled(Outcome::Duplicate)), (9, 9));
+        assert_eq!(hits.sum::<u64>(), 9);
+        bench.until("they are told of", |fakes| fakes.observer.settled(Outcome::Duplicate) == 9).await;
         bench.stop().await;
     });
 }
@@ -76,11 +77,13 @@ fn a_bypassed_store_is_asked_until_it_is_back_even_if_nothing_else_happens() {
 fn a_store_that_is_down_at_the_start_delays_the_first_pull() {
     run(async {
         let fakes = Fakes::new(settings().ack_wait);
-        fakes.dedup.faults.fail_next("highest", 5, unavailable());
+        fakes.dedup.faults.fail_next("highest", FOR_EVER, unavailable());
         fakes.publisher.faults.fail_next("target", 5, unavailable());
         fakes.feed_row("a", 1..=5);
         let bench = Bench::start_on(fakes, settings());
+        bench.until("it is asked", |fakes| fakes.dedup.faults.calls("highest") >= 5).await;
         assert_eq!(bench.watch.pulls(), 0);
+        bench.dedup.faults.clear("highest");
         bench.until_done().await;
         bench.stop().await;
     });
@@ -143,7 +146,9 @@ fn a_record_that_fails_is_repeated_more_and_more_slowly_but_several_times() {
 #[test]
 fn the_store_is_asked_no_more_than_there_is_a_reason_to() {
     run(async {
-        let bench = Bench::start(settings());
+        // So that nobody asks because nothing has been heard for long, however slow the machine is.
+        let backoff = Backoff { max: Duration::from_secs(600), ..settings().backoff };
+        let bench = Bench::start(Settings { backoff, ..settings() });
         bench.feed_row("a", 1..=1);
         bench.until_done().await;
         for (event, failures) in [(2, 0), (3, 3)] {
@@ -293,7 +298,7 @@ fn a_failing_dead_letter_stream_pauses_intake_and_is_repeated() {
         }
         bench.until_done().await;
         assert_eq!(bench.dead_letters.stored().len(), 5);
-        assert!(bench.observer.count(paused_for(Dependency::DeadLetter, true)) > 0);
+        bench.until("paused", |fakes| fakes.observer.count(paused_for(Dependency::DeadLetter, true)) > 0).await;
         bench.feed_row("a", 1..=3);
         bench.until_done().await;
         bench.stop().await;
