@@ -168,7 +168,8 @@ async fn lagging() {
 #[tokio::test]
 async fn without_a_dependency_then_recovered_then_shutting_down_then_gone() {
     let mut bench = Bench::start().await;
-    let mut consumer = bench.consumer(&[("SHUTDOWN__GRACE", "20s")]).await;
+    // Nothing comes a second time while Redis is away, however long looking takes: it would count as a duplicate.
+    let mut consumer = bench.consumer(&[("SHUTDOWN__GRACE", "20s"), ("SOURCE__ACK_WAIT", "60s")]).await;
     let Some(mut page) = open(&consumer) else { return };
     page.until(READY);
     bench.redis.kill();
@@ -179,7 +180,7 @@ async fn without_a_dependency_then_recovered_then_shutting_down_then_gone() {
     page.until("/^dedup: .+ \\(since .+ UTC\\)/.test(document.getElementById('reasons').textContent)");
     page.until("/call failed: dedup check/.test(document.getElementById('troubles').textContent)");
     page.until("/dedup.?down/.test(document.getElementById('dependencies').textContent)");
-    assert_eq!(page.text("announce"), "not ready: dedup", "what a screen reader says");
+    page.until("/^not ready: .*dedup/.test(document.getElementById('announce').textContent)");
     assert_eq!(page.eval("document.getElementById('stage-target').dataset.state"), "up");
     inspect(&mut page, "dependency-down");
 

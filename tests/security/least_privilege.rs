@@ -82,7 +82,8 @@ async fn what_decides_about_deliveries_must_be_as_configured() {
     for binary in nats_servers() {
         let world = World::new(&binary).await;
         let start = |case: &[(&str, &str)]| {
-            world.service_with(&shipped("config.yaml"), &[case, &[("start_timeout", "1s")]].concat())
+            // Time enough to come to the consumer.
+            world.service_with(&shipped("config.yaml"), &[case, &[("start_timeout", "5s")]].concat())
         };
         let services: Vec<_> = cases.map(start).into();
         for (case, mut service) in cases.iter().zip(services) {

@@ -18,9 +18,9 @@ pub struct Link {
     events: Arc<Mutex<Vec<ConnectionEvent>>>,
 }
 
-/// Settings for these servers, quick to give up.
+/// Settings for these servers, quick to give up and not too quick for a slow machine.
 pub fn settings(urls: Vec<String>, auth: Auth, tls: Tls) -> NatsConfig {
-    let quick = Duration::from_secs(2);
+    let quick = Duration::from_secs(5);
     NatsConfig { auth, tls, connect_timeout: quick, request_timeout: quick, ..NatsConfig::new(urls, 100) }
 }
 

@@ -129,7 +129,8 @@ async fn a_jwt_that_expires_is_replaced_from_its_file(binary: &Path) {
     let (operator, directory) = (Operator::new(), TempDir::new().unwrap());
     let server = NatsServer::start_with(binary, &operator.config());
     let file = directory.path().join("cdc.creds");
-    std::fs::write(&file, operator.creds(Some(now() + 2))).unwrap();
+    // Time enough to log in and to be let work.
+    std::fs::write(&file, operator.creds(Some(now() + 6))).unwrap();
     let link = connect(server.url(), Auth::Credentials(Secret::File(file.clone()))).await.unwrap();
     link.works().await;
     link.until("Expired").await;

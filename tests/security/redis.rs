@@ -74,7 +74,9 @@ impl Encrypted {
 
     fn settings(&self, authority: &Authority, client: bool) -> RedisSettings {
         let tls = Tls { ca_file: Some(authority.path("ca.pem")), client: client.then(|| authority.client()) };
-        RedisSettings { tls, ..RedisSettings::new(self.url()) }
+        // Why it is refused is of interest, not that a slow machine takes its time.
+        let long = Duration::from_secs(20);
+        RedisSettings { tls, connect_timeout: long, response_timeout: long, ..RedisSettings::new(self.url()) }
     }
 }
 
@@ -143,7 +145,9 @@ async fn a_user_and_a_password_are_asked_for() {
     let socket = format!("redis+unix://{}", server.socket().display());
     let as_user = |url: &str, user: &str, password: Secret| {
         let (user, password) = (Some(user.to_owned()), Some(password));
-        store(RedisSettings { user, password, ..RedisSettings::new(url) })
+        let long = Duration::from_secs(20);
+        let settings = RedisSettings { connect_timeout: long, response_timeout: long, ..RedisSettings::new(url) };
+        store(RedisSettings { user, password, ..settings })
     };
     let stores = [server.url(), socket].map(|url| (url.clone(), as_user(&url, "cdc", Secret::File(file.clone()))));
     for (url, right) in &stores {

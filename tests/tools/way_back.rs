@@ -120,15 +120,15 @@ fn ended(mut child: Child, said: BufReader<ChildStdout>) -> (Value, Option<i32>)
 #[tokio::test]
 async fn what_somebody_else_took_away_is_not_counted_as_replayed() {
     let mut world = World::new().await;
-    rejected(&mut world, 4, RetentionPolicy::Limits).await;
-    // They go in the order of the source, so that the turn of this one comes after three seconds.
+    rejected(&mut world, 7, RetentionPolicy::Limits).await;
+    // They go in the order of the source, so that the turn of this one comes after six seconds.
     let source = |letter: &Stored| letter.header("Cdc-Sequence").unwrap().parse::<u64>().unwrap();
     let last = world.dead_letters().await.into_iter().max_by_key(source).unwrap().sequence;
     let letters = world.jetstream().get_stream(DEAD_LETTERS).await.unwrap();
     let (child, said) = slowly(&world);
     letters.delete_message(last).await.unwrap();
     let expected =
-        json!({"replayed": 3, "replayed_earlier": 0, "failed": 0, "gone": 1, "not_tried": 0, "not_there": 0});
+        json!({"replayed": 6, "replayed_earlier": 0, "failed": 0, "gone": 1, "not_tried": 0, "not_there": 0});
     assert_eq!(ended(child, said), (expected, Some(0)));
     let (code, text, _) = tool(&world.settings, &["dead-letters", "replay", "--all"]);
     assert_eq!((code, text.as_str()), (0, "0 replayed, 0 stay\n"));
