@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 
 use super::support::bench::{Bench, Consumer, eventually, pause};
 
@@ -39,11 +40,11 @@ struct Watched {
     slowest: Duration,
 }
 
-/// Probes and scrapes as a cluster would, until told to stop. One failure is what a network has now and then; three in a
-/// row make a kubelet end the pod.
+/// Probes and scrapes as a cluster would, until told to stop and often enough to tell one failure from many. One is what a
+/// network has now and then; three in a row make a kubelet end the pod.
 async fn watch(address: String, stop: Arc<AtomicBool>) -> Watched {
     let (mut seen, mut in_a_row) = (Watched::default(), 0);
-    while !stop.load(Ordering::SeqCst) {
+    while !stop.load(Ordering::SeqCst) || seen.answered < 100 {
         for path in ["/healthz", "/readyz", "/metrics", "/status.json"] {
             let began = Instant::now();
             match tokio::time::timeout(PROBE, get(&address, path)).await {
@@ -71,20 +72,24 @@ async fn get(address: &str, path: &str) -> std::io::Result<String> {
     Ok(answer)
 }
 
-/// Feeds events, probes and scrapes while `harm` is done; then everything fed has come out once.
-async fn unharmed(what: &str, harm: impl AsyncFnOnce(&Bench, &Consumer)) {
+/// Feeds events, probes and scrapes while harm is done by the tasks that `harm` starts, until they are told to stop; then
+/// everything fed has come out once.
+async fn unharmed(what: &str, harm: impl AsyncFnOnce(&Bench, &Consumer, &Arc<AtomicBool>) -> JoinSet<()>) {
     let bench = Bench::start().await;
     let consumer = bench.consumer(&[]).await;
     let load = bench.load();
     bench.until_target(100).await;
     let stop = Arc::new(AtomicBool::new(false));
     let watching = tokio::spawn(watch(consumer.address().to_owned(), Arc::clone(&stop)));
-    harm(&bench, &consumer).await;
+    let over = Arc::new(AtomicBool::new(false));
+    let harm = harm(&bench, &consumer, &over).await;
     // Events flow in the midst of it.
     bench.until_target(bench.count("wa_stream").await + 200).await;
     stop.store(true, Ordering::SeqCst);
     let seen = watching.await.unwrap();
     println!("{what}: {seen:?}");
+    over.store(true, Ordering::SeqCst);
+    harm.join_all().await;
     assert!(seen.answered > 20 * seen.failed, "{seen:?}");
     load.stop().await;
     bench.assert_once_each().await;
@@ -95,30 +100,36 @@ async fn unharmed(what: &str, harm: impl AsyncFnOnce(&Bench, &Consumer)) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_idle_connections_do_no_harm() {
     let crowd = room_for(CROWD);
-    let mut held = Vec::with_capacity(crowd);
-    unharmed("idle connections", async |bench, consumer| {
+    unharmed("idle connections", async |bench, consumer, over| {
+        let mut held = Vec::with_capacity(crowd);
         for _ in 0..crowd {
             held.push(TcpStream::connect(consumer.address()).await.unwrap());
         }
         bench.until_target(bench.count("wa_stream").await + 200).await;
+        let (over, mut harm) = (Arc::clone(over), JoinSet::new());
+        harm.spawn(async move {
+            while !over.load(Ordering::SeqCst) {
+                pause().await;
+            }
+            drop(held);
+        });
+        harm
     })
     .await;
-    assert_eq!(held.len(), crowd);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn slow_loris_does_no_harm() {
-    let stop = Arc::new(AtomicBool::new(false));
-    let dripped = Arc::new(AtomicU64::new(0));
-    unharmed("slow loris", async |bench, consumer| {
+    unharmed("slow loris", async |bench, consumer, over| {
+        let (dripped, mut harm) = (Arc::new(AtomicU64::new(0)), JoinSet::new());
         for _ in 0..600 {
-            let (address, stop, dripped) = (consumer.address().to_owned(), Arc::clone(&stop), Arc::clone(&dripped));
-            tokio::spawn(async move {
+            let (address, over, dripped) = (consumer.address().to_owned(), Arc::clone(over), Arc::clone(&dripped));
+            harm.spawn(async move {
                 // Whoever is cut off begins again.
-                while !stop.load(Ordering::SeqCst) {
+                while !over.load(Ordering::SeqCst) {
                     let Ok(mut stream) = TcpStream::connect(&address).await else { break };
                     let mut sent = stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: loris\r\nX-Slow: ").await;
-                    while sent.is_ok() && !stop.load(Ordering::SeqCst) {
+                    while sent.is_ok() && !over.load(Ordering::SeqCst) {
                         tokio::time::sleep(Duration::from_millis(200)).await;
                         sent = stream.write_all(b"a").await;
                         dripped.fetch_add(1, Ordering::SeqCst);
@@ -129,27 +140,26 @@ async fn slow_loris_does_no_harm() {
         // Long enough for every one of them to have been at it for a while.
         eventually("they drip", async || (dripped.load(Ordering::SeqCst) > 3_000).then_some(())).await;
         bench.until_target(bench.count("wa_stream").await + 200).await;
+        harm
     })
     .await;
-    stop.store(true, Ordering::SeqCst);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_of_requests_does_no_harm() {
-    let stop = Arc::new(AtomicBool::new(false));
-    let answered = Arc::new(AtomicU64::new(0));
-    unharmed("flood", async |bench, consumer| {
+    unharmed("flood", async |bench, consumer, over| {
+        let (answered, mut harm) = (Arc::new(AtomicU64::new(0)), JoinSet::new());
         for _ in 0..16 {
-            let (address, stop, answered) = (consumer.address().to_owned(), Arc::clone(&stop), Arc::clone(&answered));
-            tokio::spawn(async move {
-                while !stop.load(Ordering::SeqCst) {
+            let (address, over, answered) = (consumer.address().to_owned(), Arc::clone(over), Arc::clone(&answered));
+            harm.spawn(async move {
+                while !over.load(Ordering::SeqCst) {
                     answered.fetch_add(u64::from(get(&address, "/status.json").await.is_ok()), Ordering::SeqCst);
                 }
             });
         }
         eventually("they are answered", async || (answered.load(Ordering::SeqCst) > 200).then_some(())).await;
         bench.until_target(bench.count("wa_stream").await + 200).await;
+        harm
     })
     .await;
-    stop.store(true, Ordering::SeqCst);
 }
