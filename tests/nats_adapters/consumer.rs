@@ -1,12 +1,13 @@
 //! The consumer: kept as it must be, whoever sets it otherwise.
 
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::support::nats::{NatsServer, on_every_server};
 use async_nats::HeaderMap;
 use cdc_actors::ports::{Failure, FailureClass, Source};
-use daisi_cdc_consumer::adapters::nats::{Connection, JetStreamSource, Plan, SetupError, consumers, streams};
+use daisi_cdc_consumer::adapters::nats::{Connection, JetStreamSource, Note, Plan, SetupError, consumers, streams};
 use serde_json::{Value, json};
 
 use super::source::{WIDE, feed, number, pull_count, source, source_settings};
@@ -20,6 +21,10 @@ on_every_server! {
     requests_keep_to_the_limits_of_the_consumer
     limits_that_some_message_would_never_fit_are_refused
     priority_groups_are_refused
+    what_somebody_changes_is_changed_back
+    what_an_altered_consumer_leaves_out_counts_as_waiting
+    what_may_not_be_changed_back_is_not_read
+    two_that_want_different_settings_do_not_go_on_about_it
 }
 
 async fn api(connection: &Connection, operation: &str, body: &Value) -> Value {
@@ -174,4 +179,93 @@ async fn priority_groups_are_refused(binary: &Path) {
     assert!(refused.to_string().contains("priority_groups"), "{refused}");
     let refused = source(&connection, Duration::from_secs(30)).pull(WIDE).await.unwrap_err();
     assert!(refused.to_string().contains("priority_groups"), "{refused}");
+}
+
+/// A source, and what it has noted.
+fn noting(connection: &Connection, ack_wait: Duration) -> (JetStreamSource, Arc<Mutex<Vec<String>>>) {
+    let notes = Arc::new(Mutex::new(Vec::new()));
+    let noted = Arc::clone(&notes);
+    let on_note = move |note: Note| noted.lock().unwrap().push(note.to_string());
+    (JetStreamSource::new(connection.clone(), source_settings(ack_wait), on_note), notes)
+}
+
+async fn what_somebody_changes_is_changed_back(binary: &Path) {
+    let server = NatsServer::start(binary);
+    let connection = connect(&server).await;
+    let (source, notes) = noting(&connection, Duration::from_secs(30));
+    assert!(source.pull(WIDE).await.unwrap().is_empty());
+    whole_messages_come(&source, &connection).await;
+    source.backlog().await.unwrap();
+    alter(
+        &connection,
+        json!({ "filter_subject": "in.nothing", "max_deliver": 1, "backoff": [], "description": "ours" }),
+    )
+    .await;
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while plan(&connection).await.unwrap() != Plan::Use {
+        assert!(Instant::now() < deadline, "it stays as it is");
+        source.backlog().await.unwrap();
+        assert!(source.pull(WIDE).await.unwrap().is_empty());
+    }
+    whole_messages_come(&source, &connection).await;
+    source.backlog().await.unwrap();
+    let info = api(&connection, "CONSUMER.INFO.IN.c", &json!({})).await;
+    assert_eq!(info["config"]["description"], "ours", "what it does not keep is left as it is");
+    let notes = notes.lock().unwrap();
+    let [note] = notes.as_slice() else { panic!("{notes:?}") };
+    assert!(note.contains("max_deliver 1 instead of -1"), "{note}");
+    assert!(note.contains(r#"filter_subject "in.nothing" instead of "in.>""#), "{note}");
+    assert!(note.contains("is changed back"), "{note}");
+    assert!(note.contains("after sequence 0"), "nothing was acknowledged: {note}");
+}
+
+async fn what_an_altered_consumer_leaves_out_counts_as_waiting(binary: &Path) {
+    let server = NatsServer::start(binary);
+    let connection = connect(&server).await;
+    let (source, _) = noting(&connection, Duration::from_secs(30));
+    assert!(source.pull(WIDE).await.unwrap().is_empty());
+    assert_eq!(source.backlog().await.unwrap().oldest_unacknowledged, None);
+    alter(&connection, json!({ "filter_subject": "in.nothing" })).await;
+    feed(&connection, 0..5, 0).await;
+    assert!(source.backlog().await.unwrap().oldest_unacknowledged.is_some());
+}
+
+async fn what_may_not_be_changed_back_is_not_read(binary: &Path) {
+    let denied = "permissions: { publish: { deny: [\"$JS.API.CONSUMER.DURABLE.CREATE.>\"] } }";
+    let users = format!(
+        "authorization {{ users = [{{ user: all, password: all }}, {{ user: some, password: some, {denied} }}] }}"
+    );
+    let server = NatsServer::start_with(binary, &users);
+    let everybody = connect_as(&server, "all").await;
+    existing(&everybody, json!({ "max_ack_pending": 77 })).await;
+    let (source, notes) = noting(&connect_as(&server, "some").await, Duration::from_secs(30));
+    whole_messages_come(&source, &everybody).await;
+    source.backlog().await.unwrap();
+    assert_eq!(notes.lock().unwrap().len(), 1, "what is left as it is is told once: {notes:?}");
+    alter(&everybody, json!({ "max_deliver": 1 })).await;
+    source.backlog().await.unwrap();
+    let failure = until_refused(&source).await;
+    assert_eq!(failure.class, FailureClass::Denied, "{failure}");
+    assert!(failure.to_string().contains("max_deliver"), "{failure}");
+}
+
+async fn two_that_want_different_settings_do_not_go_on_about_it(binary: &Path) {
+    let server = NatsServer::start(binary);
+    let connection = connect(&server).await;
+    let (one, notes_of_one) = noting(&connection, Duration::from_secs(30));
+    let (other, notes_of_other) = noting(&connection, Duration::from_secs(31));
+    let mut wanted = Vec::new();
+    for _ in 0..4 {
+        for source in [&one, &other] {
+            source.backlog().await.ok();
+            assert!(source.pull(WIDE).await.unwrap().is_empty());
+        }
+        wanted.push(plan(&connection).await.unwrap() == Plan::Use);
+    }
+    assert_eq!(wanted, [false, false, false, false], "whoever came last has it");
+    let (of_one, of_other) = (notes_of_one.lock().unwrap(), notes_of_other.lock().unwrap());
+    let [back, stays] = of_one.as_slice() else { panic!("{of_one:?}") };
+    assert!(back.contains("is changed back") && stays.contains("stays so"), "{of_one:?}");
+    let [back] = of_other.as_slice() else { panic!("{of_other:?}") };
+    assert!(back.contains("is changed back"), "{of_other:?}");
 }

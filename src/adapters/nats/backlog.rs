@@ -9,7 +9,8 @@ use serde_json::json;
 
 use super::api::ApiError;
 use super::connection::Connection;
-use super::consumers::{ConsumerInfo, ConsumerSettings, Note, find_consumer, recreate_consumer};
+use super::consumers::{ConsumerSettings, Note, find_consumer, recreate_consumer};
+use super::kept::{Changed, KeptWatch};
 use super::lives::ConsumerLives;
 use super::stall::{Finding, Look, StallWatch};
 use super::streams::parse_time;
@@ -28,6 +29,7 @@ pub(super) struct Consumed<'a> {
     pub work_queue: bool,
     pub consumer: &'a ConsumerSettings,
     pub lives: &'a ConsumerLives,
+    pub kept: &'a KeptWatch,
 }
 
 /// Looks at the backlog again and again.
@@ -50,19 +52,23 @@ impl BacklogWatch {
     }
 
     /// Looks once. A consumer that stands still is made anew if that brings what it owes.
-    pub(super) async fn look(&self, consumed: Consumed<'_>) -> Result<(Backlog, Option<Note>), Failure> {
-        let (mut backlog, look) = consumed.look().await?;
+    pub(super) async fn look(&self, consumed: Consumed<'_>) -> Result<(Backlog, Vec<Note>), Failure> {
+        let (mut backlog, look, changed) = consumed.look().await?;
+        let consumer = &consumed.consumer.name;
+        let mut notes: Vec<Note> =
+            changed.map(|changed| Note::Changed { consumer: consumer.clone(), changed }).into_iter().collect();
         let consumer_created = look.consumer_created.clone();
         let finding = self.stalls().saw(look, Instant::now());
         let Some(Finding { stall, curable }) = finding else {
-            return Ok((backlog, None));
+            return Ok((backlog, notes));
         };
         let (made_anew, note) = if curable { consumed.recreate(&consumer_created).await } else { (false, None) };
         if made_anew {
             self.stalls().cured();
         }
         backlog.stalled = Some(Stalled { stall, made_anew });
-        Ok((backlog, note))
+        notes.extend(note);
+        Ok((backlog, notes))
     }
 }
 
@@ -71,19 +77,22 @@ impl Consumed<'_> {
         format!("look up the backlog of {} of {}", self.consumer.name, self.stream)
     }
 
-    async fn look(&self) -> Result<(Backlog, Look), Failure> {
+    async fn look(&self) -> Result<(Backlog, Look, Option<Changed>), Failure> {
+        let times_opened = self.kept.times_opened();
         let Some(info) = find_consumer(self.connection, self.stream, &self.consumer.name).await? else {
             let cause = format!("consumer {} does not exist; the next pull creates it", self.consumer.name);
             return Err(Failure::new(self.action(), FailureClass::Missing, cause));
         };
         self.lives.saw(info.created_at(&self.action())?);
+        let changed = self.kept.saw(times_opened, &info, Instant::now());
         let floor = info.ack_floor.stream_seq;
-        let all_given = info.num_pending == 0 && info.num_ack_pending == 0;
+        // What other filters than the configured ones leave out is not given.
+        let all_given = info.num_pending == 0 && info.num_ack_pending == 0 && !self.kept.filters_otherwise(&info);
         // A work queue keeps nothing that is acknowledged: its first message is the first that is not.
         let oldest = match self.work_queue {
-            true => self.first_from(1, &info).await?,
+            true => self.first_from(1).await?,
             false if all_given => None,
-            false => self.first_from(floor + 1, &info).await?,
+            false => self.first_from(floor + 1).await?,
         };
         // Of another stream everything would come again, or what waits would be let go of. With a limit of deliveries messages stay
         // that were let go of.
@@ -105,18 +114,19 @@ impl Consumed<'_> {
             oldest_unacknowledged: oldest.map(|(_, time)| time),
             stalled: None,
         };
-        Ok((backlog, look))
+        Ok((backlog, look, changed))
     }
 
     /// Sequence and time of the first message at or after `from` that the consumer is to be given.
-    async fn first_from(&self, from: u64, info: &ConsumerInfo) -> Result<Option<(u64, i64)>, Failure> {
-        let mut filters = info.filters();
-        if filters.is_empty() {
-            filters.push(">".to_owned());
-        }
+    async fn first_from(&self, from: u64) -> Result<Option<(u64, i64)>, Failure> {
+        let all = [">".to_owned()];
+        let filters = match self.consumer.filters.as_slice() {
+            [] => &all,
+            some => some,
+        };
         let mut first: Option<(u64, i64)> = None;
         for filter in filters {
-            let found = self.first_that_matches(from, &filter).await?;
+            let found = self.first_that_matches(from, filter).await?;
             first = first.into_iter().chain(found).min();
         }
         Ok(first)

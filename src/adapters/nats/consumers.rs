@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::api::ApiError;
 use super::connection::Connection;
+use super::kept::Changed;
 use super::lives::ConsumerLives;
 use super::streams::{Plan, SetupError, nanos, parse_time};
 use super::unreadable::Flaw;
@@ -18,6 +19,8 @@ use crate::domain::overlap;
 const MAX_ACK_PENDING: &str = "max_ack_pending";
 /// The bound on deliveries of one message, likewise; -1 for none.
 const MAX_DELIVER: &str = "max_deliver";
+/// What the names of those begin with that hold the filters, one or several.
+const FILTER: &str = "filter_subject";
 /// Whether messages are given without their bodies, likewise.
 const HEADERS_ONLY: &str = "headers_only";
 
@@ -61,6 +64,13 @@ pub enum Note {
         /// Why the server refused.
         refused: String,
     },
+    /// Somebody else has changed the consumer.
+    Changed {
+        /// The consumer.
+        consumer: String,
+        /// What was changed.
+        changed: Changed,
+    },
     /// A message that the client cannot read, and closes its connection over.
     Unreadable {
         /// Its sequence in the stream.
@@ -83,6 +93,7 @@ impl fmt::Display for Note {
                 f,
                 "consumer {consumer} stands still and could not be deleted: {refused}; have somebody delete it who may, it is created anew"
             ),
+            Self::Changed { consumer, changed } => write!(f, "consumer {consumer} {changed}"),
             Self::Unreadable { sequence, subject, flaw } => write!(
                 f,
                 "message {sequence} of the source ({subject}) ended the connection: {flaw}; it was read by another way, see to its publisher"
@@ -175,6 +186,31 @@ pub fn gives(filters: &[String], subject: &str) -> bool {
     filters.is_empty() || filters.iter().any(|filter| overlap(filter, subject))
 }
 
+/// A setting of the consumer that is not as it is to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// The setting, as the server names it.
+    pub setting: String,
+    /// What it is.
+    pub is: Value,
+    /// What it is to be.
+    pub wanted: Value,
+}
+
+impl Difference {
+    /// Whether it decides which messages are given.
+    pub(super) fn is_of_filters(&self) -> bool {
+        self.setting.starts_with(FILTER)
+    }
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = |value: &Value| if value.is_null() { "none".to_owned() } else { value.to_string() };
+        write!(f, "{} {} instead of {}", self.setting, shown(&self.is), shown(&self.wanted))
+    }
+}
+
 /// Looks a consumer up; `None` if the server says that there is none.
 pub(super) async fn find_consumer(
     connection: &Connection,
@@ -249,18 +285,18 @@ pub async fn ensure_consumer(
         };
     };
     check_kind(connection, stream, settings, &found)?;
-    let changes = changes(&found, wanted);
+    let changes = differences(&found.config, &wanted);
     if changes.is_empty() {
         return Ok(Vec::new());
     }
     let mut config = found.config.clone();
-    config.extend(changes.iter().cloned());
-    let named: Vec<&str> = changes.iter().map(|(setting, _)| setting.as_str()).collect();
+    config.extend(changes.iter().map(|change| (change.setting.clone(), change.wanted.clone())));
+    let named: Vec<&str> = changes.iter().map(|change| change.setting.as_str()).collect();
     let action = format!("change {} of consumer {} of {stream}", named.join(", "), settings.name);
     match put_consumer(connection, &action, stream, &settings.name, &config).await {
         Ok(Ok(_)) => Ok(Vec::new()),
         Ok(Err(_)) => update_one_by_one(connection, stream, &settings.name, found.config, changes).await,
-        Err(failure) => match kept_for_want_of_rights(&settings.name, &found.config, &changes, &failure) {
+        Err(failure) => match kept_for_want_of_rights(&settings.name, &changes, &failure) {
             Some(note) => Ok(vec![note]),
             None => Err(failure.into()),
         },
@@ -269,20 +305,16 @@ pub async fn ensure_consumer(
 
 /// What may stay as it is where this user must not change the consumer: a bound that costs throughput at worst. Everything
 /// else decides which messages come, or when they come again, and has to be as configured.
-fn kept_for_want_of_rights(
-    consumer: &str,
-    found: &Map<String, Value>,
-    changes: &[(String, Value)],
-    failure: &Failure,
-) -> Option<Note> {
-    let [(setting, wanted)] = changes else { return None };
-    (failure.class == FailureClass::Denied && setting == MAX_ACK_PENDING).then(|| Note::NotUpdated {
-        consumer: consumer.to_owned(),
-        setting: setting.clone(),
-        is: found.get(setting).unwrap_or(&Value::Null).to_string(),
-        wanted: wanted.to_string(),
-        refused: failure.cause.to_string(),
-    })
+fn kept_for_want_of_rights(consumer: &str, changes: &[Difference], failure: &Failure) -> Option<Note> {
+    let [change] = changes else { return None };
+    let may_stay = failure.class == FailureClass::Denied && change.setting == MAX_ACK_PENDING;
+    may_stay.then(|| not_updated(consumer, change, failure.cause.to_string()))
+}
+
+fn not_updated(consumer: &str, change: &Difference, refused: String) -> Note {
+    let Difference { setting, is, wanted } = change;
+    let (consumer, setting) = (consumer.to_owned(), setting.clone());
+    Note::NotUpdated { consumer, setting, is: is.to_string(), wanted: wanted.to_string(), refused }
 }
 
 /// Says what [`ensure_consumer`] would do to a consumer of a stream that exists; changes nothing.
@@ -300,12 +332,13 @@ pub async fn plan_consumer(
         return Ok(Plan::Create);
     };
     check_kind(connection, stream, settings, &found)?;
-    let changes: Vec<String> = changes(&found, wanted).into_iter().map(|(setting, _)| setting).collect();
+    let changes: Vec<String> =
+        differences(&found.config, &wanted).into_iter().map(|difference| difference.setting).collect();
     Ok(if changes.is_empty() { Plan::Use } else { Plan::Update(changes) })
 }
 
 /// The settings that are kept up to date, as the server names them.
-fn wanted_config(
+pub(super) fn wanted_config(
     connection: &Connection,
     stream_subjects: &[String],
     settings: &ConsumerSettings,
@@ -391,14 +424,14 @@ fn is_unset(value: &Value) -> bool {
     }
 }
 
-fn changes(found: &ConsumerInfo, wanted: Map<String, Value>) -> Vec<(String, Value)> {
-    wanted
-        .into_iter()
-        .filter(|(setting, value)| {
-            let is = found.config.get(setting).unwrap_or(&Value::Null);
-            !(is == value || is_unset(is) && is_unset(value))
-        })
-        .collect()
+/// What differs in a consumer from what is wanted of it.
+pub(super) fn differences(found: &Map<String, Value>, wanted: &Map<String, Value>) -> Vec<Difference> {
+    let compared = wanted.iter().map(|(setting, wanted)| Difference {
+        setting: setting.clone(),
+        is: found.get(setting).cloned().unwrap_or(Value::Null),
+        wanted: wanted.clone(),
+    });
+    compared.filter(|Difference { is, wanted, .. }| is != wanted && !(is_unset(is) && is_unset(wanted))).collect()
 }
 
 async fn put_consumer(
@@ -418,24 +451,19 @@ async fn update_one_by_one(
     stream: &str,
     name: &str,
     mut config: Map<String, Value>,
-    changes: Vec<(String, Value)>,
+    changes: Vec<Difference>,
 ) -> Result<Vec<Note>, SetupError> {
     let mut notes = Vec::new();
-    for (setting, wanted) in changes {
-        let is = config.insert(setting.clone(), wanted.clone()).unwrap_or(Value::Null);
+    for change in changes {
+        let setting = change.setting.clone();
         let action = format!("change {setting} of consumer {name} of {stream}");
+        config.insert(setting.clone(), change.wanted.clone());
         if let Err(error) = put_consumer(connection, &action, stream, name, &config).await? {
             if setting == HEADERS_ONLY {
                 return Err(wrong(stream, name, "leaves bodies out (headers_only), and the server keeps it so"));
             }
-            config.insert(setting.clone(), is.clone());
-            notes.push(Note::NotUpdated {
-                consumer: name.to_owned(),
-                setting,
-                is: is.to_string(),
-                wanted: wanted.to_string(),
-                refused: error.to_string(),
-            });
+            config.insert(setting, change.is.clone());
+            notes.push(not_updated(name, &change, error.to_string()));
         }
     }
     Ok(notes)

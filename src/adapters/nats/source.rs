@@ -22,8 +22,11 @@ use tokio::time::timeout;
 use super::ack::AckSubject;
 use super::backlog::{BacklogWatch, Consumed};
 use super::connection::{Connection, subject_of};
-use super::consumers::{ConsumerInfo, ConsumerSettings, Note, RequestLimits, ensure_consumer, find_consumer};
+use super::consumers::{
+    ConsumerInfo, ConsumerSettings, Note, RequestLimits, ensure_consumer, find_consumer, wanted_config,
+};
 use super::headers;
+use super::kept::KeptWatch;
 use super::lives::ConsumerLives;
 use super::reader::StreamReader;
 use super::settled::Settled;
@@ -132,6 +135,7 @@ pub struct JetStreamSource {
     pulling: Mutex<Pulling>,
     life: StdMutex<Option<Life>>,
     consumers: ConsumerLives,
+    kept: KeptWatch,
     settled: StdMutex<Settled>,
     backlog: BacklogWatch,
     on_note: Arc<dyn Fn(Note) + Send + Sync>,
@@ -151,6 +155,7 @@ impl JetStreamSource {
             pulling: Mutex::default(),
             life: StdMutex::default(),
             consumers: ConsumerLives::default(),
+            kept: KeptWatch::default(),
             settled: StdMutex::default(),
             on_note: Arc::new(on_note),
         }
@@ -203,6 +208,8 @@ impl JetStreamSource {
         let limits = consumer.as_ref().map(ConsumerInfo::request_limits).unwrap_or_default();
         if let Some(consumer) = &consumer {
             self.consumers.opened(consumer.created_at(action)?);
+            let wanted = wanted_config(&self.connection, &stream.subjects, &self.settings.consumer);
+            self.kept.opened(wanted.map_err(|e| e.into_failure(action))?, consumer);
         }
         if let Some(consumer) = consumer.filter(|_| pulling.cuts.are_suspicious()) {
             self.look_for_unreadable(pulling, &stream, &consumer).await;
@@ -354,7 +361,7 @@ impl JetStreamSource {
             self.note_cut(pulling);
         }
         let silent = pulling.request.as_ref().is_some_and(|request| request.heard.elapsed() > SILENCE);
-        if moved_on || silent {
+        if moved_on || silent || self.kept.is_due() {
             self.abandon(pulling);
         }
     }
@@ -551,11 +558,12 @@ impl JetStreamSource {
                 work_queue: life.work_queue,
                 consumer: &self.settings.consumer,
                 lives: &self.consumers,
+                kept: &self.kept,
             };
             self.backlog.look(consumed).await
         };
-        let (backlog, note) = seen.await.inspect_err(|_| self.backlog.blind())?;
-        note.into_iter().for_each(|note| (self.on_note)(note));
+        let (backlog, notes) = seen.await.inspect_err(|_| self.backlog.blind())?;
+        notes.into_iter().for_each(|note| (self.on_note)(note));
         Ok(backlog)
     }
 }
