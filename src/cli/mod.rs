@@ -257,10 +257,12 @@ Examples:
 
 Reads one event, an array of events, or one event a line, in UTF-8 with or without a byte order mark. An event is what Sequin publishes, or that with its subject and
 headers around it: {\"subject\": ..., \"headers\": {...}, \"event\": {...}}, \"payload\" with a text in place of \"event\" for what is
-not JSON; dead-letters show --output json writes the same. Writes text to a terminal, else one JSON object for each event, on a line of its own.
+not JSON; dead-letters show --output json writes the same. Without \"subject\" it is that of --subject, or the one Sequin would use. Where
+what is around an event is not of this form there is no decision on it, but \"error\" with the reason. Writes text to a terminal, else one JSON object for each event, on a line of its own.
 Of several events each decision says whose it is and on which line it begins: \"input\": {\"index\", \"line\"}, or a heading.
 Line and column of what is wrong with an event (--trace) count within that event, from 1; columns are bytes.
-Exit status 0 whatever the verdict, 65 if the input cannot be read, is empty, or begins with [ and is no array.";
+Exit status 0 whatever the verdict, 65 if the input cannot be read, is empty, or begins with [ and is no array, or if there is an event in it
+that could not be had.";
 
 /// The events to explain.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]

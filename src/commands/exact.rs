@@ -148,7 +148,8 @@ fn below<'t>(value: &'t str, step: &str) -> Vec<&'t str> {
     }
 }
 
-fn members(object: &str) -> Result<Vec<(String, &str)>, Malformed> {
+/// The members of an object, in their order.
+pub(super) fn members(object: &str) -> Result<Vec<(String, &str)>, Malformed> {
     let mut found = Vec::new();
     Scanner::new(object).object(|scanner, name| {
         found.push((name.into_owned(), scanner.value()?));

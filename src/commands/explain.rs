@@ -29,6 +29,15 @@ struct Explained<'a> {
     trace: Option<Trace>,
 }
 
+/// What there is no decision on.
+#[derive(Serialize)]
+struct Refused<'a> {
+    /// Where it stands among several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    input: Option<input::Place>,
+    error: &'a str,
+}
+
 fn explain_all(arguments: &ExplainArgs) -> Result<ExitStatus, CommandError> {
     let config = load_elsewhere(&arguments.config)?;
     let headers = arguments.headers.iter().map(|header| (header.name.clone(), header.value.clone())).collect();
@@ -45,7 +54,17 @@ fn explain_all(arguments: &ExplainArgs) -> Result<ExitStatus, CommandError> {
         true => ProgressBar::hidden(),
         false => output::progress("explaining", events.len() as u64),
     };
-    for (place, Input { subject, headers, payload }) in events {
+    let mut status = ExitStatus::Success;
+    for (place, event) in events {
+        bar.inc(1);
+        let Input { subject, headers, payload } = match event {
+            Ok(event) => event,
+            Err(why) => {
+                status = ExitStatus::BadInput;
+                bar.suspend(|| refuse(&mut out, place, &why, for_people))?;
+                continue;
+            }
+        };
         let (explanation, trace) = if arguments.trace {
             let (explanation, trace) = domain::trace(&transform, &subject, headers, &payload, prefix);
             (explanation, Some(trace))
@@ -59,10 +78,19 @@ fn explain_all(arguments: &ExplainArgs) -> Result<ExitStatus, CommandError> {
         } else {
             output::json_line(&mut out, &Explained { input: place, explanation: &explanation, trace })?;
         }
-        bar.inc(1);
     }
     bar.finish_and_clear();
-    Ok(ExitStatus::Success)
+    Ok(status)
+}
+
+/// Says why there is no event where one was expected.
+fn refuse(out: &mut impl Write, place: Option<input::Place>, why: &str, for_people: bool) -> io::Result<()> {
+    if !for_people {
+        return output::json_line(out, &Refused { input: place, error: why });
+    }
+    let place = place.map_or_else(String::new, |input::Place { index, line }| format!("event {index} (line {line}): "));
+    eprintln!("error: {place}{}", one_line(why));
+    Ok(())
 }
 
 /// Which of several events the next decision is about.

@@ -7,7 +7,7 @@ use async_nats::jetstream;
 use cdc_actors::ports::{Clock, SystemClock};
 use serde_json::json;
 
-use super::input::Line;
+use super::envelope::Line;
 use super::interrupt::{Interrupt, interruptible};
 use super::{CommandError, Pace, connect, ended, load, load_elsewhere, output};
 use crate::adapters::nats::StreamReader;

@@ -1,62 +1,18 @@
-//! Events as commands read and write them: one, an array, or each on lines of its own; bare, or with subject and headers around.
+//! Events as commands read them: one, an array, or each on lines of its own; bare, or with subject and headers around.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::PathBuf;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use cdc_actors::message::Headers;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::demo::traffic::SourceEvent;
+use super::envelope::{self, Opened};
 
 /// A subject for events that say nothing of theirs: none of Sequin's forms, so that `metadata` decides.
 const NO_SUBJECT: &str = "unknown";
-
-/// An event with subject and headers around it. What else a dead letter is shown with does not matter.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Line<'a> {
-    subject: String,
-    #[serde(default)]
-    headers: BTreeMap<String, String>,
-    /// The body, which is JSON.
-    #[serde(default, borrow, skip_serializing_if = "Option::is_none")]
-    event: Option<&'a RawValue>,
-    /// The body as a text, where it is not.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    payload: Option<String>,
-    /// The body as base64, where it is no text.
-    #[serde(default, skip_serializing)]
-    payload_base64: Option<String>,
-}
-
-impl<'a> Line<'a> {
-    /// A generated event.
-    pub(super) fn of(event: &'a SourceEvent) -> Self {
-        let json = serde_json::from_slice(&event.payload).ok();
-        Self {
-            subject: event.subject.clone(),
-            headers: BTreeMap::from([("Nats-Msg-Id".to_owned(), event.message_id.clone())]),
-            payload: json.is_none().then(|| String::from_utf8_lossy(&event.payload).into_owned()),
-            event: json,
-            payload_base64: None,
-        }
-    }
-
-    /// The body, where exactly one is given.
-    fn body(&self, whole: &Bytes) -> Option<Bytes> {
-        match (self.event, &self.payload, &self.payload_base64) {
-            (Some(event), None, None) => Some(whole.slice_ref(event.get().as_bytes())),
-            (None, Some(text), None) => Some(text.clone().into()),
-            (None, None, Some(encoded)) => STANDARD.decode(encoded).ok().map(Bytes::from),
-            _ => None,
-        }
-    }
-}
 
 /// Why there are no events to be had from a text.
 #[derive(Debug, thiserror::Error)]
@@ -99,13 +55,12 @@ pub(super) struct Input {
     pub payload: Bytes,
 }
 
+/// An event as it was found: where, if it is one of several, and what it is, or why it cannot be had from what is around it.
+pub(super) type Found = (Option<Place>, Result<Input, String>);
+
 /// Reads the events of a file, or of standard input if there is none. `subject` and `headers` are those of events that come
 /// without.
-pub(super) fn read(
-    file: Option<&PathBuf>,
-    subject: Option<&str>,
-    headers: &Headers,
-) -> Result<Vec<(Option<Place>, Input)>, InputError> {
+pub(super) fn read(file: Option<&PathBuf>, subject: Option<&str>, headers: &Headers) -> Result<Vec<Found>, InputError> {
     let from = file.map_or_else(|| "standard input".to_owned(), |file| file.display().to_string());
     let mut bytes = Vec::new();
     let read = match file {
@@ -130,11 +85,7 @@ pub(super) fn read(
 /// The events in a text: the elements of an array; JSON values that each begin on a line of their own; the lines, if there are
 /// several and the first one is a JSON value by itself or another one an object, so that a line that is broken counts as one;
 /// else the whole, whatever it is, unless it begins as an array does.
-fn events(
-    text: &Bytes,
-    subject: Option<&str>,
-    headers: &Headers,
-) -> Result<Vec<(Option<Place>, Input)>, serde_json::Error> {
+fn events(text: &Bytes, subject: Option<&str>, headers: &Headers) -> Result<Vec<Found>, serde_json::Error> {
     let input = |(place, slice): (Place, &[u8])| (Some(place), one(text.slice_ref(slice), subject, headers));
     let array = serde_json::from_slice::<Vec<&RawValue>>(text);
     if let Ok(array) = &array {
@@ -175,14 +126,10 @@ fn placed<'a>(text: &[u8], values: &[&'a RawValue]) -> Vec<(Place, &'a [u8])> {
     (1..).zip(values).map(place).collect()
 }
 
-fn one(payload: Bytes, subject: Option<&str>, headers: &Headers) -> Input {
-    if let Ok(line) = serde_json::from_slice::<Line>(&payload)
-        && let Some(body) = line.body(&payload)
-    {
-        let own = line.headers.into_iter();
-        return Input { subject: line.subject, headers: own.chain(headers.iter().cloned()).collect(), payload: body };
-    }
-    event(payload, subject, headers.clone())
+fn one(payload: Bytes, subject: Option<&str>, headers: &Headers) -> Result<Input, String> {
+    let Some(opened) = envelope::open(&payload) else { return Ok(event(payload, subject, headers.clone())) };
+    let Opened { subject: own, headers: around, body } = opened?;
+    Ok(event(body, own.as_deref().or(subject), around.into_iter().chain(headers.iter().cloned()).collect()))
 }
 
 /// An event as it is, under `subject` or, if there is none, the one that Sequin would use.
@@ -221,7 +168,8 @@ mod tests {
         let inputs = events(&Bytes::copy_from_slice(text.as_bytes()), subject, &Headers::new()).unwrap();
         inputs
             .into_iter()
-            .map(|(_, input)| (input.subject, String::from_utf8(input.payload.to_vec()).unwrap()))
+            .map(|(_, input)| input.unwrap())
+            .map(|input| (input.subject, String::from_utf8(input.payload.to_vec()).unwrap()))
             .collect()
     }
 
@@ -281,8 +229,9 @@ mod tests {
     #[test]
     fn a_generated_event_is_read_as_it_was() {
         for event in crate::demo::traffic::Traffic::new(1, 0).take(300) {
-            let line = serde_json::to_vec(&Line::of(&event)).unwrap();
+            let line = serde_json::to_vec(&envelope::Line::of(&event)).unwrap();
             let (_, input) = events(&line.into(), None, &Headers::new()).unwrap().remove(0);
+            let input = input.unwrap();
             assert_eq!((input.subject.as_str(), &input.payload[..]), (event.subject.as_str(), &event.payload[..]));
             assert_eq!(input.headers, [("Nats-Msg-Id".to_owned(), event.message_id)]);
         }

@@ -4,6 +4,7 @@ mod check;
 mod completions;
 mod dead_letters;
 mod difference;
+mod envelope;
 mod exact;
 mod explain;
 mod generate;

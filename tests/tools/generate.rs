@@ -49,6 +49,66 @@ fn the_same_seed_gives_the_same_lines_and_explain_reads_them() {
 }
 
 #[test]
+fn what_is_around_an_event_is_never_taken_for_the_event() {
+    let event = r#"{"record":{"id":1,"agent_id":"a","company_id":"acme"},"changes":null,"action":"insert","metadata":{"table_schema":"s","table_name":"agents","commit_timestamp":null,"commit_lsn":7,"database_name":"d"}}"#;
+    let text = serde_json::to_string(event).unwrap();
+    let lines = [
+        format!(r#"{{"event":{event}}}"#),
+        format!(r#"{{"headers":{{"Nats-Msg-Id":"own"}},"event":{event}}}"#),
+        format!(r#"{{"subject":null,"event":{event}}}"#),
+        format!(r#"{{"payload":{text}}}"#),
+        format!(r#"{{"sequence":7,"subject":null,"headers":null,"payload":{text},"payload_base64":null}}"#),
+    ];
+    let (code, explained, error) = fed_tool(&Settings::new(), &["explain"], lines.join("\n").as_bytes());
+    assert_eq!(code, 0, "{error}");
+    let decisions = json_lines(&explained);
+    assert_eq!(decisions.len(), lines.len());
+    for (line, decision) in lines.iter().zip(&decisions) {
+        assert_eq!(
+            (&decision["verdict"], &decision["detail"]),
+            (&json!("publish"), &Value::Null),
+            "{line}: {decision}"
+        );
+    }
+    // Without a place in the transaction the id that it came under tells it apart.
+    assert!(decisions[1]["event_key"].as_str().unwrap().ends_with(":own"), "{}", decisions[1]);
+
+    let wrong = [
+        (
+            format!(r#"{{"subject":"s","headers":{{"a":["b"]}},"event":{event}}}"#),
+            "\"headers\" should be names with a text each",
+        ),
+        (format!(r#"{{"subject":7,"event":{event}}}"#), "\"subject\" should be a text"),
+        (format!(r#"{{"payload":{event}}}"#), "\"payload\" should be a text; what is JSON stands in \"event\""),
+        (r#"{"payload_base64":"?"}"#.to_owned(), "\"payload_base64\" should be base64"),
+        (
+            format!(r#"{{"event":{event},"payload":{text}}}"#),
+            "one of \"event\", \"payload\" and \"payload_base64\", not several",
+        ),
+        (
+            r#"{"subject":null,"payload":null,"payload_base64":null}"#.to_owned(),
+            "nothing in \"event\", \"payload\" or \"payload_base64\"",
+        ),
+        (r#"{"subject":null,"payload":null,"damage":"part 2 of 3 is missing"}"#.to_owned(), "part 2 of 3 is missing"),
+    ];
+    let bad = wrong.iter().map(|(line, _)| format!("{line}\n")).collect::<String>();
+    let input = format!("{bad}{event}\n");
+    let (code, explained, _) = fed_tool(&Settings::new(), &["explain"], input.as_bytes());
+    let decisions = json_lines(&explained);
+    assert_eq!((code, decisions.len(), &decisions[wrong.len()]["verdict"]), (65, wrong.len() + 1, &json!("publish")));
+    let (code, _, error) = fed_tool(&Settings::new(), &["explain", "--output", "text"], input.as_bytes());
+    assert_eq!(code, 65);
+    for (number, ((line, why), decision)) in (1..).zip(wrong.iter().zip(&decisions)) {
+        assert_eq!(decision["input"], json!({"index": number, "line": number}), "{decision}");
+        assert!(decision["error"].as_str().is_some_and(|error| error.contains(why)), "{line}: {decision}");
+        assert!(error.contains(&format!("event {number} (line {number}): ")), "{error}");
+    }
+    // Alone, it has no place.
+    let (code, _, error) = fed_tool(&Settings::new(), &["explain", "--output", "text"], wrong[0].0.as_bytes());
+    assert_eq!((code, error.as_str()), (65, "error: \"headers\" should be names with a text each\n"));
+}
+
+#[test]
 fn people_are_told_in_words() {
     let event = r#"{"record":{"id":1,"agent_id":"a","company_id":"acme","added":1},"changes":null,"action":"insert",
         "metadata":{"table_schema":"s","table_name":"agents","commit_timestamp":null,"commit_lsn":7,"commit_idx":0,"database_name":"d"}}"#;
