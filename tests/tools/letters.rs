@@ -93,6 +93,10 @@ async fn letters_are_listed_shown_and_dropped() {
         let shown = json_tool(&world.settings, &["dead-letters", "show", "99", &rejected.to_string()], 1);
         assert_eq!(shown[0], json!({"sequence": 99, "outcome": "not_there"}));
         assert_eq!((shown.len(), &shown[1]["sequence"]), (2, &json!(rejected)));
+        // No message has this sequence, and the server has another word for that.
+        let (code, text, error) = tool(&world.settings, &["dead-letters", "show", "0"]);
+        assert_eq!((code, text.as_str()), (1, ""));
+        assert!(error.contains("no dead letter 0 in cdc_dead_letters"), "{error}");
 
         let would = json_tool(&world.settings, &["dead-letters", "drop", "--reason", "not_json", "--dry-run"], 0);
         assert_eq!(would.last(), Some(&json!({"summary": {"would_be_dropped": 2, "not_tried": 0, "not_there": 0}})));

@@ -56,6 +56,10 @@ pub(super) async fn show(arguments: ShowArgs) -> Result<ExitStatus, CommandError
 /// The letter that has this sequence; where it is one of several parts, the stream is read for the others.
 async fn find(desk: &Desk, sequence: u64) -> Result<Option<Letter>, CommandError> {
     desk.letters.info().await?;
+    // Sequences begin with 1, and the server takes a question for 0 as no question at all.
+    if sequence == 0 {
+        return Ok(None);
+    }
     let Some(message) = desk.letters.get(sequence).await? else { return Ok(None) };
     if let Some(letter) = Assembler::default().add(message) {
         return Ok(Some(letter));
