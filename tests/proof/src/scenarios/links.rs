@@ -49,8 +49,7 @@ pub(super) fn all() -> Vec<Scenario> {
                 Box::pin(async move {
                     w.until_flowing().await;
                     w.nats_link(0).block(Direction::ToServer);
-                    w.until_not_ready(0, "source").await;
-                    w.wait(Duration::from_secs(8)).await;
+                    w.wait_not_ready(0, "source", Duration::from_secs(8)).await;
                 })
             },
         ),
@@ -62,8 +61,7 @@ pub(super) fn all() -> Vec<Scenario> {
                 Box::pin(async move {
                     w.until_flowing().await;
                     w.nats_link(0).block(Direction::ToClient);
-                    w.until_not_ready(0, "source").await;
-                    w.wait(Duration::from_secs(8)).await;
+                    w.wait_not_ready(0, "source", Duration::from_secs(8)).await;
                 })
             },
         ),
@@ -115,6 +113,10 @@ pub(super) fn all() -> Vec<Scenario> {
                     w.until_flowing().await;
                     w.nats_link(0).delay(Duration::from_millis(200));
                     w.wait(Duration::from_secs(20)).await;
+                    // A thousand come every second, and each takes two round trips.
+                    for (gauge, least) in [("cdc_consumer_in_flight", 100.0), ("cdc_consumer_in_flight_bytes", 10_000.0)] {
+                        w.until_metric(0, gauge, |value| value >= least).await;
+                    }
                 })
             },
         )
@@ -127,8 +129,10 @@ pub(super) fn all() -> Vec<Scenario> {
                 Box::pin(async move {
                     w.until_flowing().await;
                     w.nats_link(0).cut();
-                    w.until_not_ready(0, "source").await;
-                    w.wait(Duration::from_secs(15)).await;
+                    let before = w.target_count().await;
+                    w.wait_not_ready(0, "source", Duration::from_secs(15)).await;
+                    let after = w.target_count().await;
+                    w.expect(after > before + 5_000, format!("the other carries on: {before} before, {after} after"));
                 })
             },
         )

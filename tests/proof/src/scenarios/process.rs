@@ -118,12 +118,12 @@ pub(super) fn all() -> Vec<Scenario> {
         .controls([without("no-msg-id", Doubled), without("spread", Inverted), without("no-late", Inverted)]),
         Scenario::new(
             "term-ample-grace",
-            "SIGTERM under load with grace to spare, three times",
-            "exit status 0; nothing is delivered again that was in flight",
-            |w| Box::pin(terminated(w, 3)),
+            "SIGTERM with 500 messages in hand, over a link of 400 ms and with grace to spare, three times",
+            "exit status 0; everything in hand is finished first, and not delivered again",
+            |w| Box::pin(terminated_with_grace(w)),
         )
         .fast()
-        .on(Setup { settings: &[("shutdown.grace", "10s")], ..Setup::default() }),
+        .on(Setup { rate: 0, settings: &[("source.ack_wait", "4s")], ..Setup::default() }),
         Scenario::new(
             "term-short-grace",
             "SIGTERM under load with a grace of 50 ms over a link of 40 ms, three times",
@@ -147,6 +147,7 @@ pub(super) fn all() -> Vec<Scenario> {
                         w.until_flowing().await;
                         let status = w.terminate(turn % 3).await;
                         w.expect(status == Some(0), format!("exit status 0 after SIGTERM, not {status:?}"));
+                        w.until_flowing().await;
                         w.start(turn % 3).await;
                     }
                 })
@@ -238,6 +239,32 @@ async fn terminated(w: &mut World, times: usize) {
         w.expect(status == Some(0), format!("exit status 0 after SIGTERM, not {status:?}"));
         w.start(0).await;
     }
+}
+
+async fn terminated_with_grace(w: &mut World) {
+    let mut not_in_hand = 0;
+    for _ in 0..3 {
+        w.until_ready(0).await;
+        // Nothing is confirmed before most of them are in hand.
+        w.nats_link(0).delay(Duration::from_millis(400));
+        w.feed(500).await;
+        let (held, on_their_way) = w.until_in_hand(0, 100.0).await;
+        w.count("in hand", held);
+        not_in_hand += on_their_way;
+        let status = w.terminate(0).await;
+        w.expect(status == Some(0), format!("exit status 0 after SIGTERM, not {status:?}"));
+        let left = w.consumer_counts().await;
+        let finished = left.is_some_and(|(pending, given)| pending + given <= on_their_way);
+        w.expect(
+            finished,
+            format!("what was in hand is finished: of {held}, and {on_their_way} on their way, {left:?}"),
+        );
+        w.nats_link(0).heal();
+        w.start(0).await;
+    }
+    let again = w.delivered_again().await;
+    let few = again.is_some_and(|again| again <= not_in_hand);
+    w.expect(few, format!("nothing that was in hand is delivered again: {again:?}, with {not_in_hand} on their way"));
 }
 
 /// Suspects are watched from the fifth delivery on; one death in company then, or three where thousands are at hand, and four

@@ -57,8 +57,7 @@ pub(super) fn all() -> Vec<Scenario> {
                 Box::pin(async move {
                     w.until_flowing().await;
                     w.redis_link(0).cut();
-                    w.until_not_ready(0, "dedup").await;
-                    w.wait(Duration::from_secs(15)).await;
+                    w.wait_not_ready(0, "dedup", Duration::from_secs(15)).await;
                     w.expect(
                         w.metric(0, "cdc_consumer_in_flight").await == Some(0.0),
                         "the replica that is cut off holds nothing after twice ack_wait".to_owned(),
@@ -88,15 +87,21 @@ pub(super) fn all() -> Vec<Scenario> {
         )
         .on(Setup { settings: &[("source.batch", "50")], ..Setup::default() })
         .controls([unmet("no-progress", "hardly anything is delivered again")]),
-        Scenario::new("redis-frozen", "SIGSTOP of redis-server for 10 s", "intake pauses and resumes", |w| {
-            Box::pin(async move {
-                w.until_flowing().await;
-                w.freeze_redis();
-                w.until_not_ready(0, "dedup").await;
-                w.wait(Duration::from_secs(10)).await;
-                w.thaw_redis();
-            })
-        }),
+        Scenario::new(
+            "redis-frozen",
+            "SIGSTOP of redis-server for 10 s",
+            "intake pauses and resumes; lag and pending tell what waits",
+            |w| {
+                Box::pin(async move {
+                    w.until_flowing().await;
+                    w.freeze_redis();
+                    w.wait_not_ready(0, "dedup", Duration::from_secs(10)).await;
+                    w.until_metric(0, "cdc_consumer_lag_seconds", |lag| (5.0..60.0).contains(&lag)).await;
+                    w.until_metric(0, "cdc_consumer_pending", |pending| pending >= 1_000.0).await;
+                    w.thaw_redis();
+                })
+            },
+        ),
         Scenario::new(
             "redis-flushed",
             "FLUSHALL under load, 10 times, with the link to NATS reset each time",
@@ -157,6 +162,11 @@ pub(super) fn all() -> Vec<Scenario> {
                     w.until_flowing().await;
                     w.demote_redis().await;
                     w.wait(Duration::from_secs(8)).await;
+                    let errors = w.metric(0, "cdc_consumer_dedup_errors_total").await.unwrap_or_default();
+                    w.expect(
+                        errors > 0.0 && w.has_said(0, "read only replica"),
+                        format!("writes fail as READONLY: {errors} errors"),
+                    );
                     w.promote_redis().await;
                 })
             },
@@ -170,8 +180,7 @@ pub(super) fn all() -> Vec<Scenario> {
                 Box::pin(async move {
                     w.until_flowing().await;
                     w.change_redis_password(true).await;
-                    w.until_not_ready(0, "dedup").await;
-                    w.wait(Duration::from_secs(8)).await;
+                    w.wait_not_ready(0, "dedup", Duration::from_secs(8)).await;
                     w.change_redis_password(false).await;
                 })
             },

@@ -12,40 +12,24 @@ pub(super) fn all() -> Vec<Scenario> {
     vec![
         Scenario::new(
             "nats-killed",
-            "kill -9 of nats-server in the middle of acks, 5 times",
+            "kill -9 of nats-server in the middle of a burst of 3 000 acks, 5 times",
             "acks that the server forgot come again and are recognised",
-            |w| {
-                Box::pin(async move {
-                    for _ in 0..5 {
-                        w.until_flowing().await;
-                        w.kill_nats().await;
-                        w.until_not_ready(0, "source").await;
-                        w.restart_nats().await;
-                    }
-                })
-            },
+            |w| Box::pin(killed_in_burst(w, 5)),
         )
         .controls([without("no-msg-id,no-records", Doubled)]),
         Scenario::new(
             "nats-killed-once",
-            "kill -9 of nats-server in the middle of acks",
+            "kill -9 of nats-server in the middle of a burst of 3 000 acks",
             "acks that the server forgot come again and are recognised",
-            |w| {
-                Box::pin(async move {
-                    w.until_flowing().await;
-                    w.kill_nats().await;
-                    w.until_not_ready(0, "source").await;
-                    w.restart_nats().await;
-                })
-            },
+            |w| Box::pin(killed_in_burst(w, 1)),
         )
         .fast(),
-        Scenario::new("nats-frozen-5s", "SIGSTOP of nats-server for 5 s", "goes on where it was", |w| {
+        Scenario::new("nats-frozen-5s", "SIGSTOP of nats-server for 5 s in the middle of a burst of 3 000 acks", "goes on where it was", |w| {
             Box::pin(frozen(w, 5))
         }),
         Scenario::new(
             "nats-frozen-60s",
-            "SIGSTOP of nats-server for 60 s",
+            "SIGSTOP of nats-server for 60 s in the middle of a burst of 3 000 acks",
             "noticed, said by /readyz, and made good afterwards",
             |w| Box::pin(frozen(w, 60)),
         ),
@@ -90,8 +74,7 @@ pub(super) fn all() -> Vec<Scenario> {
                 Box::pin(async move {
                     w.until_flowing().await;
                     w.deny_publish(&["wa.>"]).await;
-                    w.until_not_ready(0, "target").await;
-                    w.wait(Duration::from_secs(10)).await;
+                    w.wait_not_ready(0, "target", Duration::from_secs(10)).await;
                     w.deny_publish(&[]).await;
                 })
             },
@@ -197,20 +180,52 @@ async fn disk_full(w: &mut World) {
     w.until_flowing().await;
 }
 
-async fn frozen(w: &mut World, seconds: u64) {
+/// Ends in the middle of the acks of many messages, with more of them in hand.
+async fn begin_burst(w: &mut World) {
     w.until_flowing().await;
-    w.freeze_nats();
-    if seconds > 30 {
-        w.until_not_ready(0, "source").await;
-    }
-    w.wait(Duration::from_secs(seconds)).await;
-    w.thaw_nats();
+    w.pause_load().await;
+    w.until_idle().await;
+    // Round trips that take their time: it has to last until it is met.
+    w.redis_link(0).delay(Duration::from_millis(20));
+    w.freeze_redis();
+    w.feed(3_000).await;
+    w.thaw_redis();
+    w.until_flowing().await;
+    let held = w.metric(0, "cdc_consumer_in_flight").await.unwrap_or_default();
+    w.expect(held > 0.0, "the burst is met in its middle, with messages in hand");
+    w.count("in hand", held as u64);
 }
 
-/// Refuses one tenant's events for so many spells, in each of which others must flow.
+async fn killed_in_burst(w: &mut World, times: usize) {
+    for _ in 0..times {
+        begin_burst(w).await;
+        w.kill_nats().await;
+        w.until_not_ready(0, "source").await;
+        w.restart_nats().await;
+        w.resume_load();
+    }
+}
+
+async fn frozen(w: &mut World, seconds: u64) {
+    begin_burst(w).await;
+    w.freeze_nats();
+    let length = Duration::from_secs(seconds);
+    if seconds > 30 {
+        w.wait_not_ready(0, "source", length).await;
+    } else {
+        w.wait(length).await;
+    }
+    w.thaw_nats();
+    w.resume_load();
+}
+
+/// Refuses one tenant's events for so many spells, in each of which others must flow and none of the tenant's may be stored.
 async fn refused(w: &mut World, spells: u32, spell: Duration) {
+    const TENANT: &str = "wa.tenant1.>";
     w.until_flowing().await;
-    w.deny_publish(&["wa.tenant1.>"]).await;
+    w.deny_publish(&[TENANT]).await;
+    w.until_metric(0, "cdc_consumer_publish_errors_total", |errors| errors > 0.0).await;
+    let last = w.target_last_under(TENANT).await;
     for number in 1..=spells {
         let before = w.target_count().await;
         w.wait(spell).await;
@@ -220,6 +235,8 @@ async fn refused(w: &mut World, spells: u32, spell: Duration) {
             format!("the others flow: {before} events before spell {number}, {after} after"),
         );
     }
+    let refused = w.target_last_under(TENANT).await == last;
+    w.expect(refused, "nothing of the tenant is stored while it is refused");
     w.expect(w.readiness(0).await == Some(200), "readiness stays true while others flow".to_owned());
     w.deny_publish(&[]).await;
 }

@@ -118,8 +118,7 @@ pub(super) fn all() -> Vec<Scenario> {
                 Box::pin(async move {
                     w.until_flowing().await;
                     w.limit_target(true).await;
-                    w.until_not_ready(0, "target").await;
-                    w.wait(Duration::from_secs(8)).await;
+                    w.wait_not_ready(0, "target", Duration::from_secs(8)).await;
                     w.limit_target(false).await;
                 })
             },

@@ -5,6 +5,7 @@ mod outcome;
 mod redis;
 mod replicas;
 mod watch;
+mod words;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -92,6 +93,8 @@ pub struct World {
     /// The bound on resident memory, if the story has one of its own.
     resident: Option<u64>,
     excused: HashSet<u64>,
+    /// The target was deleted or taken back.
+    target_changed: bool,
     swallowed_from: u64,
     fair_end: Option<(&'static str, &'static str)>,
     begun: Instant,
@@ -129,6 +132,7 @@ impl World {
             in_flight_bytes: None,
             resident: None,
             excused: HashSet::new(),
+            target_changed: false,
             swallowed_from: 0,
             fair_end: None,
             begun: Instant::now(),
@@ -311,6 +315,30 @@ impl World {
         let mut consumer = consumer.await.ok()?;
         let delivered = consumer.info().await.ok()?.delivered;
         Some(delivered.consumer_sequence.saturating_sub(delivered.stream_sequence))
+    }
+
+    /// Waits until the source has given a replica everything, of which it holds this much at least: what it holds, and how much
+    /// more may still be on its way to it.
+    pub async fn until_in_hand(&mut self, index: usize, least: f64) -> (u64, u64) {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            if let Some((0, given)) = self.consumer_counts().await
+                && let Some(held) = self.metric(index, "cdc_consumer_in_flight").await.filter(|held| *held >= least)
+            {
+                return (held as u64, given.saturating_sub(held as u64));
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        self.expect(false, format!("replica {index} comes to hold {least} messages"));
+        (0, 0)
+    }
+
+    /// What the consumer has yet to give, and what it has given and has not heard of again; `None` if it cannot be asked.
+    pub async fn consumer_counts(&self) -> Option<(u64, u64)> {
+        let consumer = self.js.get_consumer_from_stream::<jetstream::consumer::pull::Config, _, _>(CONSUMER, SOURCE);
+        let mut consumer = consumer.await.ok()?;
+        let info = consumer.info().await.ok()?;
+        Some((info.num_pending, u64::try_from(info.num_ack_pending).unwrap_or_default()))
     }
 
     /// Whether the consumer has nothing to come and nothing unacknowledged, and a work queue holds nothing.

@@ -192,6 +192,7 @@ impl World {
         std::fs::create_dir(&path).unwrap();
         assert!(shell(&format!("cp -a '{}/.' '{}'", copy.path().display(), path.display())), "restoring the target");
         self.sampler.target_changed();
+        self.target_changed = true;
         self.authors.begin_again();
     }
 
@@ -267,6 +268,7 @@ impl World {
         self.sampler.stream_changes();
         self.insist("the target goes", |js| async move { delete(&js, TARGET).await }).await;
         self.sampler.target_changed();
+        self.target_changed = true;
         self.authors.begin_again();
     }
 
@@ -325,6 +327,18 @@ impl World {
     /// How many events the target holds.
     pub async fn target_count(&self) -> u64 {
         self.target_state().await.map_or(0, |state| state.messages)
+    }
+
+    /// The last sequence of the target under a subject; 0 if there is none.
+    pub async fn target_last_under(&mut self, subject: &str) -> u64 {
+        let last = self.insist_on("the target tells of its last event", |js| async move {
+            let stream = js.get_stream(TARGET).await.ok()?;
+            match stream.get_last_raw_message_by_subject(subject).await {
+                Ok(message) => Some(message.sequence),
+                Err(error) => (error.kind() == stream::LastRawMessageErrorKind::NoMessageFound).then_some(0),
+            }
+        });
+        last.await.unwrap_or_default()
     }
 
     /// The last sequence of the target; `None` if it is away.

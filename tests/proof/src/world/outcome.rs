@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::replicas::dependency_up;
 use super::{DEAD_LETTERS, Peaks, TARGET, World};
 use crate::judge::{self, Findings, Harvest, Letter, Rules};
+use crate::replica::Metrics;
 use crate::scenarios::Scenario;
 
 /// Resident memory that no life of the service may exceed, in bytes.
@@ -56,8 +56,9 @@ impl World {
         self.until_idle().await;
         let recovery = healed.elapsed();
         self.check_words(scenario).await;
+        let counted = self.counted().await;
         self.end_replicas(scenario).await;
-        let findings = self.judge(scenario).await;
+        let findings = self.judge(scenario, counted).await;
         self.check_bounds();
         self.check_secrets();
         self.count_stalls();
@@ -76,27 +77,6 @@ impl World {
         }
     }
 
-    /// Readiness and figures, now that all is well again.
-    async fn check_words(&mut self, scenario: &Scenario) {
-        if scenario.allowed.ended {
-            return;
-        }
-        for index in 0..self.posts.len() {
-            let deadline = Instant::now() + Duration::from_secs(30);
-            while self.readiness(index).await != Some(200) && Instant::now() < deadline {
-                tokio::time::sleep(super::PAUSE).await;
-            }
-            let ready = self.readiness(index).await == Some(200);
-            self.expect(ready, format!("/readyz of replica {index} is 200 once all is well"));
-            for gauge in ["cdc_consumer_in_flight", "cdc_consumer_in_flight_bytes"] {
-                self.until_metric(index, gauge, |value| value == 0.0).await;
-            }
-            for dependency in ["source", "target", "dead_letter", "dedup"] {
-                self.until_metric(index, &dependency_up(dependency), |value| value == 1.0).await;
-            }
-        }
-    }
-
     async fn end_replicas(&mut self, scenario: &Scenario) {
         for index in 0..self.posts.len() {
             if self.posts[index].life.is_none() {
@@ -108,7 +88,7 @@ impl World {
         }
     }
 
-    async fn judge(&mut self, scenario: &Scenario) -> Findings {
+    async fn judge(&mut self, scenario: &Scenario, counted: Option<Metrics>) -> Findings {
         let rules =
             Rules { across_replicas: self.posts.len() > 1, excused: self.excused.clone(), fair_end: self.fair_end };
         let samples = self.sampler.stop().await;
@@ -124,6 +104,9 @@ impl World {
             unattributed * 10 <= findings.stored,
             format!("nearly every event has a life: {unattributed} have none"),
         );
+        if let Some(counted) = counted {
+            self.check_counts(scenario, &counted, &harvest, &findings);
+        }
         if scenario.calm {
             let marked = harvest.stored.iter().filter(|event| event.late.is_some()).count();
             self.expect(marked == 0, format!("no event is marked late where nothing went wrong, not {marked}"));

@@ -249,6 +249,11 @@ impl World {
         self.expect(looks > 0 && others.is_empty(), what);
     }
 
+    /// Whether a replica's present process has said something in its log.
+    pub fn has_said(&self, index: usize, what: &str) -> bool {
+        self.posts[index].life.as_ref().is_some_and(|life| life.replica.log().contains(what))
+    }
+
     /// A figure of a replica.
     pub async fn metric(&self, index: usize, sample: &str) -> Option<f64> {
         let life = self.posts[index].life.as_ref()?;
