@@ -2,49 +2,12 @@
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
 
 use async_nats::jetstream::stream::Config;
-use tempfile::TempDir;
 
-use crate::support::nats::nats_servers;
+use crate::support::nats::{NatsServer, nats_servers};
 use crate::support::world::{TARGET, World};
 use crate::{json_tool, tool};
-
-/// A nats-server without JetStream, as it is started by somebody who does not know of it.
-struct Bare {
-    child: Child,
-    port: u16,
-    _ports: TempDir,
-}
-
-impl Bare {
-    fn start(binary: &Path) -> Self {
-        let ports = TempDir::new().unwrap();
-        let arguments = ["-a", "127.0.0.1", "-p", "-1", "--ports_file_dir"];
-        let mut command = Command::new(binary);
-        command.args(arguments).arg(ports.path()).stdout(Stdio::null()).stderr(Stdio::null());
-        let child = command.spawn().unwrap();
-        let port = loop {
-            let mut files = std::fs::read_dir(ports.path()).unwrap().flatten();
-            let text = files.next().map(|file| std::fs::read_to_string(file.path()).unwrap()).unwrap_or_default();
-            let digits = text.split("nats://127.0.0.1:").nth(1).map(|rest| rest.split('"').next().unwrap().parse());
-            match digits {
-                Some(port) => break port.unwrap(),
-                None => std::thread::yield_now(),
-            }
-        };
-        Self { child, port, _ports: ports }
-    }
-}
-
-impl Drop for Bare {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 /// What listens, says `greeting` to whoever comes, and nothing more.
 fn greets(greeting: &'static str) -> u16 {
@@ -74,8 +37,9 @@ fn errors(world: &World, status: i32) -> Vec<String> {
 async fn without_jetstream_that_is_said_once() {
     for server in nats_servers() {
         let mut world = World::on(&server).await;
-        let bare = Bare::start(&server);
-        world.set("nats.url", &format!("nats://127.0.0.1:{}", bare.port));
+        // As it is started by somebody who does not know of it.
+        let bare = NatsServer::start_with(&server, "jetstream: disabled");
+        world.set("nats.url", &bare.url());
         let errors = errors(&world, 69);
         assert_eq!(errors.len(), 1, "{errors:?}");
         assert!(errors[0].starts_with("nats: ") && errors[0].contains("is JetStream enabled"), "{errors:?}");
