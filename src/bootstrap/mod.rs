@@ -90,6 +90,7 @@ pub struct Service {
     pipeline: Pipeline,
     http: http::Http,
     telemetry: Arc<Telemetry>,
+    /// That of the source, and that of the target.
     connections: Vec<Connection>,
     upkeep: actix_rt::task::JoinHandle<()>,
     logger: Logger,

@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use cdc_actors::pipeline::Changes;
 use futures::future::BoxFuture;
-use slog::{info, warn};
+use slog::{Logger, info, warn};
 use tokio::signal::unix::Signal;
 
 use super::{Service, settings};
+use crate::adapters::nats::{Connection, StreamSettings, fit, streams};
 use crate::adapters::telemetry::Telemetry;
 use crate::config::{ConfigError, Reload, process_environment};
 use crate::domain::{CdcTransform, TransformConfig};
@@ -63,6 +64,8 @@ impl Service {
         let rules = settings::transform(&config);
         let other_tables = rules != settings::transform(&self.config);
         let in_force = config.in_force().to_vec();
+        let (target, outlet, logger) =
+            (settings::target_stream(&config), self.connections.last().cloned(), self.logger.clone());
         self.config = config;
         let (transform, telemetry, changes) =
             (Arc::clone(&self.transform), Arc::clone(&self.telemetry), self.pipeline.changes());
@@ -76,7 +79,19 @@ impl Service {
             }
             shown.replace(is_of_tables, &in_force);
             telemetry.config_applied(&changed);
+            if let Some(outlet) = outlet.filter(|_| other_tables) {
+                tell_misfit(&outlet, &target, &logger).await;
+            }
         })
+    }
+}
+
+/// Says what the target does not store of what the tables publish. One that is away is nothing to tell here.
+async fn tell_misfit(outlet: &Connection, target: &StreamSettings, logger: &Logger) {
+    let Ok(Some(found)) = streams::find_stream(outlet, &target.name).await else { return };
+    match fit(outlet, target, &found).await {
+        Ok(misfit) => misfit.iter().for_each(|misfit| warn!(logger, "{}", misfit)),
+        Err(error) => warn!(logger, "{}", error),
     }
 }
 

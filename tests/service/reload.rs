@@ -9,7 +9,7 @@ use tempfile::NamedTempFile;
 
 use crate::support::change::{Change, Input};
 use crate::support::service::Service;
-use crate::support::world::{PATIENCE, Stored, World};
+use crate::support::world::{PATIENCE, Stored, TARGET, World};
 
 const RELOADED: &str = "configuration reloaded";
 const REFUSED: &str = "configuration refused, the one in force stays";
@@ -245,4 +245,19 @@ async fn a_signal_during_the_start_or_the_shutdown_does_no_harm() {
         ending.signal(signal);
     }
     assert_eq!(ending.wait(), Some(0), "{}", ending.log().text());
+}
+
+#[tokio::test]
+async fn a_table_that_the_target_does_not_store_is_warned_of_when_it_is_enabled() {
+    let world = World::new().await;
+    let subjects = vec!["wa.*.*.>".to_owned()];
+    let config = async_nats::jetstream::stream::Config { name: TARGET.to_owned(), subjects, ..Default::default() };
+    world.jetstream().create_stream(config).await.unwrap();
+    let running = Reloading::start(&world, "");
+    let told = || running.service.log().text().contains("leave out some or all of wa.*.notes");
+    assert!(!told(), "{}", running.service.log().text());
+    running.reload(&notes("row"), RELOADED).await;
+    until(&running.service, told).await;
+    assert!(!running.service.log().text().contains("of wa.*.*.messages"), "what is stored is not named");
+    running.service.stop();
 }
