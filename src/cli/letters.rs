@@ -7,7 +7,7 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 
-use super::{ConfigArgs, OutputArgs};
+use super::{ConfigArgs, OutputArgs, positive_u32};
 
 pub(super) const LETTERS: &str = "\
 Examples:
@@ -159,7 +159,7 @@ pub struct ReplayArgs {
     #[arg(long)]
     pub dry_run: bool,
     /// Letters a second at most
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = positive_u32)]
     pub rate: Option<NonZeroU32>,
     /// Publish also what an interrupted replay may have published already
     #[arg(long)]

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -242,11 +242,19 @@ pub struct DemoArgs {
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     pub events: u64,
     /// Events per second; as fast as possible if not given
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = positive_u32)]
     pub rate: Option<NonZeroU32>,
     /// Seed of the generated traffic: the same seed gives the same events
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
+}
+
+fn positive_u32(text: &str) -> Result<NonZeroU32, String> {
+    text.parse().map_err(|_| format!("it should be a whole number from 1 to {}", u32::MAX))
+}
+
+fn positive_u64(text: &str) -> Result<NonZeroU64, String> {
+    text.parse().map_err(|_| "it should be a whole number from 1 on".to_owned())
 }
 
 const EXPLAIN: &str = "\

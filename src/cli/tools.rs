@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use jiff::Timestamp;
 
-use super::{ConfigArgs, OutputArgs};
+use super::{ConfigArgs, OutputArgs, positive_u32, positive_u64};
 use crate::demo::traffic::{Kind, Mix};
 
 pub(super) const GENERATE: &str = "\
@@ -37,13 +37,13 @@ reached or did not answer, 78 if the configuration is wrong, names no such table
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct GenerateArgs {
     /// Events; 1000 if neither this nor --for is given
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = positive_u64)]
     pub events: Option<NonZeroU64>,
     /// For how long, such as 30s
     #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub lasting: Option<Duration>,
     /// Events a second; as fast as possible if not given
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = positive_u32)]
     pub rate: Option<NonZeroU32>,
     /// Kinds of transactions with their weights; what is not named does not occur
     #[arg(long, value_name = "KIND=WEIGHT,...", value_parser = mix, default_value = "insert=50,update=20,chat=12,agent=4,delete=4,again=4,other=4,poison=2", hide_default_value = true)]
@@ -55,7 +55,7 @@ pub struct GenerateArgs {
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
     /// When the first event was committed, such as 2026-01-05T08:00:00Z; now if not given
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = start)]
     pub start: Option<Timestamp>,
     /// Publish into source.stream instead of printing
     #[arg(long)]
@@ -110,7 +110,7 @@ pub struct PreviewArgs {
     #[arg(long)]
     pub live: bool,
     /// At most N messages; with --from and --live
-    #[arg(long, value_name = "N", conflicts_with = "last")]
+    #[arg(long, value_name = "N", value_parser = positive_u64, conflicts_with = "last")]
     pub limit: Option<NonZeroU64>,
     /// For how long, such as 30s
     #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration, requires = "live")]
@@ -183,6 +183,10 @@ pub struct TestArgs {
     pub config: ConfigArgs,
 }
 
+fn start(text: &str) -> Result<Timestamp, String> {
+    text.parse().map_err(|_| "it should be a time such as 2026-01-05T08:00:00Z".to_owned())
+}
+
 fn mix(text: &str) -> Result<Mix, String> {
     let names = || Kind::ALL.map(Kind::name).join(", ");
     let part = |part: &str| {
@@ -193,6 +197,11 @@ fn mix(text: &str) -> Result<Mix, String> {
         Ok((kind, weight))
     };
     let weights = text.split(',').map(part).collect::<Result<Vec<_>, String>>()?;
+    for (place, (kind, _)) in weights.iter().enumerate() {
+        if weights[..place].iter().any(|(before, _)| before == kind) {
+            return Err(format!("{} is named twice", kind.name()));
+        }
+    }
     Mix::new(weights).ok_or_else(|| format!("weights are from 0 to {}, not all of them 0", Mix::MOST))
 }
 
@@ -207,5 +216,6 @@ mod tests {
         for wrong in ["", "chat", "chats=1", "chat=x", "chat=0", "chat=99999999"] {
             assert!(mix(wrong).is_err(), "{wrong}");
         }
+        assert!(mix("insert=1,chat=1,insert=2").is_err_and(|said| said.contains("insert is named twice")));
     }
 }

@@ -137,6 +137,7 @@ impl Layers {
         let mut known = Layer::default();
         let mut settings = layer.settings;
         for (name, entries) in layer.tables {
+            let name = if layer.origin.is_none() { self.meant(name, below) } else { name };
             let typed = self.is_section(&format!("{TABLES}.{name}"));
             // Whatever stands there declares, though perhaps wrongly: what it should be is said where columns are read.
             let declares = entries.get(COLUMNS).is_some_and(|columns| {
@@ -191,6 +192,16 @@ impl Layers {
             }
         }
         below.push(known);
+    }
+
+    /// The table that a variable means: its name says nothing of capitals.
+    fn meant(&self, name: String, below: &[Layer]) -> String {
+        let names = self.table_names(below);
+        let mut alike = names.iter().filter(|known| known.eq_ignore_ascii_case(&name));
+        match (names.contains(&name.as_str()), alike.next(), alike.next()) {
+            (false, Some(only), None) => (*only).to_owned(),
+            _ => name,
+        }
     }
 
     /// Merges the layers, later ones on top; each setting keeps the origin of the layer that it is from. An entry of a declared

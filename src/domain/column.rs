@@ -130,6 +130,8 @@ pub enum Kind {
     Text,
     /// An integer of any size.
     Integer,
+    /// The same by another name: the database keeps the range.
+    Bigint,
     /// A number, or a string that holds one: producers write long decimals so.
     Numeric,
     /// A boolean.
@@ -151,7 +153,7 @@ impl Kind {
     pub const NAMES: [(&'static str, Self); 10] = [
         ("string", Self::Text),
         ("integer", Self::Integer),
-        ("bigint", Self::Integer),
+        ("bigint", Self::Bigint),
         ("numeric", Self::Numeric),
         ("boolean", Self::Boolean),
         ("date", Self::Date),
@@ -161,7 +163,7 @@ impl Kind {
         ("scalar", Self::Scalar),
     ];
 
-    /// Its name in a declaration; the first of them where there are two.
+    /// Its name in a declaration.
     pub fn name(self) -> &'static str {
         Self::NAMES.into_iter().find(|(_, kind)| *kind == self).map_or("json", |(name, _)| name)
     }
@@ -170,7 +172,7 @@ impl Kind {
     pub const fn expected(self, is_array: bool) -> &'static str {
         match (self, is_array) {
             (Self::Text, false) => Text::EXPECTED,
-            (Self::Integer, false) => Integer::EXPECTED,
+            (Self::Integer | Self::Bigint, false) => Integer::EXPECTED,
             (Self::Numeric, false) => "a number, or a string that holds one",
             (Self::Boolean, false) => Bool::EXPECTED,
             (Self::Date, false) => Date::EXPECTED,
@@ -179,7 +181,7 @@ impl Kind {
             (Self::Json, false) => Json::EXPECTED,
             (Self::Scalar, false) => Scalar::EXPECTED,
             (Self::Text, true) => "an array of strings",
-            (Self::Integer, true) => "an array of integers",
+            (Self::Integer | Self::Bigint, true) => "an array of integers",
             (Self::Numeric, true) => "an array of numbers",
             (Self::Boolean, true) => "an array of booleans",
             (Self::Date, true) => "an array of strings YYYY-MM-DD with days that there are",
@@ -193,7 +195,7 @@ impl Kind {
     pub fn accepts(self, raw: &str) -> bool {
         match self {
             Self::Text => Text::read(raw).is_some(),
-            Self::Integer => Integer::read(raw).is_some(),
+            Self::Integer | Self::Bigint => Integer::read(raw).is_some(),
             Self::Numeric => is_numeric(raw),
             Self::Boolean => Bool::read(raw).is_some(),
             Self::Date => Date::read(raw).is_some(),
@@ -336,6 +338,13 @@ pub(super) fn is_date(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_type_is_called_as_it_was_declared() {
+        for (name, kind) in Kind::NAMES {
+            assert_eq!(kind.name(), name);
+        }
+    }
 
     #[test]
     fn each_type_takes_its_values_and_no_others() {

@@ -181,6 +181,18 @@ impl Pattern {
         }
     }
 
+    /// Whether some name can fit both, with something in the place of the other's star.
+    pub(super) fn meets(&self, other: &Self) -> bool {
+        let (Some(after), Some(others)) = (&self.after, &other.after) else {
+            return match self.after {
+                None => other.star(&self.before).is_some_and(|star| !star.is_empty()),
+                Some(_) => self.fits(&other.before),
+            };
+        };
+        let begins = self.before.starts_with(&other.before) || other.before.starts_with(&self.before);
+        begins && (after.ends_with(others) || others.ends_with(after))
+    }
+
     /// What stands for the star, possibly nothing; `None` for a name that does not fit.
     pub(super) fn star<'a>(&self, name: &'a str) -> Option<&'a str> {
         name.strip_prefix(self.before.as_str())?.strip_suffix(self.after.as_deref()?)

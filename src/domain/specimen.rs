@@ -135,7 +135,7 @@ impl Making<'_, '_> {
     fn tenant_text(&self) -> String {
         let number = 1001 + self.tenant;
         match self.tenant_column().map(|place| self.plan.columns[place].kind) {
-            Some(Kind::Integer | Kind::Scalar | Kind::Numeric) => number.to_string(),
+            Some(Kind::Integer | Kind::Bigint | Kind::Scalar | Kind::Numeric) => number.to_string(),
             Some(Kind::Uuid) => uuid(number),
             _ => format!("CID{number}"),
         }
@@ -212,8 +212,8 @@ impl Making<'_, '_> {
     fn single(&mut self, column: &Column) -> String {
         let (name, is_own) = (column.name.as_str(), column.own);
         match column.kind {
-            Kind::Integer | Kind::Scalar if is_own => (9_007_199_254_740_993 + self.row).to_string(),
-            Kind::Integer | Kind::Scalar => self.random.u32(0..200).to_string(),
+            Kind::Integer | Kind::Bigint | Kind::Scalar if is_own => (9_007_199_254_740_993 + self.row).to_string(),
+            Kind::Integer | Kind::Bigint | Kind::Scalar => self.random.u32(0..200).to_string(),
             Kind::Numeric => format!("{}.{:02}", self.random.u32(1..500_000), self.random.u8(0..100)),
             Kind::Boolean => self.random.bool().to_string(),
             Kind::Uuid if is_own => json!(uuid(self.row)).to_string(),
@@ -252,7 +252,7 @@ impl Making<'_, '_> {
 /// A text as a value of this type.
 fn written(kind: Kind, text: &str) -> String {
     match kind {
-        Kind::Integer | Kind::Numeric | Kind::Boolean => text.to_owned(),
+        Kind::Integer | Kind::Bigint | Kind::Numeric | Kind::Boolean => text.to_owned(),
         _ => json!(text).to_string(),
     }
 }

@@ -81,6 +81,7 @@ fn each_mistake_names_key_line_and_what_is_allowed() {
         ("id: bigint not null", "id: bigint not nul", "columns.id", 7, "one of string, integer"),
         ("id: bigint not null", "id: 5", "columns.id", 7, "one of string, integer"),
         ("orders:\n", "or.ders:\n", "or.ders", 0, "a table's name"),
+        ("orders:\n", "Ördérs:\n", "rdérs", 0, "letters A to Z and a to z"),
         (key, &more("primary_key: no"), "primary_key", 4, "declared"),
         (key, &more("required: [agent_id]"), "required", 4, "one of company_id"),
         (key, &more("event_id: \"{commit_lsn}\""), "event_id", 4, "{key}"),
@@ -92,6 +93,20 @@ fn each_mistake_names_key_line_and_what_is_allowed() {
         (key, &more("schema: daisi_*_*"), "schema", 4, "one *"),
         (key, &more("tenant_guard: daisi_company_id"), "tenant_guard", 4, "one value in braces"),
         (key, &more("tenant_guard: daisi_{agent_id}"), "tenant_guard", 4, "of company_id"),
+        (key, &more("tenant_guard: \"da*_{company_id}\""), "tenant_guard", 4, "without *"),
+        (key, &more("tenant_guard: \"daisi_{company_id}*\""), "tenant_guard", 4, "without *"),
+        (key, &more("schema: foo_*\n    tenant_guard: \"daisi_{company_id}\""), "tenant_guard", 5, "fit foo_*"),
+        (key, &more("schema: public\n    tenant_guard: \"daisi_{company_id}\""), "tenant_guard", 5, "fit public"),
+        (key, &more("schema: daisi_\n    tenant_guard: \"daisi_{company_id}\""), "tenant_guard", 5, "fit daisi_"),
+        (key, &more("schema: \"*_eu\"\n    tenant_guard: \"daisi_{company_id}_us\""), "tenant_guard", 5, "fit *_eu"),
+        ("[company_id]", "{company_id: {schema: \"da*_{company_id}\"}}", "routing.company_id.schema", 4, "without *"),
+        (
+            "[company_id]",
+            "{company_id: {schema: \"daisi_{company_id}\"}}\n    schema: foo_*",
+            "routing.company_id.schema",
+            4,
+            "fit foo_*",
+        ),
         (key, &more("unhandled_fields: ignore"), "unhandled_fields", 4, "keep, drop, reject"),
         (key, &more("enabled: perhaps"), "enabled", 4, "true or false"),
         (key, &more("rename: {origin: company_id}"), "rename.origin", 4, "no other column"),
@@ -132,6 +147,42 @@ fn each_mistake_names_key_line_and_what_is_allowed() {
         }
         refused(from, to, &format!("tables.orders.{at}"), line, expected);
     }
+}
+
+#[test]
+fn a_guard_that_some_schema_meets_is_sound() {
+    for (schema, guard) in [
+        ("'*'", "daisi_{company_id}"),
+        ("daisi_*", "daisi_{company_id}"),
+        ("daisi_a*", "daisi_{company_id}"),
+        ("da*", "daisi_{company_id}_eu"),
+        ("'*_eu'", "daisi_{company_id}_eu"),
+        ("daisi_acme", "daisi_{company_id}"),
+        ("daisi_*_eu", "{company_id}_eu"),
+    ] {
+        let found =
+            problems("    key: id\n", &format!("    key: id\n    schema: {schema}\n    tenant_guard: \"{guard}\"\n"));
+        assert!(found.is_empty(), "{schema}, {guard}: {found:#?}");
+    }
+}
+
+#[test]
+fn where_nothing_routes_no_value_is_offered() {
+    let problems = problems("[company_id]", "[]");
+    let subject = problems.iter().find(|problem| problem.key == "tables.orders.subject").unwrap();
+    assert_eq!(subject.expected, "in braces one of table, schema, action; {company_id} is none");
+}
+
+#[test]
+fn a_variable_reaches_a_table_whose_name_has_capitals() {
+    let file = file(&SOUND.replacen("orders:", "Orders:", 1));
+    let loaded = |variables: &[(&str, &str)]| {
+        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        Config::load(Some(file.path()), variables).map(|config| config.tables.declared[0].enabled())
+    };
+    assert!(loaded(&[]).unwrap());
+    assert!(!loaded(&[("DAISI_CDC_TABLES__ORDERS__ENABLED", "false")]).unwrap());
+    assert!(loaded(&[("DAISI_CDC_TABLES__ORDER__ENABLED", "false")]).is_err());
 }
 
 #[test]

@@ -243,6 +243,22 @@ fn bash_completes_behind_commands_too() {
     }
 }
 
+#[test]
+fn a_number_or_a_time_that_is_none_is_told_with_what_is_allowed() {
+    for (arguments, allowed) in [
+        (&["preview", "--limit", "0", "--from", "1"][..], "a whole number from 1"),
+        (&["generate", "--rate", "0"], "a whole number from 1 to 4294967295"),
+        (&["generate", "--events", "0"], "a whole number from 1"),
+        (&["generate", "--events", "many"], "a whole number from 1"),
+        (&["demo", "--rate", "0"], "a whole number from 1 to 4294967295"),
+        (&["dead-letters", "replay", "--all", "--rate", "0"], "a whole number from 1 to 4294967295"),
+        (&["generate", "--start", "yesterday"], "a time such as 2026-01-05T08:00:00Z"),
+    ] {
+        let (code, _, error) = tool(&Settings::new(), arguments);
+        assert!(code == 64 && error.contains(allowed), "{arguments:?}: {code} {error}");
+    }
+}
+
 /// Commands that write neither text nor JSON of their own.
 const WITHOUT_OUTPUT: [[&str; 1]; 6] =
     [["run"], ["demo"], ["healthcheck"], ["dead-letters"], ["completions"], ["schema"]];

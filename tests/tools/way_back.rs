@@ -11,7 +11,7 @@ use crate::replay::{create_source, rejected, replay, replays, without_place};
 use crate::support::nats::nats_servers;
 use crate::support::service::binary;
 use crate::support::world::{CONSUMER, DEAD_LETTERS, SOURCE, Stored, World};
-use crate::{json_lines, tool};
+use crate::{json_lines, json_tool, tool};
 
 /// As many letters, of a source that keeps only what a consumer asks for.
 async fn rejected_by_interest(world: &mut World, count: usize) {
@@ -132,6 +132,20 @@ async fn what_somebody_else_took_away_is_not_counted_as_replayed() {
     assert_eq!(ended(child, said), (expected, Some(0)));
     let (code, text, _) = tool(&world.settings, &["dead-letters", "replay", "--all"]);
     assert_eq!((code, text.as_str()), (0, "0 replayed, 0 stay\n"));
+}
+
+#[tokio::test]
+async fn a_letter_that_says_nothing_of_itself_stays_for_its_damage() {
+    let mut world = World::new().await;
+    rejected(&mut world, 1, RetentionPolicy::Limits).await;
+    world.client.publish("cdc.dead_letters.agents.x", "x".into()).await.unwrap();
+    world.client.flush().await.unwrap();
+    let listed = json_tool(&world.settings, &["dead-letters", "list"], 0).pop().unwrap();
+    let (damage, sequence) = (listed["damage"].as_str().unwrap(), listed["sequence"].to_string());
+    for (more, status) in [(&["--dry-run"][..], 0), (&[], 1)] {
+        let said = replay(&world, &[&[sequence.as_str()], more].concat(), status).pop().unwrap();
+        assert_eq!(said["error"], damage, "{said}");
+    }
 }
 
 #[tokio::test]

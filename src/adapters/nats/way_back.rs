@@ -147,10 +147,11 @@ impl WayBack {
     /// The letter as it goes back under this id, if nothing is in its way.
     pub(super) async fn event(&self, letter: &Letter, id: &str) -> Result<Event, ReplayError> {
         let stream = &self.way.stream;
+        // What is damaged may well not say where it came from.
+        let mut original = replayed(letter)?;
         if letter.stream != *stream {
             return Err(Barrier::OtherStream { from: letter.stream.clone(), configured: stream.clone() }.into());
         }
-        let mut original = replayed(letter)?;
         // Another stream that listens on the subject must not take it.
         original.headers.push(("Nats-Expected-Stream".to_owned(), stream.clone()));
         let event = event(id, original.subject, original.headers, original.payload)?;

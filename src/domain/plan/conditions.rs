@@ -76,7 +76,7 @@ impl Compiler<'_> {
             _ if is_array => (|_| false, "a column that is no array"),
             Kind::Text | Kind::Date | Kind::Uuid if is_bare => (|_| false, "a text; put it in quotes"),
             Kind::Text => (|_| true, "a string"),
-            Kind::Integer => (is_integer, "an integer"),
+            Kind::Integer | Kind::Bigint => (is_integer, "an integer"),
             Kind::Boolean => (|text| matches!(text, "true" | "false"), "true or false"),
             Kind::Date => (is_date, "a date YYYY-MM-DD that there is"),
             Kind::Uuid => (|text| Kind::Uuid.accepts(&format!("\"{text}\"")), "a UUID"),

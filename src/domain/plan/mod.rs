@@ -236,9 +236,13 @@ impl<'d> Compiler<'d> {
                 ValueSource::Slot(self.slot(place, way.unwrap_or_default()))
             }
             Source::Schema(template) => match around(template, name) {
-                Some(pattern) => ValueSource::Schema(pattern),
+                Some(pattern) => {
+                    self.meets_schema(format!("{at}.schema"), template, &pattern);
+                    ValueSource::Schema(pattern)
+                }
                 None => {
-                    let expected = format!("a schema's name with {{{name}}} in it once, such as daisi_{{{name}}}");
+                    let expected =
+                        format!("a schema's name without *, with {{{name}}} in it once, such as daisi_{{{name}}}");
                     self.wrong(format!("{at}.schema"), template, expected);
                     unknown
                 }
@@ -273,14 +277,20 @@ impl<'d> Compiler<'d> {
 
     fn schema(&mut self) -> Pattern {
         let text = self.from.schema.as_str();
-        let pattern = match text.split_once('*') {
-            Some((before, after)) => Pattern::around(before, after),
-            None => Pattern::exactly(text),
-        };
+        let pattern = schemas(text);
         if text.is_empty() || text.len() > LONGEST_NAME || text.matches('*').count() > 1 {
             self.wrong("schema", text, "a schema's name, with one * for any text, such as daisi_* or *");
         }
         pattern
+    }
+
+    /// A pattern that fits none of the schemas would leave nothing that is published.
+    fn meets_schema(&mut self, at: String, text: &str, pattern: &Pattern) {
+        let from = self.from;
+        let is_sound = !from.is_unread("schema") && !from.schema.is_empty() && from.schema.matches('*').count() < 2;
+        if is_sound && !schemas(&from.schema).meets(pattern) {
+            self.wrong(at, text, format!("a name that schemas which fit {} can have", from.schema));
+        }
     }
 
     fn guard(&mut self) -> Option<(usize, Pattern)> {
@@ -295,7 +305,7 @@ impl<'d> Compiler<'d> {
             self.wrong(
                 "tenant_guard",
                 text,
-                format!("a schema's name with one value in braces, of {}", self.named_values()),
+                format!("a schema's name without *, with one value in braces, of {}", self.named_values()),
             );
             return None;
         };
@@ -303,6 +313,7 @@ impl<'d> Compiler<'d> {
         if self.from.routing.iter().any(|(name, source)| is_it(name) && matches!(source, Source::Schema(_))) {
             self.wrong("tenant_guard", text, "a value that does not come from the schema itself");
         }
+        self.meets_schema("tenant_guard".to_owned(), text, &pattern);
         Some((place, pattern))
     }
 
@@ -414,12 +425,32 @@ impl<'d> Compiler<'d> {
 
     /// The names of the routing values, for messages.
     fn named_values(&self) -> String {
-        self.values.join(", ")
+        match self.values[..] {
+            [] => "the values of routing, which has none".to_owned(),
+            _ => self.values.join(", "),
+        }
+    }
+
+    /// These names and those of the routing values, likewise.
+    fn named(&self, names: &[&str]) -> String {
+        [names, &self.values].concat().join(", ")
     }
 }
 
-/// The pattern that a template with one name, `name`, describes.
+/// The schemas of a table.
+fn schemas(text: &str) -> Pattern {
+    match text.split_once('*') {
+        Some((before, after)) => Pattern::around(before, after),
+        None => Pattern::exactly(text),
+    }
+}
+
+/// The pattern that a template with one name, `name`, describes. A star in it would be a letter like any other, and no schema has
+/// it in its name.
 fn around(template: &str, name: &str) -> Option<Pattern> {
+    if template.contains('*') {
+        return None;
+    }
     let is_name = |piece: &Piece| matches!(piece, Piece::Name(found) if found == name);
     match &pieces(template)?[..] {
         [one] if is_name(one) => Some(Pattern::around("", "")),

@@ -32,7 +32,7 @@ impl Compiler<'_> {
         if !length.contains(&from.name.len()) || !from.name.chars().all(plain) || NO_TABLES.contains(&from.name) {
             let [first, second] = NO_TABLES;
             let expected = format!(
-                "a table's name: 1 to {LONGEST_NAME} of the letters a to z, digits, _ and -, as Sequin puts them into a subject; neither {first} nor {second}"
+                "a table's name: 1 to {LONGEST_NAME} of the letters A to Z and a to z, digits, _ and -, as Sequin puts them into a subject; neither {first} nor {second}"
             );
             self.wrong("", from.name, expected);
         }

@@ -47,8 +47,8 @@ impl Compiler<'_> {
                 ("action", _) => Some(Token::Action),
                 _ if self.from.is_unread("routing") => Some(Token::Value(0)),
                 _ => {
-                    let expected =
-                        format!("in braces one of table, schema, action, {}; {{{name}}} is none", self.named_values());
+                    let known = self.named(&["table", "schema", "action"]);
+                    let expected = format!("in braces one of {known}; {{{name}}} is none");
                     self.wrong("subject", template, expected);
                     None
                 }
@@ -96,8 +96,8 @@ impl Compiler<'_> {
             ("key", _) => IdPart::Key,
             _ if self.from.is_unread("routing") => IdPart::Value(0),
             _ => {
-                let known = "commit_lsn, commit_idx, table, schema, action, key";
-                let expected = format!("in braces one of {known}, {}; {{{name}}} is none", self.named_values());
+                let known = self.named(&["commit_lsn", "commit_idx", "table", "schema", "action", "key"]);
+                let expected = format!("in braces one of {known}; {{{name}}} is none");
                 self.wrong("event_id", template, expected);
                 return None;
             }
