@@ -148,6 +148,8 @@ async fn what_the_client_cannot_read_holds_up_nobody(binary: &Path) {
     let source = JetStreamSource::new(connection.clone(), source_settings(Duration::from_secs(1)), on_note);
     source.pull(WIDE).await.unwrap();
     source.stop().await;
+    // By its answer the server has read that nobody listens: what comes now does not close the connection that feeds.
+    streams::find_stream(&connection, "IN").await.unwrap();
     let poison: [(&[u8], &[u8]); 4] = [
         (b"in.x", b"NATS/1.0\r\nFoo : bar\r\n\r\n"),
         (b"in.x", b"NATS/1.0\r\nno colon\r\n\r\n"),
