@@ -149,7 +149,7 @@ async fn a_look_for_a_time_ends_with_it_whatever_still_comes() {
         source(&world, retention).await;
         let settings = world.settings.clone();
         let looking = std::thread::spawn(move || {
-            let report = json_tool(&settings, &["preview", "--live", "--for", "1s"], 0).remove(0);
+            let report = json_tool(&settings, &["preview", "--live", "--for", "3s"], 0).remove(0);
             report["messages"].as_u64().unwrap()
         });
         // More than can be read one by one, for longer than is looked.
