@@ -1,24 +1,24 @@
 //! Holds what was stored against what the program says that it would do.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::process::Stdio;
 
 use serde_json::Value;
 use tokio::io::AsyncWriteExt;
 
-use super::Harvest;
-use crate::traffic::{Expect, Sent, hash};
+use super::{Harvest, Stored};
+use crate::traffic::{Expect, Identity, Sent, hash};
 
-/// What differs between `explain` and the target, for so many of the changes whose bodies are kept.
+/// What differs between `explain` and the target, for so many of the changes whose bodies are kept: half of them of those that
+/// came late, as far as there are any. A change that is not in the target is the judge's affair.
 pub async fn explain(binary: &Path, sent: &[Sent], harvest: &Harvest, count: usize) -> Vec<String> {
-    let kept: Vec<&Sent> =
-        sent.iter().filter(|sent| sent.body.is_some() && matches!(sent.expect, Expect::Target(_))).collect();
-    let step = (kept.len() / count.max(1)).max(1);
+    let stored: HashMap<&Identity, &Stored> =
+        harvest.stored.iter().filter_map(|event| Some((&event.told.as_ref().ok()?.identity, event))).collect();
+    let kept = sent.iter().filter(|sent| sent.body.is_some() && matches!(sent.expect, Expect::Target(_)));
+    let found = kept.filter_map(|sent| Some((sent, *stored.get(&sent.identity)?)));
     let mut differences = Vec::new();
-    for sent in kept.into_iter().step_by(step).take(count) {
-        let found =
-            harvest.stored.iter().find(|event| event.told.as_ref().is_ok_and(|told| told.identity == sent.identity));
-        let Some(found) = found else { continue };
+    for (sent, found) in picked(found.collect(), count) {
         let said = said(binary, sent).await;
         let payload = said["payload"].as_str().map(|text| hash(text.as_bytes()));
         let id = said["headers"]["Nats-Msg-Id"].as_str();
@@ -27,6 +27,19 @@ pub async fn explain(binary: &Path, sent: &[Sent], harvest: &Harvest, count: usi
         }
     }
     differences
+}
+
+/// So many of them, from one end to the other.
+fn picked<'a>(all: Vec<(&'a Sent, &'a Stored)>, count: usize) -> Vec<(&'a Sent, &'a Stored)> {
+    let (late, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|(_, event)| event.late.is_some());
+    let late = spread(&late, count / 2);
+    let rest = spread(&others, count - late.len());
+    [late, rest].concat()
+}
+
+fn spread<T: Copy>(all: &[T], count: usize) -> Vec<T> {
+    let step = (all.len() / count.max(1)).max(1);
+    all.iter().copied().step_by(step).take(count).collect()
 }
 
 async fn said(binary: &Path, sent: &Sent) -> Value {

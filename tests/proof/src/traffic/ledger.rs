@@ -40,7 +40,7 @@ pub struct Sent {
     pub record: u64,
     /// Hash of the old values in its body.
     pub changes: Option<u64>,
-    /// Its body, for the first few.
+    /// Its body, for a few from anywhere in the run.
     pub body: Option<Bytes>,
 }
 
@@ -65,13 +65,35 @@ struct Inner {
     rewound: u64,
     /// When, in terms of `rewound`, a sequence of this epoch was given last.
     given: HashMap<u64, u64>,
+    /// Whose bodies are kept, and how many could have been so far.
+    kept: Vec<usize>,
+    keepable: usize,
+    rng: fastrand::Rng,
+}
+
+impl Inner {
+    /// Keeps the body of what is entered next in place of another's, so that every one so far is as likely to be kept.
+    fn keep(&mut self, next: usize) -> bool {
+        self.keepable += 1;
+        if self.kept.len() < PAYLOADS {
+            self.kept.push(next);
+            return true;
+        }
+        let place = self.rng.usize(..self.keepable);
+        let Some(kept) = self.kept.get_mut(place) else { return false };
+        self.sent[*kept].body = None;
+        *kept = next;
+        true
+    }
 }
 
 impl Ledger {
     /// Begins one, appended to a new file.
     pub fn create(path: &Path) -> std::io::Result<Self> {
         let file = BufWriter::new(File::create(path)?);
-        Ok(Self { inner: Mutex::new(Inner { file, sent: Vec::new(), epoch: 0, rewound: 0, given: HashMap::new() }) })
+        let (sent, given, kept) = (Vec::new(), HashMap::new(), Vec::new());
+        let (epoch, rewound, keepable, rng) = (0, 0, 0, fastrand::Rng::with_seed(0));
+        Ok(Self { inner: Mutex::new(Inner { file, sent, epoch, rewound, given, kept, keepable, rng }) })
     }
 
     /// Enters a change that the source has stored.
@@ -82,7 +104,9 @@ impl Ledger {
             inner.rewound += 1;
             inner.given.insert(sequence, now + 1);
         }
-        let (epoch, kept) = (inner.epoch, inner.sent.len() < PAYLOADS && change.payload.len() <= LARGEST);
+        let (epoch, next) = (inner.epoch, inner.sent.len());
+        let keepable = change.payload.len() <= LARGEST && matches!(change.expect, Expect::Target(_));
+        let kept = keepable && inner.keep(next);
         let Identity { row, lsn, idx } = &change.identity;
         let (number, subject, expect) = (change.number, &change.subject, &change.expect);
         writeln!(inner.file, "{number}\t{epoch}:{sequence}\t{subject}\t{row}\t{lsn}:{idx}\t{expect:?}").unwrap();
@@ -151,5 +175,24 @@ mod tests {
         assert_eq!(ledger.numbers_above(2), [9]);
         let rewound: Vec<u64> = ledger.sent().iter().map(|sent| sent.rewound).collect();
         assert_eq!(rewound, [0, 0, 0, 0, 1, 1, 1, 2, 2]);
+    }
+
+    #[test]
+    fn bodies_are_kept_from_the_whole_run() {
+        let directory = TempDir::new().unwrap();
+        let ledger = Ledger::create(&directory.path().join("ledger")).unwrap();
+        for (sequence, change) in (1..=4_000).zip(Generator::new(1, Mix::default())) {
+            ledger.enter(&change, sequence);
+        }
+        let kept: Vec<u64> =
+            ledger.sent().iter().filter(|sent| sent.body.is_some()).map(|sent| sent.sequence).collect();
+        assert_eq!(kept.len(), PAYLOADS);
+        // Of 200 that are drawn evenly none comes from a quarter of all once in 10^25 times.
+        for quarter in 0..4 {
+            assert!(
+                kept.iter().any(|sequence| (sequence - 1) / 1_000 == quarter),
+                "none of quarter {quarter}: {kept:?}"
+            );
+        }
     }
 }
