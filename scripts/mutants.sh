@@ -26,7 +26,7 @@ mutants() {
 mutants cdc-actors decisions 30 actors/src/{order,guard,retry,flight,view}.rs -- --lib --test model
 mutants cdc-actors waiting 60 actors/src/{suspects,refused}.rs -- --lib --test refused --test pipeline
 mutants daisi-cdc-consumer domain 60 src/domain/{subject,event_key,transform,error}.rs \
-    src/adapters/redis/failure.rs src/adapters/memory.rs src/adapters/nats/stall.rs -- --lib --test redis_store
+    src/adapters/redis/failure.rs src/adapters/memory.rs src/adapters/nats/{stall,lives,progress,kept}.rs -- --lib --test redis_store
 mutants cdc-actors dedup 40 actors/src/dedup.rs -- --lib --test failures --test target_lost_data --test pipeline
 mutants cdc-actors delivery 60 actors/src/{publish,ingest}{.rs,/*.rs} \
     -- --lib --test failures --test pipeline --test refused --test target_lost_data --test changes --test shutdown --test suspects
