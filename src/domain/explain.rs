@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use cdc_actors::message::{Delivery, DeliveryId, Event, Headers, OrderKey, Reason, Receipt, Verdict};
-use cdc_actors::ports::Transform;
+use cdc_actors::ports::{PublishError, Transform};
 use serde::Serialize;
 
 use super::transform::CdcTransform;
@@ -65,17 +65,17 @@ pub fn explain(
     payload: Bytes,
     dead_letter_prefix: &str,
 ) -> Explanation {
-    explain_for(transform, subject, headers, payload, dead_letter_prefix, |_| None)
+    explain_for(transform, subject, headers, payload, dead_letter_prefix, |_| Ok(()))
 }
 
-/// The same for a target of which it is known why an event would be too large for it.
+/// The same for a target of which it is known what `fits`: what does not is a dead letter, `too_large`.
 pub fn explain_for(
     transform: &CdcTransform,
     subject: &str,
     headers: Headers,
     payload: Bytes,
     dead_letter_prefix: &str,
-    too_large: impl Fn(&Event) -> Option<String>,
+    fits: impl Fn(&Event) -> Result<(), PublishError>,
 ) -> Explanation {
     let delivery = delivery(subject, headers, payload);
     let (order, parsed) = transform.order(&delivery);
@@ -83,9 +83,9 @@ pub fn explain_for(
     let order_key = Some(written(order));
     let (unhandled, mismatch) = (decision.remarks.unhandled_fields, decision.remarks.subject_mismatch);
     let (table, reason, detail) = match decision.verdict {
-        Verdict::Publish(event) => match too_large(&event) {
-            None => return Explanation { order_key, ..published(&event, unhandled, mismatch) },
-            Some(detail) => (Some(event.table), Reason::TooLarge, detail),
+        Verdict::Publish(event) => match fits(&event) {
+            Ok(()) => return Explanation { order_key, ..published(&event, unhandled, mismatch) },
+            Err(error) => (Some(event.table), Reason::TooLarge, error.to_string()),
         },
         Verdict::Skip { .. } => return Explanation { detail: mismatch, ..nothing("skip") },
         Verdict::DeadLetter { table, reason, detail } => (table, reason, detail),

@@ -2,7 +2,6 @@
 
 use std::io::{self, Write};
 
-use cdc_actors::message::Event;
 use serde_json::{Value, json};
 
 use super::select::{Chosen, choose};
@@ -198,8 +197,8 @@ async fn tried(way: &WayBack, pick: &Pick, letter: &Letter) -> Result<Result<Ori
 
 fn decided(desk: &Desk, sequence: u64, original: Original, limit: SizeLimit) -> Said {
     let Original { subject, headers, payload } = original;
-    let too_large = |event: &Event| limit.check(event).err().map(|error| error.to_string());
-    let explanation = domain::explain_for(&desk.transform, &subject, headers, payload, desk.prefix(), too_large);
+    let explanation =
+        domain::explain_for(&desk.transform, &subject, headers, payload, desk.prefix(), |event| limit.check(event));
     let more = json!({ "decision": explanation });
     let subject = explanation.subject.as_deref().unwrap_or_default();
     match explanation.verdict {

@@ -6,7 +6,6 @@ mod sight;
 
 use std::io;
 
-use cdc_actors::message::Event;
 use serde_json::json;
 
 use self::against::Comparison;
@@ -46,8 +45,9 @@ impl Judge {
     fn decide(&self, message: &StoredMessage) -> Explanation {
         let StoredMessage { subject, headers, payload, .. } = message;
         let (headers, payload) = (headers.clone(), payload.clone());
-        let too_large = |event: &Event| self.limit.check(event).err().map(|error| error.to_string());
-        domain::explain_for(&self.transform, subject, headers, payload, &self.dead_letters, too_large)
+        domain::explain_for(&self.transform, subject, headers, payload, &self.dead_letters, |event| {
+            self.limit.check(event)
+        })
     }
 
     /// The same of a message that may be for another configuration alone.

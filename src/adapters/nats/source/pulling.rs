@@ -131,8 +131,8 @@ impl JetStreamSource {
             request.heard = now;
         }
         // A message of the stream says what it is to be acknowledged by; it may bear a status line of its publisher's.
-        let is_delivery = message.reply.as_deref().is_some_and(|reply| reply.starts_with("$JS.ACK."));
-        if message.status.is_some() && !is_delivery {
+        let is_delivery = || message.reply.as_deref().is_some_and(|reply| reply.starts_with("$JS.ACK."));
+        if message.status.is_some() && !is_delivery() {
             return self.accept_status(pulling, &message);
         }
         let Some(inbox) = pulling.inbox.as_ref() else { return };
@@ -196,7 +196,7 @@ impl JetStreamSource {
                 || inbox.consumer != self.consumers.present()
                 || self.known_life().is_none_or(|life| life.epoch != inbox.epoch || life.created != inbox.created)
         });
-        if moved_on && pulling.inbox.as_ref().is_some_and(|inbox| inbox.epoch != self.connection.epoch()) {
+        if pulling.inbox.as_ref().is_some_and(|inbox| inbox.epoch != self.connection.epoch()) {
             self.note_cut(pulling);
         }
         let silent = pulling.request.as_ref().is_some_and(|request| request.heard.elapsed() > SILENCE);
